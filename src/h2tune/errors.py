@@ -1,0 +1,27 @@
+"""Errors that a user can act on."""
+
+from __future__ import annotations
+
+
+class H2TuneError(Exception):
+    """Something the user can mend: what was wrong, where, and what to do.
+
+    The command line prints the message as one line and exits with status 2; no traceback.
+
+    Args:
+        message: What is wrong, in one sentence, without a final full stop.
+        where: File, key, line or client it concerns.
+        remedy: What to do about it.
+    """
+
+    def __init__(self, message: str, *, where: str = "", remedy: str = "") -> None:
+        self.message, self.where, self.remedy = message, where, remedy
+        super().__init__(": ".join(p for p in (where, message) if p) + (f". {remedy}" if remedy else ""))
+
+
+def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
+    """Return `" (did you mean 'x'?)"` for the known word nearest to `word`, or an empty string."""
+    import difflib
+
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean '{close[0]}'?)" if close else ""
