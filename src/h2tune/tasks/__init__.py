@@ -1,0 +1,11 @@
+"""Tasks: where examples come from, what a model is asked, and how its answer is scored."""
+
+from __future__ import annotations
+
+# Built-in tasks: name → the module that defines it, imported only when the task is used.
+# How to add one: the docstring of `h2tune.tasks.task`.
+MODULES: dict[str, str] = {
+    "movie_reviews": "h2tune.tasks.movie_reviews",
+    "tweets": "h2tune.tasks.tweets",
+    "bbc_topics": "h2tune.tasks.bbc_topics",
+}
