@@ -109,8 +109,8 @@ def describe_task(task: str | FileTask, *, base: Path | None = None) -> Task:
         raise H2TuneError(
             f"no task is called '{task}'{'' if is_file else nearest(task, list(MODULES))}",
             where="task",
-            remedy='For a file of your own give a table: task = { file = "rows.jsonl", prompt = "{question}", '
-            'answer = "answer" }'
+            remedy="For a file of your own give a table: "
+            'task = { file = "rows.jsonl", prompt = "{question}", answer = "answer" }'
             if is_file
             else f"Known tasks: {', '.join(MODULES)}",
         )
