@@ -122,6 +122,9 @@ class FileTask(BaseModel):
             if self.text is None
             else fill(self.text, values)
         )
+        if not answer.strip() or not text.strip():
+            empty = f"field '{self.answer}'" if text.strip() else "the text"
+            raise H2TuneError(f"{empty} is empty", where=where, remedy="Fill it in or leave the row out")
         if self.labels is None:
             # As " positive" follows "Sentiment:": what comes after a prompt brings its own space.
             space = "" if prompt[-1:].isspace() or answer[:1].isspace() else " "
@@ -172,9 +175,10 @@ def _json_lines(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]
         where = f"{path}:{number}"
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
+            position = f"{error.msg}, column {error.colno}" if isinstance(error, ValueError) else "too deep"
             raise H2TuneError(
-                f"malformed JSON ({error.msg}, column {error.colno})",
+                f"malformed JSON ({position})",
                 where=where,
                 remedy="JSON Lines has one object on each line",
             ) from None
@@ -219,15 +223,9 @@ def _value(row: Mapping[str, Any], name: str, where: str) -> str:
     value = row[name]
     if value is None or isinstance(value, list | dict):
         found = "null" if value is None else "a list" if isinstance(value, list) else "an object"
-        raise H2TuneError(
-            f"field '{name}' is {found}",
-            where=where,
-            remedy="Fields in use are text, numbers or true and false",
-        )
-    text = _as_text(value)
-    if not text.strip():
-        raise H2TuneError(f"field '{name}' is empty", where=where, remedy="Fill it in or leave the row out")
-    return text
+        remedy = "The fields in use are text, numbers or true and false"
+        raise H2TuneError(f"field '{name}' is {found}", where=where, remedy=remedy)
+    return _as_text(value)
 
 
 def _as_text(value: Any) -> str:

@@ -1,0 +1,49 @@
+"""Topic of BBC articles of 2004 and 2005 (Greene and Cunningham 2006)."""
+
+from __future__ import annotations
+
+import json
+
+from h2tune.assets import DATASETS, fetch
+from h2tune.tasks.duplicates import without_near_duplicates
+from h2tune.tasks.prompts import fill
+from h2tune.tasks.task import Example, Pools, Task
+
+# Folder of the articles → label; a decoder has each label as one token.
+TOPICS = {
+    "business": "business",
+    "entertainment": "entertainment",
+    "politics": "politics",
+    "sports": "sport",
+    "tech": "tech",
+}
+READ = 128  # tokens a model reads of an article, and words by which two articles are compared
+
+TASKS = {
+    "bbc_topics": Task(
+        name="bbc_topics",
+        kind="label",
+        labels=tuple(TOPICS.values()),
+        verbalisers=tuple(f" {label}" for label in TOPICS.values()),
+        template="Article: {text}\nTopic:",
+        source=DATASETS["bbc_topics"].source,
+        license=DATASETS["bbc_topics"].license,
+        scorer="label",
+        max_length=READ,
+    )
+}
+
+
+def read(task: Task) -> Pools:
+    """Load the articles, fetching them if they are not in the cache."""
+    lines = (fetch(task.name) / "rows.jsonl").read_text(encoding="utf-8").rstrip().split("\n")
+    rows = [json.loads(line) for line in lines]
+    texts = [" ".join(row["text"].split()) for row in rows]
+    # Many articles are in the collection twice, under another headline or a few words longer.
+    kept = without_near_duplicates([" ".join(text.split()[:READ]) for text in texts])
+    return Pools(train=[_example(task, rows[index]["topic"], texts[index]) for index in kept])
+
+
+def _example(task: Task, topic: str, text: str) -> Example:
+    label = list(TOPICS).index(topic)
+    return Example(fill(task.template, {"text": text}), task.verbalisers[label], label, text)

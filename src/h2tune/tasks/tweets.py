@@ -1,0 +1,14 @@
+"""Sentiment of tweets (Hutto and Gilbert 2014)."""
+
+from __future__ import annotations
+
+from h2tune.assets import fetch
+from h2tune.tasks.movie_reviews import rated_texts, sentiment_task
+from h2tune.tasks.task import Pools, Task
+
+TASKS = {"tweets": sentiment_task("tweets", "Tweet: {text}\nSentiment:")}
+
+
+def read(task: Task) -> Pools:
+    """Load the tweets, fetching them if they are not in the cache."""
+    return Pools(train=rated_texts(task, fetch(task.name) / "rows.tsv"))
