@@ -5,9 +5,9 @@ d = a − b, one a seed.
 
 * `mean_interval(d)`, the paired t interval, is the one to read with few seeds. It leans on differences that
   are roughly normal, and says so by being wide: at 5 seeds it is 2.8 standard errors each way.
-* `bootstrap_interval(d)`, percentile bootstrap, leans on nothing of the kind but is too narrow with few seeds:
-  at 5 it holds the true mean in about 84 % of cases, at 10 in 90 %, at 20 in 93 % (normal differences, nominal
-  95 %). BCa does not mend that (83 % at 5), so it is not offered.
+* `bootstrap_interval(d)`, percentile bootstrap, leans on nothing of the kind but is too narrow with few
+  seeds: at 5 it holds the true mean in about 84 % of cases, at 10 in 90 %, at 20 in 93 % (normal differences,
+  nominal 95 %). BCa does not mend that (83 % at 5), so it is not offered.
 * `crossed_interval` resamples seeds and test examples, for what would happen on other examples as well.
 * `sign_flip_p(d)` is exact and assumes symmetry only, but cannot go below 2 / 2ⁿ: 0.0625 at 5 seeds, so it
   never reaches 0.05 there, however large the difference; `paired_t_p(d)` can. Under Holm's correction for m
