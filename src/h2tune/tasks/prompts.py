@@ -26,7 +26,14 @@ def parse(template: str) -> tuple[tuple[str, str | None], ...]:
     for _, name, spec, conversion in parts:
         if name is not None and (spec or conversion or not name.replace("-", "_").isidentifier()):
             raise H2TuneError(f"'{{{name}}}' in template {template!r} is not a plain field", remedy=remedy)
-    return tuple((literal, name) for literal, name, _, _ in parts)
+    merged: list[tuple[str, str | None]] = []
+    before = ""  # the standard parser ends a part at every {{ and }}
+    for literal, name, _, _ in parts:
+        before += literal
+        if name is not None:
+            merged.append((before, name))
+            before = ""
+    return (*merged, (before, None)) if before else tuple(merged)
 
 
 def fields(template: str) -> tuple[str, ...]:
@@ -55,9 +62,9 @@ def fill(template: str, row: Mapping[str, str]) -> str:
 
 
 def shorten(prompt: str, template: str, tokenizer: Any, max_length: int) -> str:
-    """Return the prompt, its end before the template's last words cut so that it fits `max_length` tokens.
+    """Return the prompt, cut at the end of its longest field until it fits `max_length` tokens.
 
-    What follows the last field of the template (such as "\\nSentiment:") stays: a decoder answers after it.
+    The words of the template stay: a decoder answers after its last ones, such as "\\nSentiment:".
 
     Args:
         prompt: A filled template.
@@ -65,19 +72,39 @@ def shorten(prompt: str, template: str, tokenizer: Any, max_length: int) -> str:
         tokenizer: A fast tokenizer of Transformers.
         max_length: Tokens, special tokens counted.
     """
-    offsets = tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
-    if len(offsets) <= max_length:
-        return prompt
-    literal, name = parse(template)[-1]
-    ending = literal if name is None else ""
-    body = prompt[: len(prompt) - len(ending)] if ending else prompt
-    surplus = len(offsets) - max_length
-    # Tokens at the seam may merge differently after the cut: go on until it fits.
-    ends = [end for start, end in offsets if start < end <= len(body)]
-    while surplus < len(ends):
-        shortened = body[: ends[len(ends) - 1 - surplus]] + ending
-        excess = len(tokenizer(shortened)["input_ids"]) - max_length
-        if excess <= 0:
-            return shortened
-        surplus += excess
-    return ending
+    spans = _spans(prompt, template)
+    while True:
+        offsets = tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
+        surplus = len(offsets) - max_length
+        start, end = max(spans, key=lambda span: span[1] - span[0], default=(0, 0))
+        if surplus <= 0 or start == end:
+            return prompt
+        # Tokens at the seam may merge in another way after the cut, hence the loop.
+        inside = [left for left, right in offsets if start <= left < right <= end and left < end]
+        cut = inside[-surplus] if surplus < len(inside) else start
+        prompt = prompt[:cut] + prompt[end:]
+        spans = [
+            (left, cut) if (left, right) == (start, end) else _moved(left, right, end, end - cut)
+            for left, right in spans
+        ]
+
+
+def _moved(left: int, right: int, after: int, by: int) -> tuple[int, int]:
+    return (left - by, right - by) if left >= after else (left, right)
+
+
+def _spans(prompt: str, template: str) -> list[tuple[int, int]]:
+    """Return where the values of a template's fields are in a prompt, as (start, end)."""
+    parts = parse(template)
+    ending = parts[-1][0] if parts and parts[-1][1] is None else ""
+    literals = [literal for literal, name in parts if name is not None]
+    spans, position = [], len(literals[0]) if literals else 0
+    for following in literals[1:]:
+        end = prompt.find(following, position)
+        if end < 0:
+            break
+        spans.append((position, end))
+        position = end + len(following)
+    last = len(prompt) - len(ending) if prompt.endswith(ending) else len(prompt)
+    spans.append((position, max(position, last)))
+    return spans
