@@ -90,6 +90,7 @@ def test_word(output: str, answer: str, right: bool) -> None:
     ("output", "answer", "right"),
     [
         ("n0 = 3.0\nanswer = n0 * 2\nprint(answer)", "6", True),
+        (" n0 = 6\nanswer = n0", "\nanswer = 6", True),
         ("answer = 6.001", "answer = 2 * 3", True),
         ("answer = 6.1", "answer = 2 * 3", False),
         ("```python\nanswer = 6\n```\nThat is it.", "6", True),

@@ -125,7 +125,8 @@ def _option(text: str) -> str | None:
 def _code(output: str) -> str:
     own = _own(output)
     fence = FENCE.search(own)
-    return fence[1] if fence else own
+    # Without the space that follows "Solution:", which would be an indentation.
+    return (fence[1] if fence else own).strip()
 
 
 def _value(text: str) -> float | str | None:

@@ -8,4 +8,13 @@ MODULES: dict[str, str] = {
     "movie_reviews": "h2tune.tasks.movie_reviews",
     "tweets": "h2tune.tasks.tweets",
     "bbc_topics": "h2tune.tasks.bbc_topics",
+    "gsm_rft": "h2tune.tasks.mathinstruct",
+    "aqua_rat": "h2tune.tasks.mathinstruct",
+    "mathqa": "h2tune.tasks.mathinstruct",
+    "sst2": "h2tune.tasks.glue",
+    "qqp": "h2tune.tasks.glue",
+    "qnli": "h2tune.tasks.glue",
+    "sst2_generated": "h2tune.tasks.glue",
+    "qqp_generated": "h2tune.tasks.glue",
+    "qnli_generated": "h2tune.tasks.glue",
 }

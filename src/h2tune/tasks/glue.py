@@ -1,0 +1,210 @@
+"""The paper's three tasks D2, out of GLUE (arXiv 1804.07461): SST-2, QQP and QNLI.
+
+GLUE's training rows are for training, its validation rows ("dev") for the test: the labels of its own test rows
+are not public. Each task comes twice. `sst2` chooses among labels, which works with encoders as well and needs no
+generation; `sst2_generated` is the paper's protocol: one solved problem before the question, greedy generation,
+and the label looked for among the words of the output.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from h2tune.errors import H2TuneError
+from h2tune.tasks.prompts import fill
+from h2tune.tasks.published import data_folder, first_file, hub_rows
+from h2tune.tasks.rows import read_rows
+from h2tune.tasks.task import Example, Pools, Task
+
+DATASET = "nyu-mll/glue"
+GENERATED = "_generated"
+MALFORMED = 0.01  # QQP is published with a few broken lines; more of them mean another file
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One data set of GLUE.
+
+    Args:
+        folder: Its folder in the archive of gluebenchmark.com.
+        fields: Columns with text.
+        label: Column with the label in that archive; it is "label" on the Hub.
+        labels: Names of the labels, in the order of their numbers on the Hub.
+        words: What a decoder says for each.
+        template: The question.
+        example: Text of a solved problem, the number of its label last.
+        license: Terms, one line.
+    """
+
+    folder: str
+    fields: tuple[str, ...]
+    label: str
+    labels: tuple[str, ...]
+    words: tuple[str, ...]
+    template: str
+    example: tuple[dict[str, str], int]
+    license: str
+
+
+CORPORA = {
+    "sst2": Corpus(
+        folder="SST-2",
+        fields=("sentence",),
+        label="label",
+        labels=("negative", "positive"),
+        words=(" Negative", " Positive"),
+        template="Problem: Is this film review positive or negative?\nReview: {sentence}\nSolution:",
+        example=({"sentence": "a warm and clever little film"}, 1),
+        license="no licence stated; the sentences are from Rotten Tomatoes",
+    ),
+    "qqp": Corpus(
+        folder="QQP",
+        fields=("question1", "question2"),
+        label="is_duplicate",
+        labels=("not_duplicate", "duplicate"),
+        words=(" No", " Yes"),
+        template="Problem: Do these two questions ask the same, yes or no?\nQuestion 1: {question1}\n"
+        "Question 2: {question2}\nSolution:",
+        example=(
+            {"question1": "How can I learn to swim?", "question2": "What is the best way to learn swimming?"},
+            1,
+        ),
+        license="Quora's terms of service: non-commercial use",
+    ),
+    "qnli": Corpus(
+        folder="QNLI",
+        fields=("question", "sentence"),
+        label="label",
+        labels=("entailment", "not_entailment"),
+        words=(" Yes", " No"),
+        template="Problem: Does the sentence answer the question, yes or no?\nQuestion: {question}\n"
+        "Sentence: {sentence}\nSolution:",
+        example=(
+            {"question": "When was the bridge built?", "sentence": "The bridge was built in 1932."},
+            0,
+        ),
+        license="CC BY-SA 4.0 (SQuAD)",
+    ),
+}
+
+
+def _tasks(name: str, corpus: Corpus) -> Iterator[Task]:
+    row, label = corpus.example
+    for generated in (False, True):
+        yield Task(
+            name=name + GENERATED if generated else name,
+            kind="generate" if generated else "label",
+            labels=() if generated else corpus.labels,
+            verbalisers=() if generated else corpus.words,
+            template=corpus.template,
+            source=f"{corpus.folder} of GLUE (Hugging Face: {DATASET}, {name})",
+            license=corpus.license,
+            scorer="word" if generated else "label",
+            max_length=512,
+            one_shot=fill(corpus.template, row) + corpus.words[label] + "\n\n" if generated else "",
+        )
+
+
+TASKS = {task.name: task for name, corpus in CORPORA.items() for task in _tasks(name, corpus)}
+
+
+def read(task: Task, folder: Path | None = None) -> Pools:
+    """Load the rows from `folder`, else from `$H2TUNE_DATA`, else from the Hub.
+
+    Raises:
+        H2TuneError: They are not there or malformed.
+    """
+    name, folder = task.name.removesuffix(GENERATED), folder or data_folder()
+    return Pools(train=_split(task, name, "train", folder), test=_split(task, name, "validation", folder))
+
+
+def _split(task: Task, name: str, split: str, folder: Path | None) -> list[Example]:
+    corpus = CORPORA[name]
+    tsv = f"{corpus.folder}/{'dev' if split == 'validation' else split}.tsv"
+    files = (tsv, f"{name}/{split}*.jsonl", f"{name}/{split}*.parquet", f"glue_data/{tsv}")
+    if folder is None:
+        rows = hub_rows(DATASET, config=name, split=split, files=tsv)
+        return [_example(task, corpus, row, f"{DATASET}, {name}") for row in rows]
+    path = first_file(folder, files)
+    if path.suffix == ".tsv":
+        rows = _read_tsv(path)
+    elif path.suffix == ".parquet":
+        rows = _read_parquet(path)
+    else:
+        rows = (row for _, row in read_rows(path))
+    examples = [_example(task, corpus, row, str(path)) for row in rows]
+    if not examples:
+        raise H2TuneError("has no rows", where=str(path), remedy="Download it again")
+    return examples
+
+
+def _example(task: Task, corpus: Corpus, row: Mapping[str, Any], where: str) -> Example:
+    key = "label" if "label" in row else corpus.label
+    missing = [field for field in (*corpus.fields, key) if field not in row]
+    if missing:
+        raise H2TuneError(
+            f"has no column '{missing[0]}'",
+            where=where,
+            remedy=f"Use {corpus.folder} as GLUE publishes it; the columns found: {', '.join(map(str, row))}",
+        )
+    given = str(row[key])
+    numbers = [str(number) for number in range(len(corpus.labels))]
+    known = corpus.labels if given in corpus.labels else numbers
+    if given not in known:
+        raise H2TuneError(
+            f"label '{given}' is not one of {', '.join((*corpus.labels, *numbers))}",
+            where=where,
+            remedy="Use the rows for training and validation; GLUE's test rows have no labels",
+        )
+    label = known.index(given)
+    texts = {field: str(row[field]).strip() for field in corpus.fields}
+    return Example(
+        prompt=fill(task.template, texts),
+        answer=corpus.words[label],
+        label=label if task.kind == "label" else None,
+        text="\n".join(texts.values()),
+    )
+
+
+def _read_tsv(path: Path) -> Iterator[Mapping[str, str]]:
+    """Yield the rows of a GLUE file, in which a quote is a character like any other."""
+    broken: list[int] = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+            header = next(reader, [])
+            for cells in reader:
+                if len(cells) == len(header):
+                    yield dict(zip(header, cells, strict=True))
+                elif cells:
+                    broken.append(reader.line_num)
+            lines = reader.line_num
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise H2TuneError(f"cannot be read ({error})", where=str(path), remedy="Download it again") from None
+    if len(broken) > MALFORMED * lines:
+        raise H2TuneError(
+            f"has not {len(header)} cells as in the header, like {len(broken)} of {lines} lines",
+            where=f"{path}:{broken[0]}",
+            remedy="Use the file as GLUE publishes it",
+        )
+
+
+def _read_parquet(path: Path) -> Iterable[Mapping[str, Any]]:
+    try:
+        from pyarrow import parquet  # type: ignore[import-untyped]
+    except ImportError:
+        raise H2TuneError(
+            "the package pyarrow is not installed",
+            where=str(path),
+            remedy="Run pip install 'h2tune[hub]', or give TSV or JSON Lines",
+        ) from None
+    try:
+        rows: list[Mapping[str, Any]] = parquet.read_table(path).to_pylist()
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise H2TuneError(f"cannot be read ({reason})", where=str(path), remedy="Download it again") from None
+    return rows
