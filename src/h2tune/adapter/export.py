@@ -1,0 +1,66 @@
+"""From an h2tune adapter to an ordinary LoRA adapter, exactly: lora_B ← B (I + T)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import Tensor
+
+from h2tune import files
+from h2tune.adapter.layer import H2TuneLayer
+
+
+@torch.no_grad()
+def to_lora(model: PeftModel, adapter_name: str = "default") -> tuple[LoraConfig, dict[str, Tensor]]:
+    """Return the LoRA adapter that computes the same as an h2tune adapter.
+
+    Args:
+        model: A PEFT model with an h2tune adapter.
+        adapter_name: The adapter.
+
+    Returns:
+        Its configuration and its tensors, named as PEFT saves them; heads come along unchanged.
+    """
+    own: Any = model.peft_config[adapter_name]
+    state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
+    tensors = {name: tensor for name, tensor in state.items() if ".h2tune_" not in name}
+    conv1d = False
+    for name, module in model.named_modules():
+        if isinstance(module, H2TuneLayer) and adapter_name in module.h2tune_down:
+            conv1d = conv1d or module.fan_in_fan_out
+            tensors[f"{name}.lora_A.weight"] = module.h2tune_down[adapter_name]
+            tensors[f"{name}.lora_B.weight"] = module.folded_up(adapter_name)
+    config = LoraConfig(
+        r=own.r,
+        lora_alpha=own.alpha,
+        lora_dropout=own.dropout,
+        target_modules=own.target_modules,
+        exclude_modules=own.exclude_modules,
+        modules_to_save=own.modules_to_save,
+        fan_in_fan_out=conv1d,
+        task_type=own.task_type,
+        base_model_name_or_path=own.base_model_name_or_path,
+        inference_mode=True,
+    )
+    return config, {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
+
+
+def save_lora(model: PeftModel, folder: Path, adapter_name: str = "default") -> None:
+    """Write the LoRA adapter of `to_lora` as a folder that `PeftModel.from_pretrained` loads without h2tune."""
+    config, tensors = to_lora(model, adapter_name)
+    with files.new_folder(folder) as temporary:
+        config.save_pretrained(str(temporary))
+        save_file(tensors, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """Write an adapter in PEFT's own format, as a folder that is whole or not there."""
+    with files.new_folder(folder) as temporary:
+        model.save_pretrained(str(temporary), save_embedding_layers=False)
+        (temporary / "README.md").unlink(
+            missing_ok=True
+        )  # PEFT's model card, of which all would have to be filled in

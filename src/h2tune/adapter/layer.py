@@ -1,0 +1,165 @@
+"""The adapter in one linear layer: equation (1), y = W x + (α / r) · B (I + T) A x."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import torch
+from peft.tuners._buffer_dict import BufferDict
+from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features, check_adapters_to_merge
+from peft.utils.other import transpose
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from h2tune.adapter import sparsify
+from h2tune.adapter.config import H2TuneConfig
+from h2tune.seeds import generator
+
+
+class H2TuneLayer(nn.Module, BaseTunerLayer):
+    """A frozen linear (or Conv1D) layer with h2tune adapters beside it.
+
+    Shapes of one adapter: down A (r, d_in), up B (d_out, r), delta Δ (r, r), scores S (R, R); and as buffers what the
+    client received, M at Ω (r, r), and Ω itself (r²).
+    """
+
+    adapter_layer_names = ("h2tune_down", "h2tune_up", "h2tune_delta", "h2tune_scores")
+    other_param_names = ("h2tune_received", "h2tune_index", "h2tune_dropout", "scaling", "place")
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str, config: H2TuneConfig, key: str) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.in_features, self.out_features = _get_in_out_features(self.get_base_layer())
+        self.fan_in_fan_out = type(self.get_base_layer()).__name__ == "Conv1D"
+        self.h2tune_down = nn.ParameterDict()
+        self.h2tune_up = nn.ParameterDict()
+        self.h2tune_delta = nn.ParameterDict()
+        self.h2tune_scores = nn.ParameterDict()
+        self.h2tune_received = BufferDict(persistent=True)
+        self.h2tune_index = BufferDict(persistent=True)
+        self.h2tune_dropout = nn.ModuleDict()
+        self.scaling: dict[str, float] = {}
+        self.place: dict[str, tuple[int, str]] = {}
+        """Adapter name → (block, role), where the layer plays a known role."""
+        self.live: dict[str, Tensor] = {}
+        """Adapter name → M at Ω (r, r) with a gradient to the relation, while that is being trained."""
+        self._disable_adapters = False
+        self.merged_adapters: list[str] = []
+        self._active_adapter = adapter_name
+        self.update_layer(adapter_name, config, key)
+
+    def update_layer(self, adapter_name: str, config: H2TuneConfig, key: str) -> None:
+        """Add an adapter. A is drawn as in LoRA from the seed and the layer's name; B, Δ and what is received are zero.
+
+        Raises:
+            ValueError: If the rank exceeds what the layer has.
+        """
+        rank, size = config.r, config.shared_rank or config.r
+        if rank > min(self.in_features, self.out_features):
+            raise ValueError(
+                f"rank {rank} exceeds what layer '{key}' has ({self.in_features} in, {self.out_features} out)"
+            )
+        down = torch.empty(rank, self.in_features)
+        bound = 1 / math.sqrt(
+            self.in_features
+        )  # nn.Linear's default, as LoRA's A: kaiming_uniform with a = √5
+        down.uniform_(-bound, bound, generator=generator(config.init_seed, "down", key))
+        # One start for the scores of all modules and clients: masks of different ranks then nest, so that whatever a
+        # poor client keeps its richer peers keep too. Deviation: the release draws them anew for every module.
+        scores = torch.rand(size, size, generator=generator(config.init_seed, "scores"))
+        self.h2tune_down[adapter_name] = nn.Parameter(down)
+        self.h2tune_up[adapter_name] = nn.Parameter(torch.zeros(self.out_features, rank))
+        self.h2tune_delta[adapter_name] = nn.Parameter(torch.zeros(rank, rank))
+        self.h2tune_scores[adapter_name] = nn.Parameter(scores)
+        self.h2tune_dropout[adapter_name] = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.scaling[adapter_name] = config.alpha / rank
+        self._move_adapter_to_device_of_base_layer(adapter_name)
+        device = self.h2tune_delta[adapter_name].device
+        self.h2tune_received[adapter_name] = torch.zeros(rank, rank, device=device)
+        self.h2tune_index[adapter_name] = sparsify.choose(scores, rank, config.mask).to(device)
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def middle(self, adapter_name: str) -> Tensor:
+        """Return T (r, r) = gather(M + Δ, Ω), equation (2), with gradients to Δ, S and, where live, Z."""
+        received = self.live.get(adapter_name)
+        if received is None:
+            received = self.h2tune_received[adapter_name]
+        value = received + self.h2tune_delta[adapter_name]
+        scores = self.h2tune_scores[adapter_name]
+        if scores.requires_grad and torch.is_grad_enabled():
+            value = value * sparsify.gate(scores, self.h2tune_index[adapter_name])
+        return value
+
+    def folded_up(self, adapter_name: str) -> Tensor:
+        """Return B (I + T) (d_out, r): with A, an ordinary LoRA pair that does exactly the same."""
+        up = self.h2tune_up[adapter_name]
+        return up + up @ self.middle(adapter_name).to(up.dtype)
+
+    def get_delta_weight(self, adapter_name: str) -> Tensor:
+        """Return (α / r) · B (I + T) A in the shape of the base weight."""
+        down = self.h2tune_down[adapter_name]
+        update = (self.folded_up(adapter_name).float() @ down.float()) * self.scaling[adapter_name]
+        return transpose(update.to(down.dtype), self.fan_in_fan_out)
+
+    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
+        return True
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Add the update of the given (or active) adapters to the base weight.
+
+        Raises:
+            ValueError: With `safe_merge`, if the merged weight would not be finite.
+        """
+        for name in check_adapters_to_merge(self, adapter_names):
+            if name not in self.h2tune_down:
+                continue
+            weight = self.get_base_layer().weight
+            with torch.no_grad():
+                merged = weight + self.get_delta_weight(name).to(weight.dtype)
+                if safe_merge and not torch.isfinite(merged).all():
+                    raise ValueError(f"merging adapter '{name}' gives weights that are not finite")
+                weight.data = merged
+            self.merged_adapters.append(name)
+
+    def unmerge(self) -> None:
+        """Take all merged adapters out of the base weight again."""
+        if not self.merged:
+            warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
+            return
+        while self.merged_adapters:
+            name = self.merged_adapters.pop()
+            if name in self.h2tune_down:
+                weight = self.get_base_layer().weight
+                with torch.no_grad():
+                    weight.data = weight - self.get_delta_weight(name).to(weight.dtype)
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Apply the base layer and every active adapter: equation (1).
+
+        Args:
+            x: Input (…, d_in).
+            *args: Passed on to the base layer.
+            **kwargs: Passed on to the base layer.
+
+        Returns:
+            Output (…, d_out).
+        """
+        if self.disable_adapters and self.merged:
+            self.unmerge()
+        result: Tensor = self.base_layer(x, *args, **kwargs)
+        if self.disable_adapters or self.merged:
+            return result
+        for name in self.active_adapters:
+            if name not in self.h2tune_down:
+                continue
+            down, up = self.h2tune_down[name], self.h2tune_up[name]
+            inputs = self._cast_input_dtype(self.h2tune_dropout[name](x), down.dtype)
+            hidden = linear(inputs, down)  # (…, r)
+            hidden = hidden + linear(hidden, self.middle(name).to(hidden.dtype))  # (I + T) A x
+            result = result + (linear(hidden, up) * self.scaling[name]).to(result.dtype)
+        return result
+
+    def __repr__(self) -> str:
+        return "h2tune." + super().__repr__()

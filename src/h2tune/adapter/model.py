@@ -1,0 +1,72 @@
+"""The adapter as a PEFT tuner, and its entry in PEFT's tables."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from peft import mapping as peft_mapping
+from peft.config import PeftConfig
+from peft.tuners.tuners_utils import BaseTuner
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from h2tune.adapter.config import PEFT_TYPE, H2TuneConfig
+from h2tune.adapter.layer import H2TuneLayer
+from h2tune.adapter.roles import Placement, find_roles, target_modules
+from h2tune.errors import H2TuneError
+
+
+class H2TuneModel(BaseTuner):
+    """Puts h2tune adapters into the linear layers of a Transformers model.
+
+    Reached through `peft.get_peft_model(model, H2TuneConfig(...))`, like any PEFT method.
+    """
+
+    prefix = "h2tune_"
+    tuner_layer_cls = H2TuneLayer
+    target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012 - PEFT's own attribute
+
+    def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict[str, Any]) -> PeftConfig:
+        return peft_config  # targets are found in _prepare_model, where the modules can be seen
+
+    def _prepare_model(self, peft_config: H2TuneConfig, model: nn.Module) -> None:
+        if peft_config.target_modules is None:
+            peft_config.target_modules = target_modules(find_roles(model, peft_config.roles))
+        self._places: dict[str, Placement] = {}
+        with contextlib.suppress(H2TuneError):  # the user's own target modules may play no role
+            self._places = {p.module: p for p in find_roles(model, peft_config.roles)}
+
+    def _create_and_replace(
+        self,
+        config: H2TuneConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(target, H2TuneLayer):
+            layer = target
+            layer.update_layer(adapter_name, config, current_key)
+        else:
+            if not (isinstance(target, nn.Linear | Conv1D) or hasattr(target, "in_features")):
+                raise TypeError(f"module '{current_key}' is a {type(target).__name__}, not a linear layer")
+            layer = H2TuneLayer(target, adapter_name, config, current_key)
+            if adapter_name not in self.active_adapters:
+                layer.requires_grad_(False)
+            self._replace_module(parent, target_name, layer, target)
+        if current_key in self._places:
+            placement = self._places[current_key]
+            layer.place[adapter_name] = (placement.block, placement.role)
+
+
+def register() -> None:
+    """Enter h2tune in PEFT's tables, so that `get_peft_model`, saving and loading know it.
+
+    `peft.utils.register_peft_method` (0.21) refuses a name that is not in its own `PeftType`; its tables take any key.
+    """
+    peft_mapping.PEFT_TYPE_TO_CONFIG_MAPPING.setdefault(PEFT_TYPE, H2TuneConfig)
+    peft_mapping.PEFT_TYPE_TO_TUNER_MAPPING.setdefault(PEFT_TYPE, H2TuneModel)
+    peft_mapping.PEFT_TYPE_TO_PREFIX_MAPPING.setdefault(PEFT_TYPE, H2TuneModel.prefix)

@@ -1,0 +1,93 @@
+"""A client's tensors: which are trained in which phase, which are private, strict loading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor, nn
+
+from h2tune.adapter.shared import SharedMiddle
+from h2tune.errors import H2TuneError
+
+RELATION = "relation.logits"
+SHARED_PHASE = (".h2tune_delta.", ".h2tune_scores.")
+
+
+def phase_parameters(
+    model: PeftModel, shared: SharedMiddle | None, adapter_name: str = "default"
+) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+    """Return the parameters of the shared phase (Δ, S, Z) and of the specific phase (A, B, head), by name.
+
+    Equations (6) and (7). Masks that keep everything have nothing to learn: with r = R, S is in neither.
+    """
+    in_shared: dict[str, nn.Parameter] = {}
+    in_specific: dict[str, nn.Parameter] = {}
+    for name, parameter in model.named_parameters():
+        if ".h2tune_" in name and name.endswith(f".{adapter_name}"):
+            if ".h2tune_scores." in name and _keeps_all(model, name):
+                continue
+            (in_shared if any(part in name for part in SHARED_PHASE) else in_specific)[name] = parameter
+        elif f".modules_to_save.{adapter_name}." in name:
+            in_specific[name] = parameter
+    if shared is not None and shared.alignment_mode == "learned":
+        in_shared[RELATION] = shared.logits
+    return in_shared, in_specific
+
+
+def private_state(
+    model: PeftModel, shared: SharedMiddle | None, adapter_name: str = "default"
+) -> dict[str, Tensor]:
+    """Return all that a client must keep to go on: A, B, S, Ω, heads, Z, and its own Δ; copies on the CPU."""
+    state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
+    if shared is not None:
+        state = state | {RELATION: shared.logits}
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
+
+
+def load_private_state(
+    model: PeftModel, shared: SharedMiddle | None, state: Mapping[str, Tensor], adapter_name: str = "default"
+) -> None:
+    """Load what `private_state` returned; every name and shape must fit.
+
+    Raises:
+        H2TuneError: If a tensor is missing, unexpected or of another shape.
+    """
+    expected = {
+        name: tuple(tensor.shape) for name, tensor in private_state(model, shared, adapter_name).items()
+    }
+    check_names(expected, {name: tuple(tensor.shape) for name, tensor in state.items()}, "private state")
+    rest = {name: tensor for name, tensor in state.items() if name != RELATION}
+    set_peft_model_state_dict(model, rest, adapter_name=adapter_name)
+    if shared is not None:
+        with torch.no_grad():
+            shared.logits.copy_(state[RELATION])
+
+
+def check_names(
+    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], what: str
+) -> None:
+    """Refuse tensors whose names or shapes differ from what is expected.
+
+    Raises:
+        H2TuneError: Names the first missing, unexpected or misshapen tensors.
+    """
+    problems = [f"missing {name}" for name in sorted(expected.keys() - found.keys())]
+    problems += [f"unexpected {name}" for name in sorted(found.keys() - expected.keys())]
+    problems += [
+        f"{name} is {found[name]}, expected {expected[name]}"
+        for name in sorted(expected.keys() & found.keys())
+        if expected[name] != found[name]
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise H2TuneError(f"{'; '.join(problems[:3])}{more}", where=what)
+
+
+def _keeps_all(model: PeftModel, scores_name: str) -> bool:
+    path, _, adapter_name = scores_name.rpartition(".h2tune_scores.")
+    layer = model.get_submodule(path)
+    index: Tensor = layer.h2tune_index[adapter_name]
+    scores: Tensor = layer.h2tune_scores[adapter_name]
+    return index.numel() == scores.numel()
