@@ -1,0 +1,114 @@
+"""How well a model does its task: accuracy and loss on a split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax
+from transformers import PreTrainedTokenizerBase
+
+from h2tune.tasks.task import Example, Task
+from h2tune.training.encode import (
+    Encoded,
+    answer_tokens,
+    causal_batch,
+    collator,
+    encode_causal,
+    encode_texts,
+    forward_arguments,
+    kept_logits,
+)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy (0–1) and mean loss (nats per example) on a number of examples."""
+
+    accuracy: float
+    loss: float
+    examples: int
+
+
+def evaluate(
+    model: nn.Module,
+    task: Task,
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    causal: bool,
+    batch_size: int = 16,
+) -> Score:
+    """Score a model: labels by log-likelihood of their verbalisers or by the head, free answers by the task's scorer.
+
+    The loss is the negative log-probability of the right label among the labels; for free answers it is per token.
+    """
+    model.eval()
+    with torch.inference_mode():
+        if task.kind == "generate":
+            from h2tune.evaluation.generate import evaluate_generated
+
+            return evaluate_generated(model, task, examples, tokenizer, batch_size=batch_size)
+        scores = label_scores(model, task, examples, tokenizer, causal=causal, batch_size=batch_size)
+    labels = torch.tensor([example.label for example in examples])
+    likelihood = log_softmax(scores, dim=-1)
+    return Score(
+        accuracy=float((scores.argmax(-1) == labels).float().mean()),
+        loss=float(-likelihood.gather(1, labels[:, None]).mean()),
+        examples=len(examples),
+    )
+
+
+def label_scores(
+    model: nn.Module,
+    task: Task,
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    causal: bool,
+    batch_size: int,
+) -> Tensor:
+    """Return the score of every label for every example (examples, labels), in the order of the examples."""
+    device = next(model.parameters()).device
+    encoded = (encode_causal if causal else encode_texts)(task, examples, tokenizer)
+    words = [answer_tokens(word, tokenizer) for word in task.verbalisers] if causal else []
+    if causal and any(len(word) > 1 for word in words):
+        return _continuation_scores(model, encoded, words, tokenizer, batch_size, device)
+    collate = collator(model, tokenizer, causal=causal)
+    first = torch.tensor([word[0] for word in words], device=device)
+    scores = torch.empty(len(encoded), len(task.labels))
+    for rows in _by_length(encoded, batch_size):
+        batch = {name: t.to(device) for name, t in collate([encoded[row] for row in rows]).items()}
+        logits = kept_logits(model, batch, causal=causal)[:, -1].float()
+        scores[rows] = (log_softmax(logits, dim=-1)[:, first] if causal else logits).cpu()
+    return scores
+
+
+def _continuation_scores(
+    model: nn.Module,
+    encoded: Sequence[Encoded],
+    words: Sequence[tuple[int, ...]],
+    tokenizer: PreTrainedTokenizerBase,
+    batch_size: int,
+    device: torch.device,
+) -> Tensor:
+    """Score verbalisers of several tokens: the log-likelihood of all their tokens after the prompt."""
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+    positions = "position_ids" in forward_arguments(model)
+    scores = torch.empty(len(encoded), len(words))
+    for label, word in enumerate(words):
+        continued = [Encoded(item.prompt, word, label) for item in encoded]
+        for rows in _by_length(continued, batch_size):
+            batch: dict[str, Any] = causal_batch([continued[row] for row in rows], pad, positions=positions)
+            batch = {name: tensor.to(device) for name, tensor in batch.items()}
+            logits = log_softmax(kept_logits(model, batch, causal=True).float(), dim=-1)
+            scores[rows, label] = logits.gather(2, batch["labels"][:, :, None]).sum(dim=(1, 2)).cpu()
+    return scores
+
+
+def _by_length(encoded: Sequence[Encoded], batch_size: int) -> list[list[int]]:
+    order = sorted(range(len(encoded)), key=lambda row: (len(encoded[row].prompt), row))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

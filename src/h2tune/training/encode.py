@@ -1,0 +1,134 @@
+"""From examples to tensors: tokens once, batches padded so that only the needed logits are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from h2tune.tasks.prompts import shorten
+from h2tune.tasks.task import Example, Task
+from h2tune.training.losses import IGNORED
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One example in tokens.
+
+    Args:
+        prompt: Tokens of the prompt (decoder) or the text (encoder), special tokens included.
+        answer: Tokens to predict (decoder); empty for an encoder.
+        label: Index of the label, or None.
+    """
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+    label: int | None
+
+
+def encode_causal(
+    task: Task, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
+) -> list[Encoded]:
+    """Encode prompts and answers for a decoder; prompts are shortened within the frame of the template.
+
+    A free answer ends with the tokenizer's end-of-sequence token; a label does not, for nothing comes after it.
+    """
+    encoded = []
+    for example in examples:
+        prompt = shorten(example.prompt, task.template, tokenizer, task.max_length)
+        answer = answer_tokens(example.answer, tokenizer)
+        if task.kind == "generate" and tokenizer.eos_token_id is not None:
+            answer = (*answer, tokenizer.eos_token_id)
+        encoded.append(Encoded(tuple(tokenizer(prompt)["input_ids"]), answer, example.label))
+    return encoded
+
+
+def encode_texts(
+    task: Task, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
+) -> list[Encoded]:
+    """Encode bare texts for an encoder with a classification head."""
+    return [
+        Encoded(
+            tuple(tokenizer(e.text, truncation=True, max_length=task.max_length)["input_ids"]), (), e.label
+        )
+        for e in examples
+    ]
+
+
+def answer_tokens(answer: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Return the tokens of an answer as it continues a prompt, without special tokens."""
+    return tuple(tokenizer(answer, add_special_tokens=False)["input_ids"])
+
+
+def causal_batch(items: Sequence[Encoded], pad: int, *, positions: bool) -> dict[str, Tensor]:
+    """Pad on the left, so that all answers end in the last column.
+
+    Args:
+        items: Examples with at least one answer token each.
+        pad: Padding token.
+        positions: Whether the model takes `position_ids` (left padding must not shift learned positions).
+
+    Returns:
+        `input_ids`, `attention_mask` (batch, length), `labels` (batch, kept): the targets of the last `kept` logits;
+        `position_ids` if asked for. The last answer token is a target only.
+    """
+    rows = [item.prompt + item.answer[:-1] for item in items]
+    length, kept = max(map(len, rows)), max(len(item.answer) for item in items)
+    batch = {
+        "input_ids": torch.tensor([[pad] * (length - len(row)) + list(row) for row in rows]),
+        "attention_mask": torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows]),
+        "labels": torch.tensor([[IGNORED] * (kept - len(i.answer)) + list(i.answer) for i in items]),
+    }
+    if positions:
+        batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    return batch
+
+
+def text_batch(items: Sequence[Encoded], pad: int) -> dict[str, Tensor]:
+    """Pad on the right; `labels` (batch, 1) are the label indices."""
+    length = max(len(item.prompt) for item in items)
+    return {
+        "input_ids": torch.tensor([list(i.prompt) + [pad] * (length - len(i.prompt)) for i in items]),
+        "attention_mask": torch.tensor([[1] * len(i.prompt) + [0] * (length - len(i.prompt)) for i in items]),
+        "labels": torch.tensor([[IGNORED if i.label is None else i.label] for i in items]),
+    }
+
+
+def collator(
+    model: Any, tokenizer: PreTrainedTokenizerBase, *, causal: bool
+) -> Callable[..., dict[str, Tensor]]:
+    """Return the collator that fits a model: `causal_batch` or `text_batch`."""
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+    if not causal:
+        return lambda items: text_batch(items, pad)
+    positions = "position_ids" in forward_arguments(model)
+    return lambda items: causal_batch(items, pad, positions=positions)
+
+
+def forward_arguments(model: Any) -> set[str]:
+    """Return the names of what the base model's forward takes."""
+    import inspect
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return set(inspect.signature(base.forward).parameters)
+
+
+def kept_logits(model: Any, batch: dict[str, Tensor], *, causal: bool) -> Tensor:
+    """Run a batch and return the logits that are scored: (batch, kept, classes).
+
+    Decoders that can (`logits_to_keep`) compute the head for those positions only.
+    """
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    if not causal:
+        logits: Tensor = model(**inputs).logits
+        return logits.unsqueeze(1)
+    kept = batch["labels"].shape[1]
+    base = model.module if hasattr(model, "module") else model
+    if "logits_to_keep" in forward_arguments(base):
+        inputs["logits_to_keep"] = kept
+    logits = model(**inputs, use_cache=False).logits
+    return logits[:, -kept:]

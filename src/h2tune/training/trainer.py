@@ -1,0 +1,239 @@
+"""The alternating trainer: equations (6) and (7) on `transformers.Trainer`.
+
+The Trainer's own loop is untouched. Each optimiser step is in one phase (`schedule.phase_of`); the sampler delivers
+every batch twice where both phases shall see it, so devices, precision, accumulation, schedulers, logging
+integrations and checkpoints are the Trainer's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from h2tune.errors import H2TuneError
+from h2tune.training import losses
+from h2tune.training.encode import Encoded, kept_logits
+from h2tune.training.schedule import Alternation, Phase, phase_of
+
+Progress = Callable[[int, str, float], None]
+"""Called after every optimiser step with its number (from 1), its phase and its loss."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Weights of the terms beside the task loss, and what they need.
+
+    Args:
+        size_weight: λ_reg of (6).
+        drift_weight: λ_kl of (6).
+        distillation_weight: λ_kd of (7); needs both phases on one batch (`alternation="step"`).
+        middles: Returns T of all modules (modules, r²), with gradients.
+        previous: T of the end of the previous round (modules, r²), or None in the first.
+    """
+
+    size_weight: float = 0.0
+    drift_weight: float = 0.0
+    distillation_weight: float = 0.0
+    middles: Callable[[], Tensor] | None = None
+    previous: Tensor | None = None
+
+
+@dataclass
+class Record:
+    """What a round of local training did.
+
+    Args:
+        losses: (phase, loss) of every optimiser step.
+        without_gradient: Names of trained parameters whose gradient was never other than zero.
+    """
+
+    losses: list[tuple[str, float]] = field(default_factory=list)
+    without_gradient: set[str] = field(default_factory=set)
+
+
+class FixedOrder(Sampler[int]):
+    """Delivers the given indices, in order."""
+
+    def __init__(self, indices: Sequence[int]) -> None:
+        self.indices = list(indices)
+
+    def __iter__(self) -> Any:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class AlternatingTrainer(Trainer):
+    """Trains the parameters of the shared and of the specific phase in turn.
+
+    Args:
+        model: A PEFT model.
+        args: Training arguments; `max_steps` counts optimiser steps.
+        train_dataset: Encoded examples.
+        data_collator: As from `encode.collator`.
+        order: Indices of the examples, as from `schedule.draw`.
+        phases: Parameters by name of `"shared"` and `"specific"`.
+        learning_rates: Learning rate by phase, and `"relation"` for parameters named relation.*.
+        alternation: How the phases take turns.
+        terms: The terms beside the task loss.
+        causal: Whether logits are of tokens (decoder) or of labels (head).
+        progress: Called after each optimiser step.
+        schedule_offset: Optimiser steps before this round, so that the schedule spans rounds.
+        schedule_total: Optimiser steps of all rounds.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        train_dataset: Sequence[Encoded],
+        data_collator: Callable[..., dict[str, Tensor]],
+        *,
+        order: Sequence[int],
+        phases: Mapping[str, Mapping[str, nn.Parameter]],
+        learning_rates: Mapping[str, float],
+        alternation: Alternation,
+        terms: Terms,
+        causal: bool,
+        progress: Progress | None = None,
+        schedule_offset: int = 0,
+        schedule_total: int | None = None,
+    ) -> None:
+        self.order, self.phases, self.alternation = order, phases, alternation
+        self.learning_rates, self.terms, self.causal = learning_rates, terms, causal
+        self.schedule_offset, self.schedule_total = schedule_offset, schedule_total
+        self.record = Record()
+        self._teachers: list[Tensor] = []
+        self._step_loss = 0.0
+        super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=data_collator)
+        self.model_accepts_loss_kwargs = True  # makes the Trainer count the targets of a whole optimiser step
+        self.loss_is_scaled_for_ga = True
+        self._loss_shifts_labels = False  # the collator aligns targets with logits
+        self.remove_callback(PrinterCallback)
+        self.add_callback(_Phases(self, progress))
+
+    def phase(self) -> Phase:
+        """Return the phase of the current optimiser step."""
+        return phase_of(self.state.global_step, self.alternation)
+
+    def trained(self, phase: Phase) -> dict[str, nn.Parameter]:
+        """Return the parameters that a phase trains, by name."""
+        names = ("shared", "specific") if phase == "joint" else (phase,)
+        return {name: parameter for key in names for name, parameter in self.phases.get(key, {}).items()}
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Return the loss of one micro-batch in the current phase: (6), (7), or their sum in a joint step."""
+        phase, terms = self.phase(), self.terms
+        items = (
+            num_items_in_batch
+            if num_items_in_batch is not None
+            else (inputs["labels"] != losses.IGNORED).sum()
+        )
+        logits = kept_logits(model, inputs, causal=self.causal)
+        loss = losses.task_loss(logits, inputs["labels"], items)
+        share = 1 / self.current_gradient_accumulation_steps
+        if phase in ("shared", "joint") and self.phases.get("shared"):
+            loss = loss + share * self._shared_terms()
+        if terms.distillation_weight and self.alternation == "step":
+            if phase == "shared":
+                self._teachers.append(logits.detach())
+            else:
+                loss = loss + terms.distillation_weight * losses.distillation(
+                    self._teachers.pop(0), logits, inputs["labels"], items
+                )
+        self._step_loss += float(loss.detach())
+        return (loss, logits) if return_outputs else loss
+
+    def _shared_terms(self) -> Tensor:
+        terms, total = self.terms, torch.zeros((), device=self.args.device)
+        if terms.size_weight:
+            total = total + terms.size_weight * losses.size_penalty(self.phases["shared"].values())
+        if terms.drift_weight and terms.middles is not None and terms.previous is not None:
+            total = total + terms.drift_weight * losses.drift(terms.middles(), terms.previous)
+        return total
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Create the Trainer's optimiser over both phases; weight decay is for A, B and heads alone."""
+        if self.optimizer is None:
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            groups: dict[str, list[nn.Parameter]] = {"specific": [], "shared": [], "relation": []}
+            for name, parameter in self.trained("joint").items():
+                key = "shared" if name in self.phases.get("shared", {}) else "specific"
+                groups["relation" if name.startswith("relation.") else key].append(parameter)
+            self.optimizer = kind(
+                [
+                    {
+                        "params": parameters,
+                        "lr": self.learning_rates[key],
+                        "weight_decay": self.args.weight_decay if key == "specific" else 0.0,
+                    }
+                    for key, parameters in groups.items()
+                    if parameters
+                ],
+                **options,
+            )
+        return self.optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Create the Trainer's scheduler over all rounds, and move it to where this round starts."""
+        import warnings
+
+        scheduler = super().create_scheduler(self.schedule_total or num_training_steps, optimizer)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step\\(\\)` before")
+            for _ in range(self.schedule_offset):
+                scheduler.step()
+        return scheduler
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return FixedOrder(self.order)
+
+
+class _Phases(TrainerCallback):
+    """Makes exactly the current phase's parameters trainable, and notes gradients and losses."""
+
+    def __init__(self, trainer: AlternatingTrainer, progress: Progress | None) -> None:
+        self.trainer, self.progress = trainer, progress
+        trainer.record.without_gradient.update(trainer.trained("joint"))
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        trained = self.trainer.trained(self.trainer.phase())
+        for name, parameter in self.trainer.trained("joint").items():
+            parameter.requires_grad_(name in trained)
+            parameter.grad = None
+        self.trainer._step_loss = 0.0
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        missing = self.trainer.record.without_gradient
+        for name, parameter in self.trainer.trained(self.trainer.phase()).items():
+            if name in missing and parameter.grad is not None and bool(parameter.grad.any()):
+                missing.discard(name)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # the Trainer has counted the step already
+        phase = phase_of(state.global_step - 1, self.trainer.alternation)
+        loss = self.trainer._step_loss
+        if not torch.isfinite(torch.tensor(loss)):
+            raise H2TuneError(
+                f"the loss became {loss} in step {state.global_step} ({phase} phase)",
+                remedy="Lower the learning rate, or look at the data of this client",
+            )
+        self.trainer.record.losses.append((phase, loss))
+        if self.progress is not None:
+            self.progress(state.global_step, phase, loss)
