@@ -1,0 +1,248 @@
+"""A client's round: load, receive, train, evaluate, send. The same code under every engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from h2tune.evaluation.evaluate import Score, evaluate
+from h2tune.federation import proof
+from h2tune.federation.strategy import Participant, Strategy
+from h2tune.federation.update import Download, Enrolment, Tensors, Update, manifest, payload_bytes, spec_of
+from h2tune.models import Kind, base_seed, head_modules, set_head
+from h2tune.seeds import derive
+from h2tune.tasks.task import Example, Splits, Task
+from h2tune.training.encode import encode_causal, encode_texts
+from h2tune.training.local import train_locally
+from h2tune.training.trainer import Progress
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """The plain numbers of local training, as `train_locally` takes them."""
+
+    alternation: Any
+    rounds: int
+    local_steps: int
+    batch_size: int
+    accumulation: int
+    learning_rates: Mapping[str, float]
+    weight_decay: float
+    scheduler: str
+    warmup_steps: int
+    max_grad_norm: float
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A client with its data: all that stays on its machine.
+
+    Args:
+        enrolment: What the server knows of it.
+        kind: Whether it answers with words or through a head.
+        task: Its task.
+        splits: Its examples.
+        split: The split that is scored: "test" or "validation".
+        evaluate_batch_size: Examples of an evaluation batch.
+        seed: The run's seed.
+    """
+
+    enrolment: Enrolment
+    kind: Kind
+    task: Task
+    splits: Splits
+    split: str
+    evaluate_batch_size: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return self.enrolment.name
+
+    @property
+    def causal(self) -> bool:
+        return self.kind == "causal"
+
+    @property
+    def scored(self) -> tuple[Example, ...]:
+        return self.splits.test if self.split == "test" else self.splits.validation
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished round of a client: what it sends, what it keeps, what there is to tell."""
+
+    update: Update
+    state: Tensors
+    events: list[dict[str, Any]]
+
+
+def attach(base: PreTrainedModel, member: Member, strategy: Strategy, state: Tensors | None) -> Participant:
+    """Put the strategy's adapter (and a fresh head) on a base model, and load what the client kept."""
+    heads: list[str] = []
+    if not member.causal:
+        heads = head_modules(base)
+        set_head(base, len(member.task.labels), derive(member.seed, "head", member.name))
+    participant = strategy.participant(
+        base, member.enrolment, heads=heads, seed=base_seed(member.seed, member.enrolment.model)
+    )
+    if state is not None:
+        participant.load_state(state)
+    return participant
+
+
+def run_round(
+    base: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    member: Member,
+    strategy: Strategy,
+    training: LocalTraining,
+    download: Download,
+    state: Tensors | None,
+    *,
+    stage: str = "trained",
+    progress: Callable[[str], Progress] | None = None,
+) -> Outcome:
+    """Run one client's round.
+
+    Args:
+        base: Its base model; comes back unchanged.
+        tokenizer: Its tokenizer.
+        member: The client.
+        strategy: The method.
+        training: Numbers of local training.
+        download: What the server sent.
+        state: What the client kept; None in its first round.
+        stage: "trained", or "alone" for the comparison without federation.
+        progress: Returns what is called after each step, for a client's name.
+
+    Raises:
+        H2TuneError: A loss that is not finite, or tensors that do not fit.
+    """
+    began, seconds = time.perf_counter(), {}
+    participant = attach(base, member, strategy, state)
+    try:
+        events = []
+        if state is None:
+            score, took = _evaluate(participant, member, tokenizer)
+            events.append(_evaluated(member, -1, "before", score, took))
+            began += took
+        participant.receive(download)
+        loaded = participant.loaded_digest()
+        parameters = {name: p for group in participant.phases().values() for name, p in group.items()}
+        before = proof.snapshot(parameters)
+        seconds["load"], began = time.perf_counter() - began, time.perf_counter()
+
+        record = train_locally(
+            participant.model,
+            (encode_causal if member.causal else encode_texts)(member.task, member.splits.train, tokenizer),
+            tokenizer,
+            causal=member.causal,
+            phases=participant.phases(),
+            terms=participant.terms(),
+            alternation=participant.alternation,
+            later_alternation=training.alternation,
+            round_number=download.round,
+            rounds=training.rounds,
+            local_steps=training.local_steps,
+            batch_size=training.batch_size,
+            accumulation=training.accumulation,
+            learning_rates=training.learning_rates,
+            weight_decay=training.weight_decay,
+            scheduler=training.scheduler,
+            warmup_steps=training.warmup_steps,
+            max_grad_norm=training.max_grad_norm,
+            arguments=training.arguments,
+            seed=derive(member.seed, "client", member.name),
+            progress=progress(member.name) if progress else None,
+        )
+        seconds["train"], began = time.perf_counter() - began, time.perf_counter()
+        score, seconds["evaluate"] = _evaluate(participant, member, tokenizer)
+
+        began = time.perf_counter()
+        sent = participant.send()
+        movement = proof.moved(before, parameters)
+        with torch.no_grad():
+            learned = participant.learned()
+        warnings = proof.warnings_of(
+            client=member.name,
+            round_number=download.round,
+            download=download,
+            loaded_digest=loaded,
+            sent=sent,
+            learned=learned,
+            movement=movement,
+            without_gradient=record.without_gradient,
+        )
+        kept, facts = participant.state(), participant.facts()
+        seconds["save"] = time.perf_counter() - began
+    finally:
+        participant.detach()
+
+    events.append(
+        {
+            "event": "client_trained",
+            "client": member.name,
+            "round": download.round,
+            "stage": stage,
+            "steps": len(record.losses),
+            "losses": [
+                {"step": step, "phase": phase, "loss": loss}
+                for step, (phase, loss) in enumerate(record.losses, 1)
+            ],
+            "seconds": {key: round(value, 3) for key, value in seconds.items()},
+            "bytes_up": payload_bytes(spec_of(sent)),
+            "bytes_down": payload_bytes(spec_of(download.tensors)),
+            "sent": manifest(sent),
+            "received": manifest(download.tensors),
+            "received_matches": loaded == download.digest,
+            "moved": movement,
+            "without_gradient": sorted(record.without_gradient),
+            **facts,
+        }
+    )
+    events += warnings
+    events.append(_evaluated(member, download.round, stage, score, seconds["evaluate"]))
+    update = Update(member.name, download.round, len(member.splits.train), sent)
+    return Outcome(update, kept, events)
+
+
+def _evaluate(
+    participant: Participant, member: Member, tokenizer: PreTrainedTokenizerBase
+) -> tuple[Score, float]:
+    began = time.perf_counter()
+    score = evaluate(
+        participant.model,
+        member.task,
+        member.scored,
+        tokenizer,
+        causal=member.causal,
+        batch_size=member.evaluate_batch_size,
+    )
+    return score, time.perf_counter() - began
+
+
+def _evaluated(member: Member, round_number: int, stage: str, score: Score, seconds: float) -> dict[str, Any]:
+    return {
+        "event": "evaluated",
+        "client": member.name,
+        "round": round_number,
+        "stage": stage,
+        "split": member.split,
+        "accuracy": score.accuracy,
+        "loss": score.loss,
+        "examples": score.examples,
+        "seconds": round(seconds, 3),
+    }
+
+
+def majority(examples: Sequence[Example]) -> float:
+    """Return the accuracy of always giving the most frequent label; 0 for free answers."""
+    labels = [example.label for example in examples if example.label is not None]
+    return max(labels.count(label) for label in set(labels)) / len(labels) if labels else 0.0

@@ -1,0 +1,123 @@
+"""The embedded engine: all clients on this machine, one after the other, base models shared in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from h2tune.errors import H2TuneError
+from h2tune.federation.client import LocalTraining, Member, run_round
+from h2tune.federation.ledger import Event, Ledger
+from h2tune.federation.server import Reply
+from h2tune.federation.strategy import Strategy
+from h2tune.federation.update import Download, Tensors, Update
+from h2tune.models import Kind, load_model, load_tokenizer
+from h2tune.training.trainer import Progress
+
+
+class BaseModels:
+    """Base models and tokenizers, each loaded once and shared by the clients that use it.
+
+    Args:
+        seed: The run's seed, from which a missing head is drawn.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._models: dict[tuple[str, Kind, str], PreTrainedModel] = {}
+        self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
+
+    def get(self, model: str, kind: Kind, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Return a base model and its tokenizer."""
+        key = (model, kind, dtype)
+        if key not in self._models:
+            self._models[key] = load_model(model, kind, dtype, self.seed)
+        if model not in self._tokenizers:
+            self._tokenizers[model] = load_tokenizer(model)
+        return self._models[key], self._tokenizers[model]
+
+
+class Embedded:
+    """Runs the clients' rounds in this process; each is kept on disk before its update counts.
+
+    Args:
+        members: The clients with their data.
+        dtypes: Client → type of its base model's weights.
+        strategy: The method.
+        training: Numbers of local training.
+        models: Base models in memory.
+        ledger: Keeps the clients' state.
+        stage: "trained", or "alone".
+        progress: Returns what is called after each step, for a client's name.
+        starting: Called with round and client before each client's round.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        dtypes: Mapping[str, str],
+        strategy: Strategy,
+        training: LocalTraining,
+        models: BaseModels,
+        ledger: Ledger,
+        *,
+        stage: str = "trained",
+        progress: Callable[[str], Progress] | None = None,
+        starting: Callable[[int, str], None] | None = None,
+    ) -> None:
+        self.members = {member.name: member for member in members}
+        self.dtypes, self.strategy, self.training = dtypes, strategy, training
+        self.models, self.ledger, self.stage = models, ledger, stage
+        self.progress, self.starting = progress, starting
+
+    def exchange(self, round_number: int, downloads: Mapping[str, Download]) -> list[Reply]:
+        """Run the chosen clients one after the other, by name."""
+        return [self._client(client, downloads[client]) for client in sorted(downloads)]
+
+    def _client(self, client: str, download: Download) -> Reply:
+        path = self.path(client, download.round)
+        found = self.ledger.committed(path)
+        if found is not None:
+            tensors, facts = found
+            update = Update(client, download.round, facts["examples"], tensors.get("update", {}))
+            return Reply(client, update, facts["events"])
+        if self.starting is not None:
+            self.starting(download.round, client)
+        member = self.members[client]
+        try:
+            base, tokenizer = self.models.get(member.enrolment.model, member.kind, self.dtypes[client])
+            outcome = run_round(
+                base,
+                tokenizer,
+                member,
+                self.strategy,
+                self.training,
+                download,
+                self.last_state(client, download.round),
+                stage=self.stage,
+                progress=self.progress,
+            )
+        except (H2TuneError, RuntimeError, ValueError, ArithmeticError) as error:
+            # one client's trouble is not the federation's: the round goes on while min_clients allow
+            return Reply(client, None, [], f"{type(error).__name__}: {error}".removeprefix("H2TuneError: "))
+        self._commit(path, outcome.update, outcome.state, outcome.events)
+        self.ledger.remove(self.path(client, download.round - 2))
+        return Reply(client, outcome.update, outcome.events)
+
+    def _commit(self, path: str, update: Update, state: Tensors, events: list[Event]) -> None:
+        facts = {"examples": update.examples, "events": events}
+        self.ledger.commit(path, {"update": update.tensors, "private": state}, facts)
+
+    def path(self, client: str, round_number: int) -> str:
+        """Return the folder of a client's round in the run folder."""
+        kind = "alone" if self.stage == "alone" else "state"
+        return f"clients/{client}/{kind}/round-{round_number:04d}"
+
+    def last_state(self, client: str, before: int) -> Tensors | None:
+        """Return what a client kept after its last round before `before`; None if it had none."""
+        for round_number in range(before - 1, -1, -1):
+            found = self.ledger.committed(self.path(client, round_number))
+            if found is not None:
+                return found[0]["private"]
+        return None

@@ -1,0 +1,135 @@
+"""A run folder: what is written when, so that a killed run goes on as if nothing had happened.
+
+Work comes in units (a client's round, an aggregation). A unit writes its results into a folder that appears whole or
+not at all, its events among them; then its events are added to `events.jsonl`. After a crash, a unit that is there is
+not done again, and its events are logged if they were not; one that is not there is done again from the same start,
+with the same seeds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as safetensors_load
+from safetensors.torch import save as safetensors_save
+from torch import Tensor
+
+from h2tune import files
+from h2tune.errors import H2TuneError
+
+Event = dict[str, Any]
+
+
+class Ledger:
+    """The record of one run.
+
+    Args:
+        folder: The run folder; created if it is not there.
+        resume: Whether to go on with what is in it.
+        clock: Returns seconds since the epoch; the only thing in events that differs between equal runs.
+
+    Raises:
+        H2TuneError: The folder holds a run already (without `resume`), holds none (with it), cannot be written, or
+            another process is writing in it.
+    """
+
+    def __init__(self, folder: Path, *, resume: bool = False, clock: Callable[[], float] = time.time) -> None:
+        self.folder, self.clock = folder, clock
+        self.events_file = folder / "events.jsonl"
+        started = self.events_file.exists()
+        if started and not resume:
+            raise H2TuneError(
+                "holds a run already", where=str(folder), remedy="Go on with --resume, or name another --out"
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (folder / "run.lock").open("w")
+        except OSError as error:
+            raise H2TuneError(
+                f"cannot be written ({error.strerror})", where=str(folder), remedy="Name another --out"
+            ) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise H2TuneError(
+                "another process is running in this folder",
+                where=str(folder),
+                remedy="Wait, or name another --out",
+            ) from None
+        files.sweep(folder)
+        self.logged = self._reconcile() if started else set()
+
+    def close(self) -> None:
+        """Let others use the folder."""
+        self._lock.close()
+
+    def record(self, unit: str, events: Sequence[Event]) -> None:
+        """Add a unit's events to the log, in one write that is flushed to disk; nothing if they are there already."""
+        if unit in self.logged:
+            return
+        lines = [json.dumps({**event, "unit": unit, "time": round(self.clock(), 3)}) for event in events]
+        with self.events_file.open("a", encoding="utf-8") as stream:
+            stream.write("".join(line + "\n" for line in lines))
+            stream.flush()
+            os.fsync(stream.fileno())
+        self.logged.add(unit)
+
+    def commit(
+        self, path: str, tensors: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]
+    ) -> None:
+        """Write a unit's results as a folder that is whole or not there.
+
+        Args:
+            path: Folder, relative to the run folder.
+            tensors: File name (without ending) → tensors.
+            facts: Anything in JSON; its `events` are logged by `record`.
+        """
+        target = self.folder / path
+        files.sweep(target.parent) if target.parent.exists() else None
+        with files.new_folder(target) as temporary:
+            sums = {}
+            for name, content in tensors.items():
+                data = safetensors_save({key: t.contiguous() for key, t in content.items()})
+                (temporary / f"{name}.safetensors").write_bytes(data)
+                sums[name] = files.sha256(data)
+            (temporary / "facts.json").write_text(json.dumps({"facts": dict(facts), "sha256": sums}))
+
+    def committed(self, path: str) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+        """Return what was committed, or None if it is not there or was altered since."""
+        folder = self.folder / path
+        try:
+            content = json.loads((folder / "facts.json").read_text())
+            tensors = {}
+            for name, expected in content["sha256"].items():
+                data = (folder / f"{name}.safetensors").read_bytes()
+                if files.sha256(data) != expected:
+                    return None
+                tensors[name] = safetensors_load(data)
+            facts: dict[str, Any] = content["facts"]
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            return None
+        return tensors, facts
+
+    def remove(self, path: str) -> None:
+        """Remove a commit that is no longer needed."""
+        shutil.rmtree(self.folder / path, ignore_errors=True)
+
+    def _reconcile(self) -> set[str]:
+        """Cut a torn line and the last unit off the log (it is logged again from its commit); return the rest."""
+        *whole, _torn = self.events_file.read_text(encoding="utf-8").split("\n")
+        events = [json.loads(line) for line in whole]
+        if not events:
+            return set()
+        last = events[-1]["unit"]
+        kept = [line for line, event in zip(whole, events, strict=True) if event["unit"] != last]
+        files.write_text(self.events_file, "".join(line + "\n" for line in kept))
+        return {event["unit"] for event in events if event["unit"] != last}

@@ -1,0 +1,207 @@
+"""The client's half of h2tune: the adapter on a base model, what it receives and what it sends."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from peft import get_peft_model
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from h2tune.adapter import H2TuneConfig, sparsify
+from h2tune.adapter.shared import Alignment, SharedMiddle
+from h2tune.adapter.state import load_private_state, phase_parameters, private_state
+from h2tune.federation import wire
+from h2tune.federation.update import WIRE, Download, Tensors, digest
+from h2tune.training.schedule import Alternation
+from h2tune.training.trainer import Terms
+
+ADAPTER = "default"
+PREVIOUS = "previous."
+"""Prefix of T at the end of the last round in a client's state; kept as Ω (index) and T (middle)."""
+
+
+class H2TuneParticipant:
+    """An h2tune adapter on a base model, and its part in a round.
+
+    Args:
+        base: The base model; `detach` gives it back unchanged.
+        rank: r.
+        shared_rank: R.
+        slots: D.
+        roles: The client's shared roles, in order.
+        modules: Names of the adapted modules.
+        mask: How Ω is chosen.
+        alignment_mode: Whether the relation is learned.
+        temperature: τ.
+        wire_dtype: Type of ΔT on the wire.
+        alternation: How the phases take turns after the first round, which trains all jointly.
+        alpha: LoRA's α.
+        dropout: Dropout on the adapter's input.
+        weights: λ_reg, λ_kl, λ_kd.
+        heads: Modules trained beside the adapter.
+        seed: Seed of A and S, common to the federation.
+    """
+
+    def __init__(
+        self,
+        base: PreTrainedModel,
+        *,
+        rank: int,
+        shared_rank: int,
+        slots: int,
+        roles: Sequence[str],
+        modules: Sequence[str],
+        mask: sparsify.Mask,
+        alignment_mode: Alignment,
+        temperature: float,
+        wire_dtype: str,
+        alternation: Alternation,
+        alpha: float,
+        dropout: float,
+        weights: tuple[float, float, float],
+        heads: Sequence[str],
+        seed: int,
+    ) -> None:
+        config = H2TuneConfig(
+            r=rank,
+            shared_rank=shared_rank,
+            alpha=alpha,
+            dropout=dropout,
+            mask=mask,
+            target_modules=list(modules),
+            modules_to_save=list(heads) or None,
+            init_seed=seed,
+        )
+        self.base, self.mask, self.wire_dtype, self.weights = base, mask, wire_dtype, weights
+        self.model = get_peft_model(base, config)
+        self.shared = SharedMiddle(self.model, roles, slots, alignment_mode, temperature)
+        self.later_alternation = alternation
+        self.alternation: Alternation = "joint"
+        self.previous: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
+        self.received: dict[tuple[int, str], Tensor] = {}
+
+    def phases(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
+        in_shared, in_specific = phase_parameters(self.model, self.shared)
+        return {"shared": in_shared, "specific": in_specific}
+
+    def terms(self) -> Terms:
+        size, drift, distillation = self.weights
+        return Terms(size, drift, distillation, self._middles, self._previous_at_current_masks())
+
+    def receive(self, download: Download) -> None:
+        """Choose Ω anew, load G, set Δ to zero; the first round trains all phases jointly."""
+        self.shared.choose_masks(self.mask)
+        size = self.shared.size
+        shared = torch.zeros(self.shared.slots, len(self.shared.roles), size, size)
+        for i, role in enumerate(self.shared.roles):
+            if download.round:
+                shared[:, i] = download.tensors[f"shared.{role}"].float()
+        self.shared.load(shared)
+        self.received = self.shared.middles()
+        self.alternation = self.later_alternation if download.round else "joint"
+
+    def loaded_digest(self) -> str:
+        return (
+            digest({"shared": self.shared.shared}) if self.shared.shared is not None else "nothing was loaded"
+        )
+
+    def send(self) -> Tensors:
+        """ΔT = T now − T as received, Ω where scores chose it, P where it is learned."""
+        return self._update(self.shared.middles())
+
+    def learned(self) -> Tensors:
+        """The same, read off the layers one by one, past everything that `send` goes through."""
+        increments = {
+            place: layer.middle(ADAPTER).detach() - self.received[place]
+            for place, layer in self.shared.layers.items()
+        }
+        return {
+            f"delta.{role}": torch.stack([increments[place] for place in self._places(role)]).to(
+                WIRE[self.wire_dtype]
+            )
+            for role in self.shared.roles
+        }
+
+    def facts(self) -> dict[str, Any]:
+        relation = self.shared.relation().detach().cpu()
+        return {
+            "relation": [[round(float(value), 4) for value in row] for row in relation],
+            "coverage": _coverage(self.shared.masks().values(), self.shared.size),
+        }
+
+    def state(self) -> Tensors:
+        state = private_state(self.model, self.shared)
+        masks = self.shared.masks()
+        for (block, role), middle in self.shared.middles().items():
+            state[f"{PREVIOUS}{role}.{block}.middle"] = middle.cpu()
+            state[f"{PREVIOUS}{role}.{block}.index"] = masks[block, role].cpu()
+        return state
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        kept = {name: t for name, t in state.items() if not name.startswith(PREVIOUS)}
+        load_private_state(self.model, self.shared, kept)
+        for place in self.shared.layers:
+            block, role = place
+            stem = f"{PREVIOUS}{role}.{block}."
+            self.previous[place] = (state[stem + "middle"], state[stem + "index"])
+
+    def detach(self) -> PreTrainedModel:
+        self.shared.remove()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            base: PreTrainedModel = self.model.unload()
+        if hasattr(base, "peft_config"):
+            del base.peft_config
+        return base
+
+    def _places(self, role: str) -> list[tuple[int, str]]:
+        return sorted(place for place in self.shared.layers if place[1] == role)
+
+    def _update(self, middles: Mapping[tuple[int, str], Tensor]) -> Tensors:
+        tensors: Tensors = {}
+        masks = self.shared.masks()
+        for role in self.shared.roles:
+            places = self._places(role)
+            increments = torch.stack([middles[place] - self.received[place] for place in places])
+            tensors[f"delta.{role}"] = increments.to(WIRE[self.wire_dtype]).cpu()
+            if self.mask != "leading" and increments.shape[-1] < self.shared.size:
+                packed = wire.pack_masks([masks[place].cpu() for place in places], self.shared.size)
+                tensors[f"mask.{role}"] = packed
+        if self.shared.alignment_mode == "learned":
+            tensors["relation"] = self.shared.relation().detach().float().cpu().contiguous()
+        return tensors
+
+    def _middles(self) -> Tensor:
+        """T of all modules (modules, r²), with gradients."""
+        layers = self.shared.layers.values()
+        return torch.stack([layer.middle(ADAPTER).flatten() for layer in layers])
+
+    def _previous_at_current_masks(self) -> Tensor | None:
+        """T_prev (modules, r²) at today's Ω; an entry that was not kept then counts as unchanged since received."""
+        if not self.previous:
+            return None
+        rows = []
+        for place, layer in self.shared.layers.items():
+            middle, index = self.previous[place]
+            size = self.shared.size
+            now = layer.h2tune_index[ADAPTER]
+            kept = sparsify.scatter(torch.ones_like(middle), index, size).to(now.device)
+            before = sparsify.scatter(middle, index, size).to(now.device)
+            known = sparsify.gather(kept, now) > 0
+            rows.append(torch.where(known, sparsify.gather(before, now), self.received[place]).flatten())
+        return torch.stack(rows)
+
+
+def _coverage(masks: Any, size: int, cells: int = 16) -> list[list[float]]:
+    """Return which fraction of the modules keeps each part of the grid, on at most 16 × 16 cells."""
+    masks = list(masks)
+    counts = torch.zeros(size * size)
+    for index in masks:
+        counts.index_add_(0, index.cpu(), torch.ones(index.numel()))
+    grid = (counts / len(masks)).view(1, 1, size, size)
+    pooled = torch.nn.functional.adaptive_avg_pool2d(grid, min(size, cells))[0, 0]
+    return [[round(float(value), 4) for value in row] for row in pooled]

@@ -1,0 +1,268 @@
+"""Run a federation from one file: the main job, in Python as on the command line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import tomli_w
+
+from h2tune import __version__, files
+from h2tune.config import Federation, dump, load, parse
+from h2tune.errors import H2TuneError
+from h2tune.federation.client import Member, attach, majority
+from h2tune.federation.embedded import BaseModels, Embedded
+from h2tune.federation.enrol import (
+    Seen,
+    build_strategy,
+    enrol_all,
+    load_member,
+    local_training,
+    trainable,
+)
+from h2tune.federation.ledger import Event, Ledger
+from h2tune.federation.server import run_rounds
+from h2tune.federation.strategy import Strategy
+from h2tune.federation.update import Enrolment
+from h2tune.report.events import read_events
+from h2tune.training.trainer import Progress
+
+
+class Display(Protocol):
+    """Shows a run while it goes on."""
+
+    def notice(self, event: Event) -> None: ...
+    def starting(self, stage: str, round_number: int, client: str) -> None: ...
+    def progress(self, client: str) -> Progress: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Args:
+        folder: The run folder.
+        table: Per client its accuracy before training, alone (or None), federated, and of the majority label.
+    """
+
+    folder: Path
+    table: list[dict[str, Any]]
+
+    @property
+    def events(self) -> list[Event]:
+        """The run's events."""
+        return read_events(self.folder / "events.jsonl")
+
+
+def run(
+    federation: Federation | str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    out: str | Path | None = None,
+    resume: bool = False,
+    strict: bool = False,
+    display: Display | None = None,
+) -> Run:
+    """Run a federation: train, aggregate, evaluate, export and report.
+
+    Args:
+        federation: A federation file, or what `config.load` returned.
+        overrides: Changes such as `"train.learning_rate=1e-4"`.
+        out: The run folder; `runs/NAME` by default.
+        resume: Go on with an interrupted run; what is finished is not done again.
+        strict: Make an error of every warning that federation does not happen as it should.
+        display: Shows what happens.
+
+    Raises:
+        H2TuneError: Before training, for everything in the file that cannot work; later, if a round fails.
+    """
+    if not isinstance(federation, Federation):
+        federation = load(Path(federation), overrides)
+    folder = Path(out) if out is not None else Path("runs") / federation.name
+    seen, enrolments, size, slots = enrol_all(federation)
+    strategy = build_strategy(federation, enrolments, size, slots)
+    members = [load_member(s, e, federation) for s, e in zip(seen, enrolments, strict=True)]
+    training = local_training(federation)
+    ledger = Ledger(folder, resume=resume and (folder / "events.jsonl").exists())
+    try:
+        _keep_config(folder / "config.toml", federation, resume)
+        notice = display.notice if display else None
+        began = time.perf_counter()
+        started = _started(federation, seen, enrolments, members, strategy, size, slots)
+        if "start" not in ledger.logged and notice:
+            notice(started)
+        ledger.record("start", [started])
+        models = BaseModels(federation.seed)
+        dtypes = {s.client.name: s.client.dtype for s in seen}
+
+        def engine(some: Sequence[Member], method: Strategy, stage: str) -> Embedded:
+            return Embedded(
+                some,
+                dtypes,
+                method,
+                training,
+                models,
+                ledger,
+                stage=stage,
+                progress=display.progress if display else None,
+                starting=(lambda r, c: display.starting(stage, r, c)) if display else None,
+            )
+
+        federated = engine(members, strategy, "trained")
+        _rounds(federated, federation, ledger, "server", strict, notice)
+        if federation.server.alone:
+            for member, enrolled in zip(members, enrolments, strict=True):
+                single = build_strategy(federation, [enrolled], size, enrolled.depth)
+                alone = engine([member], single, "alone")
+                _rounds(alone, federation, ledger, f"clients/{member.name}/alone/server", strict, notice)
+        for member in members:
+            _export(federated, member, federation.server.rounds, folder / "clients" / member.name)
+        table = _table(ledger, members, federation)
+        finished = {"event": "run_finished", "rounds": federation.server.rounds, "table": table}
+        finished["seconds"] = round(time.perf_counter() - began, 3)
+        if "finish" not in ledger.logged and notice:
+            notice(finished)
+        ledger.record("finish", [finished])
+    finally:
+        ledger.close()
+    from h2tune.report import write_report
+
+    write_report(folder)
+    return Run(folder, table)
+
+
+def _rounds(
+    engine: Embedded,
+    federation: Federation,
+    ledger: Ledger,
+    path: str,
+    strict: bool,
+    notice: Callable[[Event], None] | None,
+) -> None:
+    single = engine.stage == "alone"
+    run_rounds(
+        engine.strategy,
+        engine,
+        ledger,
+        rounds=federation.server.rounds,
+        min_clients=1 if single else federation.server.min_clients,
+        participation=1.0 if single else federation.server.participation,
+        seed=federation.seed,
+        path=path,
+        stage=engine.stage,
+        strict=strict,
+        notice=notice,
+    )
+
+
+def _keep_config(path: Path, federation: Federation, resume: bool) -> None:
+    """Write the resolved file; a resumed run must be of the same one, save that it may have more rounds."""
+    text = tomli_w.dumps(dump(federation))
+    if resume and path.exists():
+        import tomllib
+
+        old, new = (parse(tomllib.loads(t), str(path)) for t in (path.read_text(), text))
+        differing = [
+            f"{section}.{key}"
+            for section in ("server", "adapter", "train", "data")
+            for key, value in getattr(new, section).model_dump().items()
+            if value != getattr(old, section).model_dump()[key] and (section, key) != ("server", "rounds")
+        ]
+        differing += [key for key in ("name", "seed") if getattr(old, key) != getattr(new, key)]
+        differing += ["client"] if old.sorted_clients() != new.sorted_clients() else []
+        if differing:
+            raise H2TuneError(
+                f"the run that is to go on had another {', '.join(differing)}",
+                where=str(path),
+                remedy="Put it back, or start anew with another --out",
+            )
+    files.write_text(path, text)
+
+
+def _started(
+    federation: Federation,
+    seen: Sequence[Seen],
+    enrolments: Sequence[Enrolment],
+    members: Sequence[Member],
+    strategy: Strategy,
+    size: int,
+    slots: int,
+) -> Event:
+    return {
+        "event": "run_started",
+        "name": federation.name,
+        "version": __version__,
+        "seed": federation.seed,
+        "strategy": strategy.name,
+        "rounds": federation.server.rounds,
+        "shared_rank": size,
+        "slots": slots,
+        "roles": list(getattr(strategy, "roles", ())),
+        "alternation": federation.train.alternation,
+        "mask": federation.adapter.mask,
+        "wire_dtype": federation.server.wire_dtype,
+        "clients": [
+            {
+                "name": s.client.name,
+                "model": s.client.model,
+                "family": s.family,
+                "task": member.task.name,
+                "rank": e.rank,
+                "depth": e.depth,
+                "width": s.width,
+                "labels": list(member.task.labels),
+                "examples": {
+                    split: len(getattr(member.splits, split)) for split in ("train", "validation", "test")
+                },
+                "trainable_parameters": trainable(
+                    s, e.rank, size, slots if federation.adapter.alignment == "learned" else 0
+                ),
+                "majority_accuracy": majority(member.scored),
+            }
+            for s, e, member in zip(seen, enrolments, members, strict=True)
+        ],
+    }
+
+
+def _export(engine: Embedded, member: Member, rounds: int, folder: Path) -> None:
+    """Write a client's adapter in PEFT's format and as plain LoRA."""
+    from h2tune.adapter.export import save_adapter, save_lora
+    from h2tune.federation.participant import H2TuneParticipant
+
+    state = engine.last_state(member.name, rounds)
+    if state is None:
+        return  # it never finished a round; its failures are in the events
+    base, tokenizer = engine.models.get(member.enrolment.model, member.kind, engine.dtypes[member.name])
+    participant = attach(base, member, engine.strategy, state)
+    try:
+        save_adapter(participant.model, folder / "adapter")  # type: ignore[arg-type]
+        if isinstance(participant, H2TuneParticipant):
+            save_lora(participant.model, folder / "lora")
+        else:
+            save_adapter(participant.model, folder / "lora")  # type: ignore[arg-type]
+        for name in ("adapter", "lora"):
+            tokenizer.save_pretrained(folder / name)
+    finally:
+        participant.detach()
+
+
+def _table(ledger: Ledger, members: Sequence[Member], federation: Federation) -> list[dict[str, Any]]:
+    last: dict[tuple[str, str], float] = {}
+    for event in read_events(ledger.events_file):
+        if event["event"] == "evaluated":
+            key = (event["client"], event["stage"])
+            if event["stage"] != "before" or key not in last:
+                last[key] = event["accuracy"]
+    return [
+        {
+            "client": member.name,
+            "before": last.get((member.name, "before")),
+            "alone": last.get((member.name, "alone")),
+            "federated": last.get((member.name, "trained")),
+            "majority": majority(member.scored),
+        }
+        for member in members
+    ]

@@ -1,0 +1,196 @@
+"""The round loop, once for every engine: choose, send, collect, check, aggregate, keep."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from h2tune.errors import H2TuneError
+from h2tune.federation.ledger import Event, Ledger
+from h2tune.federation.strategy import Strategy
+from h2tune.federation.update import Download, Tensors, Update, check_update, digest
+from h2tune.seeds import generator
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A client's answer in a round: an update, or the reason why there is none; and its events."""
+
+    client: str
+    update: Update | None
+    events: Sequence[Event]
+    reason: str = ""
+
+
+class Channel(Protocol):
+    """Carries messages to clients and back: the embedded engine, or Flower."""
+
+    def exchange(self, round_number: int, downloads: Mapping[str, Download]) -> Sequence[Reply]:
+        """Send each client its download and return the replies; a client that is gone gives a reason."""
+
+
+def run_rounds(
+    strategy: Strategy,
+    channel: Channel,
+    ledger: Ledger,
+    *,
+    rounds: int,
+    min_clients: int,
+    participation: float,
+    seed: int,
+    path: str = "server",
+    stage: str = "trained",
+    strict: bool = False,
+    notice: Callable[[Event], None] | None = None,
+) -> Tensors:
+    """Run a federation's rounds, or what is left of them.
+
+    Args:
+        strategy: The method.
+        channel: Carries the messages.
+        ledger: Keeps state and events.
+        rounds: Number of rounds in all.
+        min_clients: Updates that must arrive for a round to count.
+        participation: Fraction of clients that take part in each round.
+        seed: The run's seed.
+        path: Folder of the server's state in the run folder.
+        stage: "trained", or "alone" for a client by itself.
+        strict: Whether a warning is an error.
+        notice: Called with every event as it is logged.
+
+    Returns:
+        The server's tensors after the last round.
+
+    Raises:
+        H2TuneError: Too few updates arrived, or (with `strict`) a round does not show what a working one shows.
+    """
+    state, first = _last_state(strategy, ledger, path, rounds)
+    for round_number in range(first, rounds):
+        chosen = participants(sorted(strategy.enrolments), participation, min_clients, seed, round_number)
+        downloads = {client: strategy.download(state, client, round_number) for client in chosen}
+        updates: list[Update] = []
+        for reply in channel.exchange(round_number, downloads):
+            events, update = _accept(strategy, reply, round_number)
+            _record(ledger, f"{path}/{round_number}/{reply.client}", events, notice)
+            if strict:
+                _raise_first_warning(events)
+            updates += [update] if update is not None else []
+        if len(updates) < min_clients:
+            raise H2TuneError(
+                f"round {round_number}: {len(updates)} of {len(chosen)} updates arrived, min_clients is {min_clients}",
+                where="server",
+                remedy="Mend the clients named in events.jsonl and go on with --resume",
+            )
+        began = time.perf_counter()
+        following, facts = strategy.aggregate(state, updates)
+        events = _aggregated(strategy, state, following, facts, updates, round_number, stage, began)
+        ledger.commit(f"{path}/round-{round_number + 1:04d}", {"state": following}, {"events": events})
+        _record(ledger, f"{path}/{round_number}/aggregate", events, notice)
+        if strict:
+            _raise_first_warning(events)
+        state = following
+    return state
+
+
+def participants(
+    clients: Sequence[str], participation: float, min_clients: int, seed: int, round_number: int
+) -> list[str]:
+    """Return who takes part in a round, by name; drawn from the seed and the round alone."""
+    count = max(min_clients, math.ceil(participation * len(clients)))
+    order = torch.randperm(len(clients), generator=generator(seed, "participants", round_number))
+    return sorted(clients[i] for i in order[:count].tolist())
+
+
+def _last_state(strategy: Strategy, ledger: Ledger, path: str, rounds: int) -> tuple[Tensors, int]:
+    for done in range(rounds, 0, -1):
+        found = ledger.committed(f"{path}/round-{done:04d}")
+        if found is not None:
+            tensors, facts = found
+            ledger.record(f"{path}/{done - 1}/aggregate", facts["events"])
+            return tensors["state"], done
+    return strategy.start(), 0
+
+
+def _accept(strategy: Strategy, reply: Reply, round_number: int) -> tuple[list[Event], Update | None]:
+    if reply.update is None:
+        return [*reply.events, _failed(reply.client, round_number, reply.reason)], None
+    enrolment = strategy.enrolments[reply.client]
+    try:
+        spec = strategy.upload_spec(reply.client, round_number)
+        check_update(
+            reply.update, spec, client=reply.client, round_number=round_number, examples=enrolment.examples
+        )
+        check = getattr(strategy, "read", None)
+        if check is not None:
+            check(reply.update)
+    except H2TuneError as error:
+        refused = {
+            "event": "warning",
+            "client": reply.client,
+            "round": round_number,
+            "code": "update_refused",
+        }
+        return [
+            *reply.events,
+            refused | {"message": str(error)},
+            _failed(reply.client, round_number, str(error)),
+        ], None
+    return list(reply.events), reply.update
+
+
+def _aggregated(
+    strategy: Strategy,
+    state: Tensors,
+    following: Tensors,
+    facts: dict[str, Any],
+    updates: Sequence[Update],
+    round_number: int,
+    stage: str,
+    began: float,
+) -> list[Event]:
+    event = {
+        "event": "aggregated",
+        "round": round_number,
+        "stage": stage,
+        "clients": sorted(update.client for update in updates),
+        **facts,
+        "seconds": round(time.perf_counter() - began, 3),
+        "sha256": digest(following),
+    }
+    events: list[Event] = [event]
+    if state and digest(state) == event["sha256"]:
+        message = "what is shared did not change in this round"
+        code = "aggregate_unchanged"
+        events.append(
+            {"event": "warning", "client": "", "round": round_number, "code": code, "message": message}
+        )
+    return events
+
+
+def _failed(client: str, round_number: int, reason: str) -> Event:
+    return {"event": "client_failed", "client": client, "round": round_number, "reason": reason}
+
+
+def _record(
+    ledger: Ledger, unit: str, events: Sequence[Event], notice: Callable[[Event], None] | None
+) -> None:
+    if unit not in ledger.logged and notice is not None:
+        for event in events:
+            notice(event)
+    ledger.record(unit, events)
+
+
+def _raise_first_warning(events: Sequence[Event]) -> None:
+    for event in events:
+        if event["event"] == "warning":
+            who = f"client '{event['client']}', " if event["client"] else ""
+            raise H2TuneError(
+                event["message"],
+                where=f"{who}round {event['round']}",
+                remedy="This is an error because of --strict",
+            )

@@ -1,0 +1,179 @@
+"""What travels: enrolments, downloads, updates; strict names, shapes and types; checksums."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as safetensors_load
+from safetensors.torch import save as safetensors_save
+from torch import Tensor
+
+from h2tune.errors import H2TuneError
+
+Tensors = dict[str, Tensor]
+Spec = dict[str, tuple[tuple[int, ...], str]]
+"""Name → (shape, dtype), of what may travel."""
+
+WIRE = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "uint8": torch.uint8}
+WIRE |= {"int16": torch.int16, "int32": torch.int32}
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """What the server knows of a client before the first round.
+
+    Args:
+        name: The client's own name.
+        model: Its base model; methods that need one base model form groups by it.
+        depth: Number of blocks L.
+        rank: r.
+        examples: Number of training examples.
+        roles: Role → the blocks that have it.
+        modules: Adapted module → (d_in, d_out).
+    """
+
+    name: str
+    model: str
+    depth: int
+    rank: int
+    examples: int
+    roles: Mapping[str, tuple[int, ...]]
+    modules: Mapping[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Download:
+    """What the server sends a client at the start of a round.
+
+    Args:
+        round: Number of the round, from 0.
+        tensors: What changed since the client's start; empty in the first round.
+        digest: Checksum of what the client must hold after loading it.
+    """
+
+    round: int
+    tensors: Tensors
+    digest: str
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a client sends at the end of a round; nothing else leaves it but events.
+
+    Args:
+        client: The client's name.
+        round: Number of the round, from 0.
+        examples: Number of examples it trained on, its weight in the aggregate.
+        tensors: What was learned.
+    """
+
+    client: str
+    round: int
+    examples: int
+    tensors: Tensors = field(default_factory=dict)
+
+
+def spec_of(tensors: Mapping[str, Tensor]) -> Spec:
+    """Return names, shapes and types."""
+    return {name: (tuple(t.shape), _dtype_name(t)) for name, t in tensors.items()}
+
+
+def payload_bytes(spec: Spec) -> int:
+    """Return the bytes of the tensors of a message, without its frame."""
+    total = 0
+    for shape, dtype in spec.values():
+        count = 1
+        for axis in shape:
+            count *= axis
+        total += count * WIRE[dtype].itemsize
+    return total
+
+
+def manifest(tensors: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    """Return the wire manifest: name, shape, type, bytes and checksum of every tensor, by name."""
+    return [
+        {
+            "name": name,
+            "shape": list(tensors[name].shape),
+            "dtype": _dtype_name(tensors[name]),
+            "bytes": tensors[name].numel() * tensors[name].element_size(),
+            "sha256": digest({name: tensors[name]}),
+        }
+        for name in sorted(tensors)
+    ]
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 over names, shapes, types and values."""
+    state = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        state.update(f"{name}|{tuple(tensor.shape)}|{_dtype_name(tensor)}|".encode())
+        state.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()
+
+
+def check_update(update: Update, spec: Spec, *, client: str, round_number: int, examples: int) -> None:
+    """Refuse an update that is not exactly what this client may send in this round.
+
+    Raises:
+        H2TuneError: With the reason: another client or round, missing or unexpected names, shapes, types, values that
+            are not finite, another example count.
+    """
+    where = f"update of client '{client}'"
+    if update.client != client:
+        raise H2TuneError(f"it says it is from '{update.client}'", where=where)
+    if update.round != round_number:
+        raise H2TuneError(f"it is of round {update.round}, not {round_number}", where=where)
+    if update.examples != examples:
+        raise H2TuneError(f"it claims {update.examples} examples; {examples} are enrolled", where=where)
+    check_tensors(update.tensors, spec, where)
+
+
+def check_tensors(tensors: Mapping[str, Tensor], spec: Spec, where: str) -> None:
+    """Refuse tensors that differ from a spec in names, shapes or types, or hold values that are not finite."""
+    found = spec_of(tensors)
+    if missing := sorted(spec.keys() - found.keys()):
+        raise H2TuneError(f"missing '{missing[0]}'", where=where)
+    if extra := sorted(found.keys() - spec.keys()):
+        raise H2TuneError(f"unexpected '{extra[0]}'", where=where)
+    for name, expected in spec.items():
+        if found[name] != expected:
+            raise H2TuneError(f"'{name}' is {found[name]}, expected {expected}", where=where)
+        if tensors[name].is_floating_point() and not bool(torch.isfinite(tensors[name]).all()):
+            raise H2TuneError(f"'{name}' holds values that are not finite", where=where)
+
+
+def to_bytes(update: Update) -> bytes:
+    """Return the update as a safetensors file."""
+    head = {"format": "h2tune-update-1", "client": update.client}
+    head |= {"round": str(update.round), "examples": str(update.examples)}
+    return safetensors_save({name: t.contiguous() for name, t in update.tensors.items()}, metadata=head)
+
+
+def from_bytes(data: bytes) -> Update:
+    """Read what `to_bytes` wrote.
+
+    Raises:
+        H2TuneError: It is no such file.
+    """
+    import json
+
+    try:
+        tensors = safetensors_load(data)
+        length = int.from_bytes(data[:8], "little")
+        head = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+        if head.get("format") != "h2tune-update-1":
+            raise H2TuneError("no h2tune update", where="update")
+        return Update(head["client"], int(head["round"]), int(head["examples"]), tensors)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise H2TuneError(f"malformed update ({error})", where="update") from None
+
+
+def _dtype_name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

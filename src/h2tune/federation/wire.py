@@ -1,0 +1,83 @@
+"""How an h2tune update is written: ΔT in the wire type, Ω packed, P. Pure."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from h2tune.errors import H2TuneError
+from h2tune.federation.update import Spec
+
+
+def mask_spec(modules: int, rank: int, size: int) -> tuple[tuple[int, ...], str]:
+    """Return shape and type of packed masks: positions or a bitmap, whichever takes fewer bytes."""
+    bitmap, width = -(-(size * size) // 8), _position_type(size)
+    if rank * rank * (2 if width == "int16" else 4) <= bitmap:
+        return (modules, rank * rank), width
+    return (modules, bitmap), "uint8"
+
+
+def pack_masks(masks: list[Tensor], size: int) -> Tensor:
+    """Pack Ω of some modules (each r² sorted positions below R²) as `mask_spec` says."""
+    stacked = torch.stack(masks)
+    rank = round(stacked.shape[1] ** 0.5)
+    _, dtype = mask_spec(len(masks), rank, size)
+    if dtype == "int16":
+        return (stacked - 2**15).to(torch.int16)
+    if dtype == "int32":
+        return stacked.to(torch.int32)
+    bits = np.zeros((len(masks), size * size), dtype=np.uint8)
+    np.put_along_axis(bits, stacked.cpu().numpy(), 1, axis=1)
+    return torch.from_numpy(np.packbits(bits, axis=1))
+
+
+def unpack_masks(packed: Tensor, rank: int, size: int) -> Tensor:
+    """Return Ω (modules, r²) from what `pack_masks` wrote.
+
+    Raises:
+        H2TuneError: A mask does not keep exactly r² distinct entries of the R × R grid.
+    """
+    if packed.dtype == torch.uint8:
+        bits = np.unpackbits(packed.cpu().numpy(), axis=1)[:, : size * size]
+        if (bits.sum(axis=1) != rank * rank).any():
+            raise H2TuneError(f"a mask does not keep exactly {rank * rank} entries", where="mask")
+        return torch.from_numpy(np.nonzero(bits)[1].reshape(len(bits), rank * rank))
+    positions = packed.long() + (2**15 if packed.dtype == torch.int16 else 0)
+    ordered = bool((positions[:, 1:] > positions[:, :-1]).all())
+    if not ordered or int(positions.min()) < 0 or int(positions.max()) >= size * size:
+        raise H2TuneError(f"a mask is not {rank * rank} rising positions below {size * size}", where="mask")
+    return positions
+
+
+def update_spec(
+    roles: dict[str, int],
+    rank: int,
+    size: int,
+    wire_dtype: str,
+    *,
+    masks: bool,
+    relation: tuple[int, int] | None,
+) -> Spec:
+    """Return names, shapes and types of an update.
+
+    Args:
+        roles: Role → number of modules.
+        rank: r.
+        size: R.
+        wire_dtype: Type of ΔT.
+        masks: Whether Ω travels: it was chosen by scores.
+        relation: (D, L), if P travels: it was learned.
+    """
+    spec: Spec = {}
+    for role, modules in roles.items():
+        spec[f"delta.{role}"] = ((modules, rank, rank), wire_dtype)
+        if masks:
+            spec[f"mask.{role}"] = mask_spec(modules, rank, size)
+    if relation is not None:
+        spec["relation"] = (relation, "float32")
+    return spec
+
+
+def _position_type(size: int) -> str:
+    return "int16" if size * size <= 2**16 else "int32"
