@@ -1,3 +1,32 @@
-"""h2tune: federated fine-tuning of foundation models with hybrid heterogeneity (arXiv 2507.22633)."""
+"""h2tune: federated fine-tuning of foundation models with hybrid heterogeneity (arXiv 2507.22633).
+
+    import h2tune
+    run = h2tune.run("federation.toml")
+    model = peft.get_peft_model(model, h2tune.H2TuneConfig(r=16, shared_rank=64))
+
+Nothing heavy is imported until it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from h2tune.adapter import H2TuneConfig
+    from h2tune.errors import H2TuneError
+    from h2tune.federation.run import run
 
 __version__ = "0.1.0"
+__all__ = ["H2TuneConfig", "H2TuneError", "__version__", "run"]
+
+_HOMES = {"run": "h2tune.federation.run", "H2TuneConfig": "h2tune.adapter", "H2TuneError": "h2tune.errors"}
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'h2tune' has no attribute '{name}'")

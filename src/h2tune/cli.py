@@ -1,0 +1,187 @@
+"""The command line. Heavy libraries are imported inside the commands, so that --help is quick."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from h2tune.errors import H2TuneError
+
+app = typer.Typer(
+    help="Federated fine-tuning of models that share neither architecture, nor task, nor budget.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+assets_app = typer.Typer(help="Demo models and data, pinned and checked.", no_args_is_help=True)
+app.add_typer(assets_app, name="assets")
+
+File = Annotated[Path, typer.Argument(help="A federation file (TOML).", metavar="FEDERATION.toml")]
+Change = Annotated[list[str] | None, typer.Option("--set", help="Change a key: train.learning_rate=1e-4.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
+
+
+@app.command()
+def run(
+    file: File,
+    change: Change = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/NAME].")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Make warnings errors.")] = False,
+) -> None:
+    """Train a federation on this machine."""
+    from rich.console import Console
+
+    from h2tune.config import load
+    from h2tune.display import TerminalDisplay, results_table
+    from h2tune.federation.run import run as run_federation
+    from h2tune.training.schedule import optimiser_steps
+
+    federation = load(file, change or ())
+    train, rounds = federation.train, federation.server.rounds
+    later = optimiser_steps(
+        train.local_steps, train.alternation if federation.server.strategy == "h2tune" else "joint"
+    )
+    steps = len(federation.client) * (train.local_steps + (rounds - 1) * later)
+    console = Console()
+    with TerminalDisplay(console, steps * (2 if federation.server.alone else 1)) as display:
+        finished = run_federation(federation, out=out, resume=resume, strict=strict, display=display)
+    console.print(results_table(finished.table))
+    console.print(f"Adapters, events and report: {finished.folder}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def inspect(file: File, change: Change = None) -> None:
+    """Say what a run will train and send, before it. Loads no weights."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from h2tune.config import load
+    from h2tune.inspection import inspect as forecast_of
+
+    forecast = forecast_of(load(file, change or ()))
+    console = Console()
+    console.print(
+        f"R = {forecast.shared_rank}, D = {forecast.slots} slots, roles {', '.join(forecast.roles) or 'none'}",
+        highlight=False,
+    )
+    table = Table(
+        "client",
+        "model",
+        "task",
+        "rank",
+        "blocks",
+        "trainable",
+        "memory",
+        "up",
+        "down",
+        caption_justify="left",
+    )
+    table.caption = (
+        "memory: weights, gradients and Adam, without activations; up and down: bytes a round after the first"
+    )
+    for c in forecast.clients:
+        table.add_row(
+            c["name"],
+            f"{c['model']}\n{c['family']}, {c['kind']}",
+            c["task"],
+            str(c["rank"]),
+            str(c["depth"]),
+            f"{c['trainable_parameters']:,}",
+            f"{c['memory_bytes'] / 1e6:,.0f} MB",
+            f"{c['bytes_up']:,}",
+            f"{c['bytes_down'][-1]:,}",
+        )
+    console.print(table)
+    for c in forecast.clients:
+        roles = ", ".join(f"{role} × {count}" for role, count in c["roles"].items())
+        console.print(f"{c['name']}: {roles}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def report(
+    folder: RunFolder,
+    out: Annotated[Path | None, typer.Option(help="File [default: RUN/report.html].")] = None,
+) -> None:
+    """Write the report of a run: one HTML file that works offline."""
+    from h2tune.report import write_report
+
+    typer.echo(str(write_report(folder, out)))
+
+
+@app.command()
+def evaluate(
+    folder: RunFolder,
+    client: Annotated[list[str] | None, typer.Option(help="Only this client; may be repeated.")] = None,
+    split: Annotated[str, typer.Option(help="test or validation.")] = "test",
+) -> None:
+    """Score the adapters of a run again."""
+    from h2tune.results import evaluate_run
+
+    for name, score in evaluate_run(folder, client or (), split):
+        typer.echo(f"{name}: accuracy {score.accuracy:.4f}, loss {score.loss:.4f}, {score.examples} examples")
+
+
+@app.command()
+def export(
+    folder: RunFolder,
+    out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
+    client: Annotated[str, typer.Option(help="The client whose adapter to export.")],
+    form: Annotated[
+        str, typer.Option("--format", help="lora, adapter, or merged (the whole model).")
+    ] = "lora",
+) -> None:
+    """Write a client's adapter as plain LoRA, as h2tune adapter, or merged into its model."""
+    from h2tune.results import export_client
+
+    typer.echo(str(export_client(folder, client, out, form)))
+
+
+@assets_app.command("list")
+def assets_list() -> None:
+    """List the demo models and data."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from h2tune.assets import list_assets
+
+    table = Table("name", "kind", "licence", "size", "cached")
+    for asset in list_assets():
+        table.add_row(
+            asset.name,
+            asset.kind,
+            asset.license,
+            f"{asset.size / 1e6:.0f} MB",
+            "yes" if asset.cached else "no",
+        )
+    Console().print(table)
+
+
+@assets_app.command("fetch")
+def assets_fetch(
+    names: Annotated[list[str] | None, typer.Argument(help="Names; all by default.")] = None,
+) -> None:
+    """Fetch, check and convert demo models and data."""
+    from h2tune.assets import fetch, list_assets
+
+    for name in names or [asset.name for asset in list_assets()]:
+        typer.echo(f"{name}: {fetch(name)}")
+
+
+def main() -> None:
+    """Run the command line; what the user can mend is one line and exit status 2."""
+    try:
+        app()
+    except H2TuneError as error:
+        typer.echo(f"h2tune: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("h2tune: interrupted; go on with --resume", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""What a run will be, before it: roles, ranks, parameters, memory, bytes. No weights and no data are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from h2tune.config import Federation
+from h2tune.federation.enrol import ADAM_BYTES, build_strategy, enrol_all, trainable
+from h2tune.federation.update import payload_bytes
+
+WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What `h2tune inspect` says.
+
+    Args:
+        shared_rank: R.
+        slots: D.
+        roles: Shared roles.
+        clients: Per client: name, model, family, task, rank, depth, roles (role → modules), trainable parameters,
+            base parameters, memory in bytes, bytes up and down by round.
+    """
+
+    shared_rank: int
+    slots: int
+    roles: tuple[str, ...]
+    clients: tuple[dict[str, Any], ...]
+
+
+def inspect(federation: Federation) -> Forecast:
+    """Predict what a run trains and sends, exactly.
+
+    Raises:
+        H2TuneError: What `run` would refuse before training.
+    """
+    seen, enrolments, size, slots = enrol_all(federation)
+    strategy = build_strategy(federation, enrolments, size, slots)
+    learned = federation.adapter.alignment == "learned"
+    clients = []
+    for s, e in zip(seen, enrolments, strict=True):
+        parameters = trainable(s, e.rank, size, slots if learned else 0)
+        clients.append(
+            {
+                "name": e.name,
+                "model": e.model,
+                "family": s.family,
+                "kind": s.kind,
+                "task": s.task.name,
+                "scorer": s.task.scorer,
+                "rank": e.rank,
+                "depth": e.depth,
+                "roles": {role: len(blocks) for role, blocks in e.roles.items()},
+                "trainable_parameters": parameters,
+                "base_parameters": s.base_parameters,
+                "memory_bytes": s.base_parameters * WIDTH[s.client.dtype] + parameters * ADAM_BYTES,
+                "bytes_up": payload_bytes(strategy.upload_spec(e.name, 0)),
+                "bytes_down": [
+                    payload_bytes(strategy.download_spec(e.name, number))
+                    for number in range(federation.server.rounds)
+                ],
+            }
+        )
+    return Forecast(size, slots, tuple(getattr(strategy, "roles", ())), tuple(clients))
