@@ -1,0 +1,208 @@
+"""Events → what the report shows. Pure but for `read_events`.
+
+An events file may be of a run that is going on, was killed, or was resumed, and may come from an older version: what is
+missing there is None or empty here, never an error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from h2tune.errors import H2TuneError
+from h2tune.report.coerce import flag, integer, items, matrix, number, numbers, record, text, texts
+from h2tune.report.view import Aggregate, Compared, Notice, Score, Trained, View, WireTensor
+
+Event = dict[str, Any]
+
+
+def read_events(path: Path) -> list[Event]:
+    """Return the events of a run, in order; a last line that was not written to its end is left out.
+
+    Raises:
+        H2TuneError: The file cannot be read, or a line other than the last is no event.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise H2TuneError(
+            f"cannot be read ({error.strerror})", where=str(path), remedy="Give the folder of a run"
+        ) from None
+    events = []
+    for line_number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            event = json.loads(line.decode())
+            if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+                raise ValueError("no event")
+        except (ValueError, RecursionError):
+            if line_number == len(lines):
+                break
+            raise H2TuneError(
+                "this line is no event",
+                where=f"{path}, line {line_number}",
+                remedy="The file was altered after the run wrote it; restore it, or delete the line",
+            ) from None
+        events.append(event)
+    return events
+
+
+def view(events: Iterable[Event]) -> View:
+    """Sort events into what the report shows; where a round is told twice (a resumed run), the last telling counts."""
+    shown = View()
+    events = list(events)
+    if not any(e["event"] == "evaluated" and e.get("split", "test") == "test" for e in events):
+        shown.split = next((text(e.get("split")) for e in events if e["event"] == "evaluated"), "test")
+    for event in events:
+        if (time := number(event.get("time"))) is not None:
+            shown.started = time if shown.started is None else shown.started
+            shown.ended = time
+        reader = _READERS.get(event["event"])
+        if reader is not None:
+            reader(shown, event)
+    return shown
+
+
+def _run_started(shown: View, event: Event) -> None:
+    shown.name, shown.version = text(event.get("name")), text(event.get("version"))
+    shown.strategy, shown.alternation = text(event.get("strategy")), text(event.get("alternation"))
+    shown.mask, shown.wire_dtype = text(event.get("mask")), text(event.get("wire_dtype"))
+    shown.seed, shown.planned = integer(event.get("seed")), integer(event.get("rounds"))
+    shown.shared_rank, shown.slots = integer(event.get("shared_rank")), integer(event.get("slots"))
+    shown.roles = texts(event.get("roles"))
+    shown.finished = False
+    for facts in map(record, items(event.get("clients"))):
+        client = shown.client(text(facts.get("name")))
+        client.model, client.family = text(facts.get("model")), text(facts.get("family"))
+        client.task, client.labels = text(facts.get("task")), texts(facts.get("labels"))
+        client.rank, client.depth = integer(facts.get("rank")), integer(facts.get("depth"))
+        client.width = integer(facts.get("width"))
+        client.examples = numbers(facts.get("examples"))
+        client.trainable_parameters = integer(facts.get("trainable_parameters"))
+        client.majority = number(facts.get("majority_accuracy"))
+
+
+def _evaluated(shown: View, event: Event) -> None:
+    accuracy, where = number(event.get("accuracy")), integer(event.get("round"))
+    stage = text(event.get("stage"))
+    if accuracy is None or text(event.get("split", "test")) != shown.split:
+        return
+    examples = integer(event.get("examples"))
+    score = Score(accuracy, examples if examples and examples > 0 else None)
+    client = shown.client(text(event.get("client")))
+    if stage == "before":
+        client.before = score
+    elif where is not None and where >= 0:
+        (client.alone if stage == "alone" else client.federated)[where] = score
+
+
+def _client_trained(shown: View, event: Event) -> None:
+    where = integer(event.get("round"))
+    if where is None or where < 0:
+        return
+    losses = [record(item) for item in items(event.get("losses"))]
+    matches = event.get("received_matches")
+    trained = Trained(
+        losses=tuple((text(item.get("phase", "joint")), number(item.get("loss"))) for item in losses),
+        seconds=numbers(event.get("seconds")),
+        bytes_up=integer(event.get("bytes_up")) or 0,
+        bytes_down=integer(event.get("bytes_down")) or 0,
+        sent=_tensors(event.get("sent")),
+        received=_tensors(event.get("received")),
+        received_matches=flag(matches),
+        moved=numbers(event.get("moved")),
+        without_gradient=texts(event.get("without_gradient")),
+        relation=matrix(event.get("relation")),
+        coverage=matrix(event.get("coverage")),
+    )
+    client = shown.client(text(event.get("client")))
+    (client.trained_alone if _alone(event) else client.trained)[where] = trained
+
+
+def _tensors(value: Any) -> tuple[WireTensor, ...]:
+    return tuple(
+        WireTensor(
+            name=text(item.get("name")),
+            shape=tuple(integer(size) or 0 for size in items(item.get("shape"))),
+            dtype=text(item.get("dtype")),
+            bytes=integer(item.get("bytes")) or 0,
+            sha256=text(item.get("sha256")),
+        )
+        for item in map(record, items(value))
+    )
+
+
+def _notice(event: Event, code: str, message: Any) -> Notice:
+    return Notice(text(event.get("client")), integer(event.get("round")), code, text(message), _alone(event))
+
+
+def _client_failed(shown: View, event: Event) -> None:
+    shown.failures.append(_notice(event, "failed", event.get("reason")))
+
+
+def _warning(shown: View, event: Event) -> None:
+    shown.warnings.append(_notice(event, text(event.get("code")), event.get("message")))
+
+
+def _aggregated(shown: View, event: Event) -> None:
+    where = integer(event.get("round"))
+    if where is None or where < 0 or _alone(event):
+        return
+    shown.aggregates[where] = Aggregate(
+        clients=texts(event.get("clients")),
+        change=number(event.get("change")),
+        change_by_role=numbers(event.get("change_by_role")),
+        norm=number(event.get("norm")),
+        seconds=number(event.get("seconds")),
+        sha256=text(event.get("sha256")),
+    )
+
+
+def _compared(shown: View, event: Event) -> None:
+    shown.reference = text(event.get("reference"))
+    shown.compared = []
+    for row in map(record, items(event.get("rows"))):
+        values = {
+            name: number(row.get(name)) for name in Compared.__dataclass_fields__ if name not in _NO_NUMBERS
+        }
+        seeds = row.get("seeds")
+        count = len(seeds) if isinstance(seeds, list) else integer(seeds)
+        named = {name: text(row.get(name)) for name in ("method", "client")}
+        shown.compared.append(Compared(**named, **values, seeds=count))  # type: ignore[arg-type]
+
+
+def _run_finished(shown: View, event: Event) -> None:
+    shown.finished = True
+    last = (shown.rounds or integer(event.get("rounds")) or 1) - 1
+    for row in map(record, items(event.get("table"))):
+        client = shown.client(text(row.get("client")))
+        if client.majority is None:
+            client.majority = number(row.get("majority"))
+        values = {stage: number(row.get(stage)) for stage in ("before", "federated", "alone")}
+        if client.before is None and values["before"] is not None:
+            client.before = Score(values["before"], None)
+        for stage, scores in (("federated", client.federated), ("alone", client.alone)):
+            value = values[stage]
+            if not scores and value is not None:
+                scores[last] = Score(value, None)
+
+
+def _alone(event: Event) -> bool:
+    """Whether an event is of the training without federation; failures and warnings show it by their unit only."""
+    return event.get("stage") == "alone" or "/alone/" in text(event.get("unit"))
+
+
+_NO_NUMBERS = ("method", "client", "seeds")
+_READERS = {
+    "run_started": _run_started,
+    "evaluated": _evaluated,
+    "client_trained": _client_trained,
+    "client_failed": _client_failed,
+    "warning": _warning,
+    "aggregated": _aggregated,
+    "compared": _compared,
+    "run_finished": _run_finished,
+}

@@ -1,0 +1,110 @@
+"""Charts of what is shared: relation, mask coverage, change of G; view model → figures. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from h2tune.report import formats
+from h2tune.report.heat import HeatMap, heat_maps
+from h2tune.report.parts import Figure, figure
+from h2tune.report.plots import Series, lines
+from h2tune.report.svg import Axis, count_axis, linear_axis
+from h2tune.report.view import View
+
+
+def relation(view: View) -> list[Figure]:
+    """Return each client's relation matrix P after its first and its last round."""
+    found = []
+    for i, client in enumerate(view.clients):
+        matrices = {r: t.relation for r, t in sorted(client.trained.items()) if t.relation}
+        maps = _first_and_last(matrices)
+        if not maps:
+            continue
+        first, last = maps[0].values, maps[-1].values
+        rows, columns = len(last), len(last[0])
+        change, row, column = max(
+            (abs(last[g][b] - first[g][b]), g, b) for g in range(rows) for b in range(columns)
+        )
+        note = f"{formats.plural(columns, 'block')} look at {formats.plural(rows, 'slot')}"
+        if len(maps) == 2:
+            note += f"; largest change of an entry {formats.number(change, 2)}, at slot {row}, block {column}"
+        title = f"Relation of {client.name}'s blocks to shared slots"
+        svg = heat_maps(
+            f"relation-{i}", title, note, maps, count_axis("slot", 0, rows - 1, room=7),
+            count_axis("block", 0, columns - 1, room=5), high=1, form=lambda v: formats.number(v, 1),
+            cell_height=max(150 / rows, 5),
+        )  # fmt: skip
+        found.append(figure(client.name, svg, note))
+    return found
+
+
+def coverage(view: View) -> list[Figure]:
+    """Return which entries of the common grid each client's masks keep, in its first and its last round."""
+    found = []
+    for i, client in enumerate(view.clients):
+        maps = _first_and_last({r: t.coverage for r, t in sorted(client.trained.items()) if t.coverage})
+        if not maps:
+            continue
+        cells, size, rank = len(maps[0].values), view.shared_rank, client.rank
+        note = ""
+        if size and rank:
+            note = f"rank {rank} of R = {size}: {formats.count(rank**2)} of {formats.count(size**2)} entries"
+            note += f" ({formats.percent(rank**2 / size**2)})"
+        every = max(1, -(-cells // 4))
+        ticks = tuple((float(c), str(c * (size or cells) // cells)) for c in range(0, cells, every))
+        high = max(value for shown in maps for row in shown.values for value in row) or 1
+        title = f"Entries that {client.name}'s masks keep"
+        svg = heat_maps(
+            f"coverage-{i}", title, note, maps, Axis("row of the grid", 0, cells - 1, ticks),
+            Axis("column of the grid", 0, cells - 1, ticks), high=high, form=lambda v: formats.percent(v, 0),
+        )  # fmt: skip
+        found.append(figure(client.name, svg, note))
+    return found
+
+
+def _first_and_last(matrices: Mapping[int, Sequence[Sequence[float]] | None]) -> list[HeatMap]:
+    """Return the maps of the first and the last round, or one if there is one or their shapes differ."""
+    known = [(r, values) for r, values in matrices.items() if values]
+    ends = [known[0], known[-1]] if len(known) > 1 else known
+    if len(ends) == 2 and [len(row) for row in ends[0][1]] != [len(row) for row in ends[1][1]]:
+        ends = ends[1:]
+    return [HeatMap(f"round {r + 1}", values) for r, values in ends]
+
+
+def shared_change(view: View) -> list[Figure]:
+    """Return how far G moved in each round, by role and as a whole."""
+    steps = dict(sorted(view.aggregates.items()))
+    names = [r for r in view.roles if any(r in a.change_by_role for a in steps.values())]
+    names += sorted({r for a in steps.values() for r in a.change_by_role} - set(names))
+    found = []
+    if names:
+        values = [[steps[r].change_by_role.get(name, 0.0) for r in steps] for name in names]
+        high = max(max(row) for row in values) or 1
+        ticks = tuple((float(i), name if len(name) < 13 else name[:12] + "…") for i, name in enumerate(names))
+        rounds = list(steps)
+        every = max(1, -(-len(rounds) // 8))
+        columns = tuple((float(i), str(rounds[i] + 1)) for i in range(0, len(rounds), every))
+        note = "; ".join(
+            f"{n}: " + ", ".join(map(formats.number, row)) for n, row in zip(names, values, strict=True)
+        )
+        svg = heat_maps(
+            "shared-roles", "Change of G by role and round", note, [HeatMap("L2 norm of the change", values)],
+            Axis("role", 0, len(names) - 1, ticks), Axis("round", 0, len(rounds) - 1, columns),
+            high=high, form=lambda v: formats.number(v, 2), left=86, cell_height=21,
+        )  # fmt: skip
+        found.append(figure("By role", svg))
+    whole = [("change in the round", "s0", "change", 0), ("norm of G", "s2", "norm", 2)]
+    series = []
+    for name, look, attribute, mark in whole:
+        values_of = {r: getattr(steps[r], attribute) if r in steps else None for r in range(view.rounds)}
+        if any(value is not None for value in values_of.values()):
+            notes = {r + 1.0: f"{name}, round {r + 1}: {formats.number(v)}" for r, v in values_of.items()}
+            series.append(Series(name, look, [(r + 1.0, v) for r, v in values_of.items()], mark, notes=notes))
+    if series:
+        y = linear_axis("L2 norm", [0.0, *(v for s in series for _, v in s.points if v is not None)])
+        told = "; ".join(f"{s.name}: " + ", ".join(formats.number(v) for _, v in s.points) for s in series)
+        x = count_axis("round", 1, view.rounds)
+        found.append(
+            figure("As a whole", lines("shared-whole", "Change and norm of G by round", told, series, x, y))
+        )
+    return found

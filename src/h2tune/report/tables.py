@@ -1,0 +1,272 @@
+"""The report's tables: view model → rows of text. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from h2tune.report import formats
+from h2tune.report.costs import TIMES
+from h2tune.report.intervals import difference, wilson
+from h2tune.report.parts import Cell, Table
+from h2tune.report.view import Client, Notice, Score, View, WireTensor
+
+DIGITS = 12
+"""Leading digits of a checksum that are shown; all 64 are in the events."""
+
+
+def results(view: View) -> Table:
+    """Return each client's accuracy before, alone and federated, and what federation added."""
+    alone = any(client.alone for client in view.clients)
+    base = "alone" if alone else "before"
+    head = ["client", f"{view.split} examples", "majority label", "before"]
+    head += [*(["alone"] if alone else []), "federated", f"federated − {base}, points"]
+    rows: list[list[Cell | str]] = []
+    for client in view.clients:
+        federated = client.last("federated")
+        scores = [client.before, *([client.last("alone")] if alone else []), federated]
+        examples = next((s.examples for s in reversed(scores) if s and s.examples), None)
+        rows.append(
+            [
+                Cell(client.name, client.task),
+                formats.count(examples),
+                formats.percent(client.majority or None),
+                *map(_score, scores),
+                _difference(federated, scores[-2]),
+            ]
+        )
+    if len(view.clients) > 1:
+        rows.append(_mean_row(view.clients, alone))
+    return Table("Accuracy per client, with 95 % intervals below", head, rows, last=len(view.clients) > 1)
+
+
+def gains(view: View) -> list[tuple[float, tuple[float, float] | None]]:
+    """Return federated − alone (− before, without a run alone) and its interval, of each client that has both."""
+    alone = any(client.alone for client in view.clients)
+    found = []
+    for client in view.clients:
+        after, base = client.last("federated"), client.last("alone") if alone else client.before
+        if after and base:
+            found.append((after.accuracy - base.accuracy, _interval(after, base)))
+    return found
+
+
+def _mean_row(clients: Sequence[Client], alone: bool) -> list[Cell | str]:
+    scores = [[c.before for c in clients], *([[c.last("alone") for c in clients]] if alone else [])]
+    scores.append([c.last("federated") for c in clients])
+    means = [fmean(s.accuracy for s in column if s) if all(column) else None for column in scores]
+    majority = [c.majority for c in clients]
+    mean_majority = fmean(m for m in majority if m) if all(majority) else None
+    after, base = means[-1], means[-2]
+    gap = after - base if after is not None and base is not None else None
+    return ["mean", "", formats.percent(mean_majority), *map(formats.percent, means), formats.points(gap)]
+
+
+def _score(score: Score | None) -> Cell:
+    if score is None:
+        return Cell(formats.NONE)
+    if not score.examples:
+        return Cell(formats.percent(score.accuracy))
+    low, high = (f"{end * 100:.1f}" for end in wilson(score.accuracy, score.examples))
+    return Cell(formats.percent(score.accuracy), f"{low} to {high}")
+
+
+def _interval(after: Score, base: Score) -> tuple[float, float] | None:
+    if not after.examples or not base.examples:
+        return None
+    return difference(after.accuracy, after.examples, base.accuracy, base.examples)
+
+
+def _difference(after: Score | None, base: Score | None) -> Cell:
+    if after is None or base is None:
+        return Cell(formats.NONE)
+    interval = _interval(after, base)
+    below = "{} to {}".format(*map(formats.points, interval)) if interval else ""
+    return Cell(formats.points(after.accuracy - base.accuracy), below)
+
+
+def notices(found: Sequence[Notice]) -> Table:
+    """Return warnings and failures: what was said more than once in one row, with its rounds."""
+    rounds: dict[tuple[str, bool, str, str], list[int]] = {}
+    for notice in found:
+        key = (notice.client, notice.alone, notice.code, notice.message)
+        rounds.setdefault(key, []).extend([notice.round] if notice.round is not None else [])
+    rows = [
+        [
+            (client or "server") + (" (alone)" if alone else ""),
+            formats.round_ranges(when),
+            Cell(code, code=True),
+            message,
+        ]
+        for (client, alone, code, message), when in rounds.items()
+    ]
+    return Table("", ["client", "round", "code", "what happened"], rows, words=(1, 2, 3))
+
+
+def clients(view: View) -> Table:
+    """Return what the clients are: model, task, rank, sizes."""
+    head = [
+        "client",
+        "model",
+        "task",
+        "rank",
+        "blocks",
+        "width",
+        "train / validation / test",
+        "trainable parameters",
+    ]
+    rows = []
+    for c in view.clients:
+        sizes = [formats.count(c.examples.get(split)) for split in ("train", "validation", "test")]
+        kind = f"{len(c.labels)} labels: {', '.join(c.labels)}" if c.labels else "free answers"
+        if len(kind) > 60:
+            kind = f"{len(c.labels)} labels"
+        rows.append(
+            [c.name, Cell(c.model, c.family), Cell(c.task, kind), formats.count(c.rank), formats.count(c.depth),
+             formats.count(c.width), " / ".join(sizes), formats.count(c.trainable_parameters)]
+        )  # fmt: skip
+    return Table("Clients", head, rows, words=(1, 2))
+
+
+def wire_totals(view: View) -> Table:
+    """Return what each client exchanged in all, and whether its model held what it had been sent."""
+    rows = []
+    for client in view.clients:
+        rounds = list(client.trained.values())
+        if not rounds:
+            continue
+        up, down = sum(t.bytes_up for t in rounds), sum(t.bytes_down for t in rounds)
+        checked = [t.received_matches for t in rounds if t.received_matches is not None]
+        held = f"{sum(checked)} of {formats.plural(len(checked), 'round')}" if checked else formats.NONE
+        rows.append(
+            [client.name, str(len(rounds)), formats.size(up / len(rounds)), formats.size(up),
+             formats.size(down), held]
+        )  # fmt: skip
+    head = [
+        "client",
+        "rounds",
+        "sent per round",
+        "sent in all",
+        "received in all",
+        "model held what was sent to it",
+    ]
+    return Table("Messages", head, rows)
+
+
+def manifests(view: View) -> list[Table]:
+    """Return each client's wire manifest: every tensor that left it or reached it, with checksums by round."""
+    tables = []
+    for client in view.clients:
+        if not client.trained:
+            continue
+        rounds = sorted(client.trained)
+        rows = [
+            *_manifest("sent", {r: client.trained[r].sent for r in rounds}),
+            *_manifest("received", {r: client.trained[r].received for r in rounds}),
+        ]
+        head = ["tensor", "direction", "shape", "type", "bytes", *(f"SHA-256, round {r + 1}" for r in rounds)]
+        sent = len({t.name for r in rounds for t in client.trained[r].sent})
+        caption = f"{client.name}: {formats.plural(sent, 'tensor')} sent per round"
+        words = (1, 2, 3, *range(5, 5 + len(rounds)))
+        tables.append(Table(caption, head, rows, words=words, folded=True))
+    return tables
+
+
+def _manifest(direction: str, by_round: dict[int, tuple[WireTensor, ...]]) -> list[list[Cell | str]]:
+    sums: dict[tuple[str, tuple[int, ...], str, int], dict[int, str]] = {}
+    for when, tensors in by_round.items():
+        for t in tensors:
+            sums.setdefault((t.name, t.shape, t.dtype, t.bytes), {})[when] = t.sha256[:DIGITS]
+    return [
+        [
+            Cell(name, code=True),
+            direction,
+            formats.shape(shape),
+            dtype,
+            formats.count(size),
+            *(Cell(known.get(when, formats.NONE), code=when in known) for when in by_round),
+        ]
+        for (name, shape, dtype, size), known in sorted(sums.items())
+    ]
+
+
+def steps(view: View) -> Table:
+    """Return the server's steps, one a round."""
+    rows = [
+        [
+            formats.round_name(r),
+            ", ".join(a.clients),
+            formats.number(a.change),
+            formats.number(a.norm),
+            formats.duration(a.seconds),
+            Cell(a.sha256[:DIGITS], code=True),
+        ]
+        for r, a in sorted(view.aggregates.items())
+    ]
+    head = ["round", "clients", "change of G", "norm of G", "time", "SHA-256 of G"]
+    return Table("The server's steps", head, rows, words=(1, 5), folded=True)
+
+
+def by_round(view: View) -> Table:
+    """Return accuracies by round, for those who want the numbers of the charts."""
+    last = max((r + 1 for c in view.clients for r in (*c.federated, *c.alone)), default=0)
+    rows: list[list[Cell | str]] = []
+    for client in view.clients:
+        for stage, scores in (("federated", client.federated), ("alone", client.alone)):
+            if scores:
+                values = [scores[r].accuracy if r in scores else None for r in range(last)]
+                before = client.before.accuracy if client.before else None
+                rows.append([client.name, stage, *map(formats.percent, [before, *values])])
+    head = ["client", "training", "before", *(f"round {r + 1}" for r in range(last))]
+    return Table("Accuracy by round", head, rows, words=(1,), folded=True)
+
+
+def times(view: View) -> Table:
+    """Return the seconds that each client spent in all, by what it did."""
+    rows = []
+    for client in view.clients:
+        spent = [
+            sum(t.seconds[name] for t in client.trained.values() if name in t.seconds) for name in TIMES[:-1]
+        ]
+        if client.trained:
+            rows.append([client.name, *map(formats.duration, [*spent, sum(spent)])])
+    server = sum(a.seconds or 0 for a in view.aggregates.values())
+    if view.aggregates:
+        rows.append(["server", *[formats.NONE] * len(TIMES[:-1]), formats.duration(server)])
+    return Table("Time by client", ["client", *TIMES[:-1], "in all"], rows, folded=True)
+
+
+def moves(view: View) -> Table:
+    """Return parameters that got no gradient, by client and round."""
+    rows = [
+        [c.name, formats.round_name(r), str(len(t.without_gradient)), ", ".join(t.without_gradient[:8])
+         + (" …" if len(t.without_gradient) > 8 else "")]
+        for c in view.clients for r, t in sorted(c.trained.items()) if t.without_gradient
+    ]  # fmt: skip
+    return Table(
+        "Parameters without a gradient",
+        ["client", "round", "how many", "names"],
+        rows,
+        words=(1, 3),
+        folded=True,
+    )
+
+
+def compared(view: View) -> Table:
+    """Return the rows of `compare`."""
+    rows = []
+    for row in view.compared:
+        ends = (row.low, row.high)
+        below = (
+            "{} to {}".format(*(f"{e * 100:.1f}" for e in ends if e is not None)) if None not in ends else ""
+        )
+        gap = (row.difference_low, row.difference_high)
+        below_gap = "{} to {}".format(*map(formats.points, gap)) if None not in gap else ""
+        rows.append(
+            [row.client or "all clients", row.method, formats.count(row.seeds), Cell(formats.percent(row.mean), below),
+             Cell(formats.points(row.difference), below_gap), formats.probability(row.p),
+             formats.probability(row.p_holm), formats.size(row.bytes_up), formats.duration(row.seconds)]
+        )  # fmt: skip
+    against = f"difference to {view.reference}, points" if view.reference else "difference, points"
+    head = ["client", "method", "seeds", "accuracy", against, "p", "p (Holm)", "bytes sent", "time"]
+    return Table("Methods, mean over seeds with 95 % intervals below", head, rows, words=(1,))

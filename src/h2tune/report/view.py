@@ -1,0 +1,154 @@
+"""What the report shows of a run, sorted by client and round: plain data.
+
+All numbers are finite or None, all text is printable; what is missing in the events is None or empty.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Score:
+    """An evaluation: accuracy (0–1) on a number of examples (None if it is not known)."""
+
+    accuracy: float
+    examples: int | None
+
+
+@dataclass(frozen=True)
+class WireTensor:
+    """A tensor in a message: name, shape, type, bytes, SHA-256."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A client's training in one round. `losses` are (phase, loss) by step; a loss that is not finite is None."""
+
+    losses: tuple[tuple[str, float | None], ...]
+    seconds: dict[str, float]
+    bytes_up: int
+    bytes_down: int
+    sent: tuple[WireTensor, ...]
+    received: tuple[WireTensor, ...]
+    received_matches: bool | None
+    moved: dict[str, float]
+    without_gradient: tuple[str, ...]
+    relation: list[list[float]] | None
+    coverage: list[list[float]] | None
+
+
+@dataclass
+class Client:
+    """A client: its facts, and by round its scores and its training. Rounds count from 0."""
+
+    name: str
+    model: str = ""
+    family: str = ""
+    task: str = ""
+    rank: int | None = None
+    depth: int | None = None
+    width: int | None = None
+    labels: tuple[str, ...] = ()
+    examples: dict[str, float] = field(default_factory=dict)
+    trainable_parameters: int | None = None
+    majority: float | None = None
+    before: Score | None = None
+    federated: dict[int, Score] = field(default_factory=dict)
+    alone: dict[int, Score] = field(default_factory=dict)
+    trained: dict[int, Trained] = field(default_factory=dict)
+    trained_alone: dict[int, Trained] = field(default_factory=dict)
+
+    def last(self, stage: str) -> Score | None:
+        """Return the score of the last round of `"federated"` or `"alone"`."""
+        scores = self.federated if stage == "federated" else self.alone
+        return scores[max(scores)] if scores else None
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A warning or (code "failed") a failure; `alone` if it is of the training without federation."""
+
+    client: str
+    round: int | None
+    code: str
+    message: str
+    alone: bool
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """One step of the server."""
+
+    clients: tuple[str, ...]
+    change: float | None
+    change_by_role: dict[str, float]
+    norm: float | None
+    seconds: float | None
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A row of `compare`: a method on a client over seeds; accuracies and differences are fractions."""
+
+    method: str
+    client: str
+    mean: float | None
+    low: float | None
+    high: float | None
+    difference: float | None
+    difference_low: float | None
+    difference_high: float | None
+    p: float | None
+    p_holm: float | None
+    bytes_up: float | None
+    seconds: float | None
+    seeds: int | None
+
+
+@dataclass
+class View:
+    """All that the report shows of a run."""
+
+    name: str = ""
+    version: str = ""
+    seed: int | None = None
+    strategy: str = ""
+    planned: int | None = None
+    shared_rank: int | None = None
+    slots: int | None = None
+    roles: tuple[str, ...] = ()
+    alternation: str = ""
+    mask: str = ""
+    wire_dtype: str = ""
+    split: str = "test"
+    started: float | None = None
+    ended: float | None = None
+    finished: bool = False
+    clients: list[Client] = field(default_factory=list)
+    warnings: list[Notice] = field(default_factory=list)
+    failures: list[Notice] = field(default_factory=list)
+    aggregates: dict[int, Aggregate] = field(default_factory=dict)
+    compared: list[Compared] = field(default_factory=list)
+    reference: str = ""
+
+    def client(self, name: str) -> Client:
+        """Return the client of that name; a new one if it was not announced."""
+        for client in self.clients:
+            if client.name == name:
+                return client
+        self.clients.append(Client(name))
+        return self.clients[-1]
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds of which something is known."""
+        trained = [r for c in self.clients for r in (*c.trained, *c.federated)]
+        return max((r + 1 for r in (*trained, *self.aggregates)), default=0)
