@@ -55,7 +55,11 @@ class Participant(Protocol):
 
 
 class Strategy(Protocol):
-    """The server's half of a method; pure: it holds no state but what it was built from."""
+    """The server's half of a method; pure: it holds no state but what it was built from.
+
+    A strategy may also have `read(update)`, which refuses an update whose values make no sense, and `note(client)`; see
+    `note_of`.
+    """
 
     name: str
     enrolments: Mapping[str, Enrolment]
@@ -88,3 +92,9 @@ class Strategy(Protocol):
             heads: Names of modules trained beside the adapter.
             seed: Seed of what is drawn at the start, common to all clients.
         """
+
+
+def note_of(strategy: Strategy, client: str) -> str:
+    """Return one line for a table on how a client takes part, such as why it shares nothing; mostly ""."""
+    note = getattr(strategy, "note", None)
+    return str(note(client)) if note is not None else ""
