@@ -79,18 +79,23 @@ def find_roles(model: nn.Module, overrides: Mapping[str, str] | None = None) -> 
     for block in blocks:
         roles |= _place(block, family, stated)
     lost = {x.name for x in linears if x.name not in roles}
-    roles = {name: role for name, role in roles.items() if name in stated or role not in overrides}
-    widths = Counter(_stream(x, roles[x.name]) for x in linears if roles.get(x.name, SKIP) != SKIP)
+    roles = {
+        name: role
+        for name, role in roles.items()
+        if role != SKIP and (name in stated or role not in overrides)
+    }
+    widths = Counter(_stream(x, roles[x.name]) for x in linears if x.name in roles)
     width = max(widths, key=widths.__getitem__, default=0)
     lost |= set().union(*(_misfits(block, roles, width) for block in blocks)) - stated.keys()
     if lost:
         raise _unplaced([x for x in linears if x.name in lost], where)
+    if not roles:
+        raise H2TuneError("no module is left to adapt", where=where, remedy="Skip less in the client's roles")
     _refuse_rivals(linears, roles, where)
-    return tuple(
-        Placement(x.name, x.block, roles[x.name], x.d_in, x.d_out)
-        for x in sorted(linears, key=lambda x: (x.block, ROLES.index(roles.get(x.name, ROLES[0]))))
-        if roles.get(x.name, SKIP) != SKIP
-    )
+    placements = [
+        Placement(x.name, x.block, roles[x.name], x.d_in, x.d_out) for x in linears if x.name in roles
+    ]
+    return tuple(sorted(placements, key=lambda p: (p.block, ROLES.index(p.role))))
 
 
 def target_modules(placements: Iterable[Placement]) -> list[str]:
@@ -133,7 +138,7 @@ def _one_stack(linears: list[Linear], stated: Mapping[str, str], where: str) -> 
     stacks = {x.stack for x in linears if stated.get(x.name, SKIP) != SKIP}
     stacks = stacks or {x.stack for x in linears if x.name not in stated}
     if len(stacks) > 1:
-        example = min(stacks)
+        example = Counter(x.stack for x in linears).most_common(1)[0][0]
         raise H2TuneError(
             f"has several stacks of blocks: {', '.join(sorted(stacks))}",
             where=where,
@@ -180,9 +185,9 @@ def _misfits(block: Sequence[Linear], roles: Mapping[str, str], width: int) -> s
     inner = {x.d_in for x in block if roles.get(x.name) == "mlp.down"}
     mixed = max((x.d_in for x in block if roles.get(x.name) == "attn.o"), default=0)
     misfits = set()
-    for x in block:
-        role = roles.get(x.name, SKIP)
-        fits = role == SKIP or _stream(x, role) == width
+    for x in (x for x in block if x.name in roles):
+        role = roles[x.name]
+        fits = _stream(x, role) == width
         if role in ("mlp.gate", "mlp.up") and inner:
             fits &= x.d_out in inner
         elif role == "attn.qkv" and mixed:  # queries, and at most as much again for keys and for values
@@ -213,10 +218,10 @@ def _unplaced(unplaced: Sequence[Linear], where: str) -> H2TuneError:
 def _refuse_rivals(linears: Sequence[Linear], roles: Mapping[str, str], where: str) -> None:
     """Raise if a block has several modules of one role, such as the experts of a mixture."""
     seen: dict[tuple[int, str], Linear] = {}
-    for x in linears:
-        role = roles.get(x.name, SKIP)
+    for x in (x for x in linears if x.name in roles):
+        role = roles[x.name]
         rival = seen.setdefault((x.block, role), x)
-        if role != SKIP and rival is not x:
+        if rival is not x:
             raise H2TuneError(
                 f"'{rival.name}' and '{x.name}' are both {role}, and a block has one module of a role",
                 where=where,
