@@ -22,6 +22,8 @@ KINDS = {
     "head": ("task head", "s5", 5),
 }
 """Name, look and mark of each kind of trained parameter."""
+MARKED = 20
+"""A client's losses of more steps than this are lines without marks."""
 MOST_POINTS = 400
 """A client's losses are averaged over neighbouring steps until no more points than this are left."""
 
@@ -79,7 +81,8 @@ def _score_series(name: str, scores: Mapping[int, Score], look: str, mark: int) 
     notes = {}
     for r, (value, _) in known.items():
         when = f"round {r:.0f}" if r else "before training"
-        interval = ", 95 % interval {} to {}".format(*map(formats.percent, ranges[r])) if r in ranges else ""
+        low, high = map(formats.percent, ranges.get(r, (None, None)))
+        interval = f", {formats.LEVEL} interval {low} to {high}" if r in ranges else ""
         notes[r] = f"{name}, {when}: {formats.percent(value)}{interval}"
     return Series(name, look, points, mark, ranges if name == "federated" else {}, notes)
 
@@ -99,14 +102,14 @@ def _loss(number: int, client: Client) -> Figure:
     block = max(1, -(-total // MOST_POINTS))
     points: dict[str, list[tuple[float, float | None]]] = {}
     broken: list[float] = []
-    borders, done = [], 0
-    for _, trained in sorted(client.trained.items()):
+    bands, done = [], 0
+    for where, trained in sorted(client.trained.items()):
         for phase in dict.fromkeys(phase for phase, _ in trained.losses):
             own = [(done + i + 1, value) for i, (p, value) in enumerate(trained.losses) if p == phase]
             broken += [step for step, value in own if value is None]
             points.setdefault(phase, []).extend([*_averaged(own, block), (done + len(trained.losses), None)])
         done += len(trained.losses)
-        borders.append(done + 0.5)
+        bands.append((done + 0.5, f"round {where + 1}" if len(client.trained) < 6 else str(where + 1)))
     finite = [v for some in points.values() for _, v in some if v is not None]
     spread = bool(finite) and min(finite) > 0 and max(finite) > 100 * min(finite)
     y = log_axis("training loss", finite) if spread else linear_axis("training loss", finite)
@@ -128,7 +131,7 @@ def _loss(number: int, client: Client) -> Figure:
     note += f"; each point is the mean of up to {block} steps" if block > 1 else ""
     note += f"; not finite in {formats.plural(len(broken), 'step')}" if broken else ""
     title = f"Training loss of {client.name} by step"
-    svg = lines(f"loss-{number}", title, note, series, x, y, borders=borders[:-1])
+    svg = lines(f"loss-{number}", title, note, series, x, y, bands=bands, marks=done <= MARKED)
     return figure(client.name, svg, note)
 
 
@@ -138,7 +141,7 @@ def phase_look(name: str, number: int) -> tuple[str, int]:
 
 
 def _averaged(steps: Sequence[tuple[int, float | None]], block: int) -> list[tuple[float, float | None]]:
-    """Return means over blocks of neighbouring steps; what is not finite is left out, a block of nothing else is a gap."""
+    """Return means over blocks of neighbouring steps, without what is not finite; a block of nothing else is a gap."""
     found: list[tuple[float, float | None]] = []
     for start in range(0, len(steps), block):
         some = steps[start : start + block]
@@ -166,12 +169,10 @@ def _movement(number: int, client: Client, rounds: int) -> Figure:
     for i, kind in enumerate(kinds):
         name, look, mark = KINDS.get(kind, (kind, f"s{i % 6}", i))
         told = {r: client.trained[r].moved.get(kind) if r in client.trained else None for r in range(rounds)}
-        notes = {
-            r + 1.0: f"{name}, round {r + 1}: {formats.number(v)}" for r, v in told.items() if v is not None
-        }
-        points = [(r + 1.0, value) for r, value in told.items()]
-        series.append(Series(name, look, points, mark, notes=notes))
-    told_all = "; ".join(f"{s.name}: " + ", ".join(formats.number(v) for _, v in s.points) for s in series)
+        series.append(Series(name, look, _parted([(r + 1.0, v) for r, v in told.items()]), mark))
+    told_all = "; ".join(
+        f"{s.name}: " + ", ".join(formats.number(v) for _, v in s.points if v is not None) for s in series
+    )
     still = sorted({s.name for s in series if any(v == 0 for _, v in s.points)})
     title = f"Movement of {client.name}'s parameters by round"
     svg = lines(
@@ -180,13 +181,19 @@ def _movement(number: int, client: Client, rounds: int) -> Figure:
     return figure(client.name, svg, f"zero in at least one round: {', '.join(still)}" if still else "")
 
 
-def comparison(rows: Sequence[Compared]) -> list[Figure]:
+def _parted(points: Sequence[tuple[float, float | None]]) -> list[tuple[float, float | None]]:
+    """Return points with gaps about those at zero: on a logarithmic scale no line leads there."""
+    return [p for x, v in points for p in ([(x, None), (x, v), (x, None)] if v == 0 else [(x, v)])]
+
+
+def comparison(rows: Sequence[Compared], reference: str) -> list[Figure]:
     """Return the paired differences of `compare` with their intervals, one picture a client."""
     known = [row for row in rows if row.difference is not None]
     ends = [v for r in known for v in (r.difference, r.difference_low, r.difference_high) if v is not None]
-    x = linear_axis("difference, points", [0.0, *ends], form=lambda v: formats.points(v, 0), count=6)
-    if x.ticks and x.ticks[1][0] - x.ticks[0][0] < 0.01 - 1e-9:
-        x = linear_axis("difference, points", [0.0, *ends], form=formats.points, count=5)
+    label = f"difference to {reference}, points" if reference else "difference, points"
+    x = linear_axis(label, [0.0, *ends], form=lambda v: formats.points(v, 0), count=6)
+    if x.ticks[1][0] - x.ticks[0][0] < 0.01 - 1e-9:
+        x = linear_axis(label, [0.0, *ends], form=formats.points, count=5)
     found = []
     for i, client in enumerate(dict.fromkeys(row.client for row in known)):
         own = [row for row in known if row.client == client]
@@ -208,4 +215,4 @@ def _look(row: Compared) -> str:
 def _told(row: Compared) -> str:
     low = formats.points(row.difference_low) if row.difference_low is not None else "unknown"
     high = formats.points(row.difference_high) if row.difference_high is not None else "unknown"
-    return f"{row.method}: {formats.points(row.difference)} points, 95 % interval {low} to {high}"
+    return f"{row.method}: {formats.points(row.difference)} points, {formats.LEVEL} interval {low} to {high}"

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 NONE = "–"
 SPACE = "\N{NARROW NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
+LEVEL = f"95{SPACE}%"
+"""Level of all intervals."""
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -70,6 +72,13 @@ def number(value: float | None, digits: int = 3) -> str:
         power = str(int(power)).translate(_SUPERSCRIPTS)
         return f"{mantissa}{SPACE}×{SPACE}10{power}".replace("-", MINUS)
     return f"{value:.{max(digits - 1 - exponent, 0)}f}".replace("-", MINUS)
+
+
+def fixed(value: float, digits: int) -> str:
+    """Return a number to some decimals, or to significant digits where that would be long: 0.50, 12, 1.5 × 10⁷."""
+    if value == 0 or (abs(value) < 1e6 and digits <= 5):
+        return f"{value:.{digits}f}".replace("-", MINUS)
+    return number(value)
 
 
 def probability(value: float | None) -> str:

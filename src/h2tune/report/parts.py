@@ -50,7 +50,7 @@ def legend_entry(name: str, look: str, mark: int = -1, *, bar: bool = False) -> 
     else:
         add(root, "path", class_="line", d="M1 6H27")
     if mark >= 0:
-        add(root, "path", class_="mark", d=MARKS[mark % len(MARKS)], transform="translate(14 6)")
+        add(root, "path", class_="mark", d="M14 6" + MARKS[mark % len(MARKS)])
     return LegendEntry(name, Markup(ElementTree.tostring(root, encoding="unicode")))  # noqa: S704 - as above
 
 

@@ -19,9 +19,6 @@ from h2tune.report.svg import (
     write,
 )
 
-MARKED = 26
-"""A line with more points than this shows marks only where a point has no neighbour."""
-
 
 @dataclass(frozen=True)
 class Series:
@@ -31,7 +28,7 @@ class Series:
         name: What it shows.
         look: Class in the style sheet: colour and dashes.
         points: (x, y); a y of None is a gap.
-        mark: Number of its mark in `MARKS`, or -1 for none.
+        mark: Number of its mark in `MARKS`.
         spans: By x, (low, high) of an interval that is drawn as a whisker.
         notes: By x, what is shown when the mark is pointed at.
     """
@@ -53,7 +50,8 @@ def lines(
     y: Axis,
     *,
     rules: Sequence[tuple[float, str]] = (),
-    borders: Sequence[float] = (),
+    bands: Sequence[tuple[float, str]] = (),
+    marks: bool = True,
     height: float = 208,
 ) -> str:
     """Draw lines with marks.
@@ -66,27 +64,47 @@ def lines(
         x: Horizontal axis.
         y: Vertical axis.
         rules: (y, look) of horizontal lines from side to side.
-        borders: x of vertical lines.
+        bands: (end, name) of ranges of x that lie side by side.
+        marks: Whether points have marks; those without a neighbour, which no line shows, always do.
         height: In the chart's units.
     """
     root = canvas(key, title, description, height)
-    frame = Frame(44, 24, WIDTH - 10, height - 42)
-    for border in borders:
-        add(root, "path", class_="border", d=f"M{n(frame.x(x, border))} {n(frame.top)}V{n(frame.bottom)}")
+    frame = Frame(44, 36 if bands else 24, WIDTH - 10, height - 42)
+    _draw_bands(root, frame, x, bands)
     draw_axes(root, frame, x, y)
     for level, look in rules:
         place = n(frame.y(y, level))
         add(root, "path", class_=f"line {look}", d=f"M{n(frame.left)} {place}H{n(frame.right)}")
     for line in series:
-        _draw_line(root, frame, x, y, line)
+        _draw_spans(root, frame, x, y, line)
+    for line in series:
+        _draw_line(root, frame, x, y, line, marks)
     return write(root)
 
 
-def _draw_line(root: Element, frame: Frame, x: Axis, y: Axis, line: Series) -> None:
-    group = add(root, "g", class_=line.look)
+def _draw_bands(root: Element, frame: Frame, x: Axis, bands: Sequence[tuple[float, str]]) -> None:
+    """Part the bands by vertical lines and name as many of them above the frame as there is room for."""
+    start, free = frame.left, 0.0
+    for end, name in bands:
+        stop = frame.x(x, end)
+        if stop < frame.right:
+            add(root, "path", class_="border", d=f"M{n(stop)} {n(frame.top - 12)}V{n(frame.bottom)}")
+        middle, half = (start + stop) / 2, 3.4 * len(name)
+        if middle - half >= free:
+            add(root, "text", name, class_="tick", x=middle, y=frame.top - 4, text_anchor="middle")
+            free = middle + half + 6
+        start = stop
+
+
+def _draw_spans(root: Element, frame: Frame, x: Axis, y: Axis, line: Series) -> None:
     for place, (low, high) in line.spans.items():
         across = n(frame.x(x, place))
-        add(group, "path", class_="whisker", d=f"M{across} {n(frame.y(y, low))}V{n(frame.y(y, high))}")
+        d = f"M{across} {n(frame.y(y, low))}V{n(frame.y(y, high))}"
+        add(root, "path", class_=f"whisker {line.look}", d=d)
+
+
+def _draw_line(root: Element, frame: Frame, x: Axis, y: Axis, line: Series, marks: bool) -> None:
+    group = add(root, "g", class_=line.look)
     steps, drawing = [], False
     shown: list[tuple[float, float, bool]] = []
     for i, (at, value) in enumerate(line.points):
@@ -99,12 +117,17 @@ def _draw_line(root: Element, frame: Frame, x: Axis, y: Axis, line: Series) -> N
         drawing = True
     if steps:
         add(group, "path", class_="line", d="".join(steps))
+    plain = []
     for at, value, single in shown:
-        if line.mark >= 0 and (single or len(shown) <= MARKED):
-            place = f"translate({n(frame.x(x, at))} {n(frame.y(y, value))})"
-            mark = add(group, "path", class_="mark", d=MARKS[line.mark % len(MARKS)], transform=place)
-            if at in line.notes:
-                add(mark, "title", line.notes[at])
+        if not (single or marks):
+            continue
+        outline = f"M{n(frame.x(x, at))} {n(frame.y(y, value))}{MARKS[line.mark % len(MARKS)]}"
+        if at in line.notes:
+            add(add(group, "path", class_="mark", d=outline), "title", line.notes[at])
+        else:
+            plain.append(outline)
+    if plain:
+        add(group, "path", class_="mark", d="".join(plain))
 
 
 def bars(
@@ -197,6 +220,5 @@ def _draw_interval(root: Element, frame: Frame, x: Axis, row: Interval, y: float
     for end, known, inward in ((start, row.low, 4), (stop, row.high, -4)):
         arrow = f"M{n(end + inward)} {n(y - 4)}l{-inward} 4l{inward} 4"
         add(group, "path", class_="line", d=arrow if known is None else f"M{n(end)} {n(y - 4)}v8")
-    place = f"translate({n(frame.x(x, row.mean))} {n(y)})"
-    mark = add(group, "path", class_="mark", d=MARKS[0], transform=place)
+    mark = add(group, "path", class_="mark", d=f"M{n(frame.x(x, row.mean))} {n(y)}{MARKS[0]}")
     add(mark, "title", row.note)

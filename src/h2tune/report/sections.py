@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from h2tune.report import charts, costs, formats, matrices, tables
-from h2tune.report.parts import LegendEntry, Section, legend_entry
+from h2tune.report.parts import Section, legend_entry
 from h2tune.report.svg import CROSS
 from h2tune.report.view import View
 
-SHARED_NAMES = ("delta.", "mask.", "relation", "shared.")
-"""How the tensors of an h2tune message are called."""
+SHARED = ("delta.", "mask.")
+"""How the names of ΔT and Ω start in an h2tune message; P is "relation"."""
 
 
 def sections(view: View) -> list[Section]:
@@ -21,7 +21,7 @@ def sections(view: View) -> list[Section]:
         found.append(compare(view))
     return [
         *found, accuracy(view), loss(view), wire(view), movement(view), relation(view), coverage(view),
-        shared(view), cost(view), setup(view),
+        shared(view), traffic(view), timing(view), setup(view),
     ]  # fmt: skip
 
 
@@ -30,9 +30,9 @@ def results(view: View) -> Section:
     told = summary(view)
     reading = (
         "Accuracy on the same examples before training, after training alone and after training in the federation. "
-        "Below each accuracy stands Wilson's 95 % interval; below the difference, Newcombe's, which takes the two as "
-        "independent and is wider than it need be where both are scored on the same examples. These intervals say "
-        "what a test set of this size can tell. They say nothing of other seeds: h2tune compare does."
+        f"Below each accuracy stands Wilson's {formats.LEVEL} interval; below the difference, Newcombe's, which takes "
+        "the two as independent and is wider than it need be where both are scored on the same examples. These "
+        "intervals say what a test set of this size can tell. They say nothing of other seeds: h2tune compare does."
     )
     return Section("results", "Results", [*([told] if told else []), reading], tables=[tables.results(view)])
 
@@ -50,7 +50,7 @@ def summary(view: View) -> str:
     known = [interval for _, interval in gains if interval]
     clear = sum(low > 0 or high < 0 for low, high in known)
     if known:
-        told += f"; the 95 % interval leaves out zero for {clear} of {formats.plural(len(known), 'client')}"
+        told += f"; the {formats.LEVEL} interval leaves out zero for {clear} of {formats.plural(len(known), 'client')}"
     return told + "."
 
 
@@ -58,14 +58,15 @@ def compare(view: View) -> Section:
     """Return the table of `compare` and the picture of its differences."""
     against = f" to {view.reference}" if view.reference else ""
     text = [
-        f"Methods that ran on the same seeds, compared by their paired differences{against}. Lines are 95 % intervals; "
-        "an arrow is an end that is not known. p (Holm) is corrected for the number of comparisons."
+        f"Methods that ran on the same seeds, compared by their paired differences{against}: above zero, the method "
+        f"of the row is better. Lines are {formats.LEVEL} intervals; an arrow is an end that is not known. "
+        "p (Holm) is corrected for the number of comparisons."
     ]
     legend = [
         legend_entry("interval leaves out zero", "clear", 0),
         legend_entry("interval holds zero", "unclear", 0),
     ]
-    figures = charts.comparison(view.compared)
+    figures = charts.comparison(view.compared, view.reference)
     return Section(
         "compare", "Comparison of methods", text, legend if figures else (), figures, [tables.compared(view)]
     )
@@ -76,7 +77,7 @@ def accuracy(view: View) -> Section:
     figures = charts.accuracy(view)
     if not figures:
         return _none("accuracy", "Accuracy by round", "No evaluation is in the events yet.")
-    legend = [legend_entry("federated, with 95 % interval", "federated", 0)]
+    legend = [legend_entry(f"federated, with {formats.LEVEL} interval", "federated", 0)]
     if any(client.alone for client in view.clients):
         legend.append(legend_entry("alone", "alone", 1))
     if any(client.majority for client in view.clients):
@@ -100,7 +101,7 @@ def loss(view: View) -> Section:
         "shared": "shared phase (Δ, S, Z)",
         "specific": "specific phase (A, B, head)",
     }
-    legend = [legend_entry(known.get(p, p), *charts.phase_look(p, i)) for i, p in enumerate(phases)]
+    legend = [legend_entry(known.get(p, p), charts.phase_look(p, i)[0]) for i, p in enumerate(phases)]
     if any(v is None for c in view.clients for t in c.trained.values() for _, v in t.losses):
         legend.append(legend_entry("not finite", "failed", CROSS))
     text = [
@@ -115,7 +116,7 @@ def wire(view: View) -> Section:
     if not any(client.trained for client in view.clients):
         return _none("wire", title, "No message is in the events yet.")
     names = sorted({t.name for c in view.clients for r in c.trained.values() for t in r.sent})
-    other = [name for name in names if not name.startswith(SHARED_NAMES)]
+    other = [name for name in names if name != "relation" and not name.startswith(SHARED)]
     if not names:
         text = "No client sent any tensor: nothing but an example count and these metrics left it."
     elif other:
@@ -190,24 +191,28 @@ def shared(view: View) -> Section:
     return Section("shared", title, text, legend, figures, [tables.steps(view)])
 
 
-def cost(view: View) -> Section:
-    """Return bytes and seconds."""
-    traffic, timing = costs.traffic(view), costs.timing(view)
-    if not traffic and not timing:
-        return _none("cost", "Bytes and seconds", "No finished training is in the events yet.")
+def traffic(view: View) -> Section:
+    """Return the bytes of messages."""
+    figures, title = costs.traffic(view), "Bytes by round"
+    if not figures:
+        return _none("bytes", title, "No message is in the events yet.")
+    legend = [legend_entry("sent", "s0", bar=True), legend_entry("received", "s1", bar=True)]
+    text = ["Bytes of the tensors in a client's messages, on one scale for all clients."]
+    return Section("bytes", title, text, legend, figures)
+
+
+def timing(view: View) -> Section:
+    """Return where the time went."""
+    figures, title = costs.timing(view), "Time by round"
+    if not figures:
+        return _none("time", title, "No finished training is in the events yet.")
     names = {name for c in view.clients for t in c.trained.values() for name in t.seconds} | {"aggregate"}
-    legend: list[LegendEntry] = [
-        legend_entry("sent", "s0", bar=True),
-        legend_entry("received", "s1", bar=True),
-        *(legend_entry(n, f"t{i}", bar=True) for i, n in enumerate(costs.TIMES) if n in names),
-    ]
+    legend = [legend_entry(n, f"t{i}", bar=True) for i, n in enumerate(costs.TIMES) if n in names]
     text = [
-        "Bytes are those of the tensors in messages, on one scale for all clients. Time is measured on the machine "
-        "that did the work; clients' times add up to the length of a run only where they take turns on one machine."
+        "Time is measured on the machine that did the work. The clients' times add up to the length of a run only "
+        "where they take turns on one machine."
     ]
-    return Section(
-        "cost", "Bytes and seconds by round", text, legend, [*traffic, *timing], [tables.times(view)]
-    )
+    return Section("time", title, text, legend, figures, [tables.times(view)])
 
 
 def setup(view: View) -> Section:

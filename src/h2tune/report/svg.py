@@ -5,6 +5,7 @@ Charts are built as XML trees, so that text from events is always escaped and th
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,14 +17,15 @@ Element = ElementTree.Element
 WIDTH = 320
 """Width of every chart in its own units; about one screen pixel each, so that text is legible at any width."""
 MARKS = (
-    "M-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0",  # circle
-    "M-2.7-2.7h5.4v5.4h-5.4z",  # square
-    "M0-3.9L3.9 0L0 3.9L-3.9 0z",  # diamond
-    "M0-3.6L3.6 2.9H-3.6z",  # triangle
-    "M0 3.6L3.6-2.9H-3.6z",  # triangle, point down
-    "M-4-1.2h2.8v-2.8h2.4v2.8h2.8v2.4h-2.8v2.8h-2.4v-2.8h-2.8z",  # plus
+    "m-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0",  # circle
+    "m-2.7-2.7h5.4v5.4h-5.4z",  # square
+    "m0-3.9l3.9 3.9l-3.9 3.9l-3.9-3.9z",  # diamond
+    "m0-3.6l3.6 6.5h-7.2z",  # triangle
+    "m0 3.6l3.6-6.5h-7.2z",  # triangle, point down
+    "m-4-1.2h2.8v-2.8h2.4v2.8h2.8v2.4h-2.8v2.8h-2.4v-2.8h-2.8z",  # plus
+    "m-5-3.2l1.8-1.8l3.2 3.2l3.2-3.2l1.8 1.8l-3.2 3.2l3.2 3.2l-1.8 1.8l-3.2-3.2l-3.2 3.2l-1.8-1.8l3.2-3.2z",  # cross
 )
-"""Outlines of marks around (0, 0): series differ by form as well as by colour."""
+"""Outlines of marks about the point where a path is: series differ by form as well as by colour."""
 CROSS = 6
 """The mark of what failed."""
 
@@ -104,7 +106,7 @@ def linear_axis(
     label: str,
     values: Iterable[float],
     *,
-    form: Callable[[float], str] = formats.number,
+    form: Callable[[float], str] | None = None,
     count: int = 5,
     bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Axis:
@@ -113,7 +115,7 @@ def linear_axis(
     Args:
         label: Name and unit.
         values: What must lie on it; 0 to 1 if there are none.
-        form: Writes a tick.
+        form: Writes a tick; by default with as many decimals as the ticks need.
         count: About how many intervals.
         bounds: The axis does not reach beyond them.
     """
@@ -124,7 +126,8 @@ def linear_axis(
     step = _step(high - low, count)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     ticks = [i * step for i in range(first, last + 1) if bounds[0] - 1e-9 <= i * step <= bounds[1] + 1e-9]
-    return Axis(label, ticks[0], ticks[-1], tuple((tick, form(tick)) for tick in ticks))
+    write_tick = form or functools.partial(formats.fixed, digits=max(0, -math.floor(math.log10(step) + 1e-9)))
+    return Axis(label, ticks[0], ticks[-1], tuple((tick, write_tick(tick)) for tick in ticks))
 
 
 def log_axis(label: str, values: Iterable[float]) -> Axis:

@@ -37,7 +37,9 @@ def results(view: View) -> Table:
         )
     if len(view.clients) > 1:
         rows.append(_mean_row(view.clients, alone))
-    return Table("Accuracy per client, with 95 % intervals below", head, rows, last=len(view.clients) > 1)
+    return Table(
+        f"Accuracy per client, with {formats.LEVEL} intervals below", head, rows, last=len(view.clients) > 1
+    )
 
 
 def gains(view: View) -> list[tuple[float, tuple[float, float] | None]]:
@@ -85,8 +87,8 @@ def _difference(after: Score | None, base: Score | None) -> Cell:
     return Cell(formats.points(after.accuracy - base.accuracy), below)
 
 
-def notices(found: Sequence[Notice]) -> Table:
-    """Return warnings and failures: what was said more than once in one row, with its rounds."""
+def notices(found: Sequence[Notice], *, codes: bool) -> Table:
+    """Return warnings (with their codes) or failures: what was said more than once in one row, with its rounds."""
     rounds: dict[tuple[str, bool, str, str], list[int]] = {}
     for notice in found:
         key = (notice.client, notice.alone, notice.code, notice.message)
@@ -95,12 +97,11 @@ def notices(found: Sequence[Notice]) -> Table:
         [
             (client or "server") + (" (alone)" if alone else ""),
             formats.round_ranges(when),
-            Cell(code, code=True),
-            message,
+            Cell(message, code if codes else ""),
         ]
         for (client, alone, code, message), when in rounds.items()
     ]
-    return Table("", ["client", "round", "code", "what happened"], rows, words=(1, 2, 3))
+    return Table("", ["client", "round", "what happened"], rows, words=(1, 2))
 
 
 def clients(view: View) -> Table:
@@ -167,8 +168,7 @@ def manifests(view: View) -> list[Table]:
         head = ["tensor", "direction", "shape", "type", "bytes", *(f"SHA-256, round {r + 1}" for r in rounds)]
         sent = len({t.name for r in rounds for t in client.trained[r].sent})
         caption = f"{client.name}: {formats.plural(sent, 'tensor')} sent per round"
-        words = (1, 2, 3, *range(5, 5 + len(rounds)))
-        tables.append(Table(caption, head, rows, words=words, folded=True))
+        tables.append(Table(caption, head, rows, words=(1, 2, 3), folded=True))
     return tables
 
 
@@ -269,4 +269,4 @@ def compared(view: View) -> Table:
         )  # fmt: skip
     against = f"difference to {view.reference}, points" if view.reference else "difference, points"
     head = ["client", "method", "seeds", "accuracy", against, "p", "p (Holm)", "bytes sent", "time"]
-    return Table("Methods, mean over seeds with 95 % intervals below", head, rows, words=(1,))
+    return Table(f"Methods, mean over seeds with {formats.LEVEL} intervals below", head, rows, words=(1,))
