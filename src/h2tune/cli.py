@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -36,18 +37,12 @@ def run(
     from rich.console import Console
 
     from h2tune.config import load
-    from h2tune.display import TerminalDisplay, results_table
+    from h2tune.display import TerminalDisplay, results_table, total_steps
     from h2tune.federation.run import run as run_federation
-    from h2tune.training.schedule import optimiser_steps
 
     federation = load(file, change or ())
-    train, rounds = federation.train, federation.server.rounds
-    later = optimiser_steps(
-        train.local_steps, train.alternation if federation.server.strategy == "h2tune" else "joint"
-    )
-    steps = len(federation.client) * (train.local_steps + (rounds - 1) * later)
     console = Console()
-    with TerminalDisplay(console, steps * (2 if federation.server.alone else 1)) as display:
+    with TerminalDisplay(console, total_steps(federation)) as display:
         finished = run_federation(federation, out=out, resume=resume, strict=strict, display=display)
     console.print(results_table(finished.table))
     console.print(f"Adapters, events and report: {finished.folder}", highlight=False, soft_wrap=True)
@@ -68,37 +63,25 @@ def inspect(file: File, change: Change = None) -> None:
         f"R = {forecast.shared_rank}, D = {forecast.slots} slots, roles {', '.join(forecast.roles) or 'none'}",
         highlight=False,
     )
-    table = Table(
-        "client",
-        "model",
-        "task",
-        "rank",
-        "blocks",
-        "trainable",
-        "memory",
-        "up",
-        "down",
-        caption_justify="left",
-    )
-    table.caption = (
-        "memory: weights, gradients and Adam, without activations; up and down: bytes a round after the first"
-    )
+    table = Table("client", "family", "task", "rank")
+    for name in ("trainable", "bytes up", "bytes down"):
+        table.add_column(name, justify="right", no_wrap=True)
     for c in forecast.clients:
+        numbers = (c["trainable_parameters"], c["bytes_up"], c["bytes_down"][-1])
         table.add_row(
-            c["name"],
-            f"{c['model']}\n{c['family']}, {c['kind']}",
-            c["task"],
-            str(c["rank"]),
-            str(c["depth"]),
-            f"{c['trainable_parameters']:,}",
-            f"{c['memory_bytes'] / 1e6:,.0f} MB",
-            f"{c['bytes_up']:,}",
-            f"{c['bytes_down'][-1]:,}",
+            c["name"], c["family"], c["task"], str(c["rank"]), *(f"{number:,}" for number in numbers)
         )
     console.print(table)
     for c in forecast.clients:
         roles = ", ".join(f"{role} × {count}" for role, count in c["roles"].items())
-        console.print(f"{c['name']}: {roles}", highlight=False, soft_wrap=True)
+        how = "its words" if c["kind"] == "causal" else "a private head"
+        console.print(
+            f"{c['name']}: {c['model']}, {c['depth']} blocks, answers through {how}, {c['memory_bytes'] / 1e6:,.0f} MB"
+            f" (weights, gradients, Adam; without activations)\n  {roles}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    console.print("Bytes are of every round after the first, in which nothing is sent down.", highlight=False)
 
 
 @app.command()
@@ -173,6 +156,8 @@ def assets_fetch(
 
 def main() -> None:
     """Run the command line; what the user can mend is one line and exit status 2."""
+    # Waiting threads that spin make a step ten times slower where anything else runs on the machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except H2TuneError as error:

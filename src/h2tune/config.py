@@ -120,6 +120,10 @@ class Client(_Section):
     """Module-name suffixes by role, for models that are not known."""
     part: tuple[int, int] | None = None
     """[k, n]: the k-th of n disjoint parts of the task's training pool."""
+    local_steps: Positive | None = None
+    learning_rate: Rate | None = None
+    max_length: Positive | None = None
+    """Tokens of a prompt that are kept; by default as the task says."""
     train: Positive | None = None
     validation: Annotated[int, Field(ge=0)] | None = None
     test: Positive | None = None

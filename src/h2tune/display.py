@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from h2tune.config import Federation
+from h2tune.training.schedule import optimiser_steps
 from h2tune.training.trainer import Progress as StepProgress
 
 
@@ -80,6 +82,15 @@ def _line(event: dict[str, Any]) -> str:
         who = f"{client}, " if client else ""
         return f"  warning: {who}round {event['round'] + 1}: {event['message']}"
     return ""
+
+
+def total_steps(federation: Federation) -> int:
+    """Return the optimiser steps of a run in which every client takes part in every round."""
+    train, later = federation.train, federation.server.rounds - 1
+    alternation = train.alternation if federation.server.strategy == "h2tune" else "joint"
+    first = sum(client.local_steps or train.local_steps for client in federation.client)
+    others = optimiser_steps(first, alternation) * later
+    return first + others * (2 if federation.server.alone else 1)
 
 
 def results_table(table: list[dict[str, Any]]) -> Table:

@@ -11,9 +11,8 @@ from h2tune import files
 from h2tune.config import Federation, parse
 from h2tune.errors import H2TuneError, nearest
 from h2tune.evaluation.evaluate import Score, evaluate
-from h2tune.federation.enrol import see
+from h2tune.federation.enrol import load_data, see
 from h2tune.models import load_model, load_tokenizer
-from h2tune.tasks.task import load_task
 
 
 def read_run(folder: Path) -> Federation:
@@ -67,14 +66,7 @@ def evaluate_run(folder: Path, clients: Sequence[str], split: str) -> Iterator[t
             continue
         path = adapter_folder(folder, federation, client.name, "adapter")
         seen, data = see(client), federation.data
-        task, splits = load_task(
-            client.task,
-            train=client.train or data.train,
-            validation=client.validation if client.validation is not None else data.validation,
-            test=client.test or data.test,
-            seed=federation.seed,
-            part=client.part or (0, 1),
-        )
+        task, splits = load_data(client, data, federation.seed)
         model = load_model(client.model, seen.kind, client.dtype, federation.seed)
         if seen.kind == "classifier":
             from h2tune.models import set_head

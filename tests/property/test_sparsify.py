@@ -25,7 +25,7 @@ def test_masks_keep_exactly_the_square_of_the_rank(shape, mask, seed):
     index = sparsify.choose(scores_of(size, seed), rank, mask)
     assert index.numel() == rank * rank
     assert torch.equal(index, index.unique())  # sorted and distinct
-    assert 0 <= int(index.min()) and int(index.max()) < size * size
+    assert int(index.min()) >= 0 and int(index.max()) < size * size
 
 
 @given(ranks, seeds)

@@ -37,6 +37,15 @@ class H2TuneModel(BaseTuner):
         with contextlib.suppress(H2TuneError):  # the user's own target modules may play no role
             self._places = {p.module: p for p in find_roles(model, peft_config.roles)}
 
+    def _replace_module(
+        self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
+    ) -> None:
+        # PEFT's own version (0.21) asks a head that comes back for a weight, and heads of several layers have none
+        if isinstance(new_module, H2TuneLayer):
+            super()._replace_module(parent, child_name, new_module, child)
+        else:
+            setattr(parent, child_name, new_module)
+
     def _create_and_replace(
         self,
         config: H2TuneConfig,

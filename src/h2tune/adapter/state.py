@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -63,6 +64,26 @@ def load_private_state(
     if shared is not None:
         with torch.no_grad():
             shared.logits.copy_(state[RELATION])
+
+
+def take_off(model: PeftModel, heads: Mapping[str, nn.Module]) -> nn.Module:
+    """Take all adapters off a model and return its base as it was.
+
+    PEFT's `unload` leaves the trained copy of a head behind; another client would find it there.
+
+    Args:
+        model: A PEFT model.
+        heads: The base model's own heads by name, as they were before the adapter came.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        base: nn.Module = model.unload()
+    for name, head in heads.items():
+        parent, _, attribute = name.rpartition(".")
+        setattr(base.get_submodule(parent), attribute, head)
+    if hasattr(base, "peft_config"):
+        del base.peft_config
+    return base
 
 
 def check_names(

@@ -48,6 +48,7 @@ class Member:
         kind: Whether it answers with words or through a head.
         task: Its task.
         splits: Its examples.
+        training: Numbers of its local training.
         split: The split that is scored: "test" or "validation".
         evaluate_batch_size: Examples of an evaluation batch.
         seed: The run's seed.
@@ -57,6 +58,7 @@ class Member:
     kind: Kind
     task: Task
     splits: Splits
+    training: LocalTraining
     split: str
     evaluate_batch_size: int
     seed: int
@@ -102,7 +104,6 @@ def run_round(
     tokenizer: PreTrainedTokenizerBase,
     member: Member,
     strategy: Strategy,
-    training: LocalTraining,
     download: Download,
     state: Tensors | None,
     *,
@@ -116,7 +117,6 @@ def run_round(
         tokenizer: Its tokenizer.
         member: The client.
         strategy: The method.
-        training: Numbers of local training.
         download: What the server sent.
         state: What the client kept; None in its first round.
         stage: "trained", or "alone" for the comparison without federation.
@@ -126,6 +126,7 @@ def run_round(
         H2TuneError: A loss that is not finite, or tensors that do not fit.
     """
     began, seconds = time.perf_counter(), {}
+    training = member.training
     participant = attach(base, member, strategy, state)
     try:
         events = []

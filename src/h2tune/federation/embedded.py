@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from h2tune.errors import H2TuneError
-from h2tune.federation.client import LocalTraining, Member, run_round
+from h2tune.federation.client import Member, run_round
 from h2tune.federation.ledger import Event, Ledger
 from h2tune.federation.server import Reply
 from h2tune.federation.strategy import Strategy
@@ -45,10 +45,10 @@ class Embedded:
         members: The clients with their data.
         dtypes: Client → type of its base model's weights.
         strategy: The method.
-        training: Numbers of local training.
         models: Base models in memory.
         ledger: Keeps the clients' state.
         stage: "trained", or "alone".
+        first: An engine whose first round was the same: nothing was shared yet, so it need not be done again.
         progress: Returns what is called after each step, for a client's name.
         starting: Called with round and client before each client's round.
     """
@@ -58,26 +58,35 @@ class Embedded:
         members: Sequence[Member],
         dtypes: Mapping[str, str],
         strategy: Strategy,
-        training: LocalTraining,
         models: BaseModels,
         ledger: Ledger,
         *,
         stage: str = "trained",
+        first: Embedded | None = None,
         progress: Callable[[str], Progress] | None = None,
         starting: Callable[[int, str], None] | None = None,
     ) -> None:
         self.members = {member.name: member for member in members}
-        self.dtypes, self.strategy, self.training = dtypes, strategy, training
+        self.dtypes, self.strategy = dtypes, strategy
         self.models, self.ledger, self.stage = models, ledger, stage
-        self.progress, self.starting = progress, starting
+        self.first, self.progress, self.starting = first, progress, starting
 
-    def exchange(self, round_number: int, downloads: Mapping[str, Download]) -> list[Reply]:
+    def exchange(self, round_number: int, downloads: Mapping[str, Download]) -> Iterator[Reply]:
         """Run the chosen clients one after the other, by name."""
-        return [self._client(client, downloads[client]) for client in sorted(downloads)]
+        for client in sorted(downloads):
+            yield self._client(client, downloads[client])
 
     def _client(self, client: str, download: Download) -> Reply:
         path = self.path(client, download.round)
         found = self.ledger.committed(path)
+        if found is None and download.round == 0 and self.first is not None:
+            found = self.ledger.committed(self.first.path(client, 0))
+            if found is not None:
+                events = [
+                    {**e, "stage": self.stage} for e in found[1]["events"] if e.get("stage") == "trained"
+                ]
+                self.ledger.commit(path, found[0], {**found[1], "events": events})
+                found[1]["events"] = events
         if found is not None:
             tensors, facts = found
             update = Update(client, download.round, facts["examples"], tensors.get("update", {}))
@@ -92,7 +101,6 @@ class Embedded:
                 tokenizer,
                 member,
                 self.strategy,
-                self.training,
                 download,
                 self.last_state(client, download.round),
                 stage=self.stage,
@@ -102,7 +110,8 @@ class Embedded:
             # one client's trouble is not the federation's: the round goes on while min_clients allow
             return Reply(client, None, [], f"{type(error).__name__}: {error}".removeprefix("H2TuneError: "))
         self._commit(path, outcome.update, outcome.state, outcome.events)
-        self.ledger.remove(self.path(client, download.round - 2))
+        if download.round > 2:  # the first is kept, for the comparison with training alone
+            self.ledger.remove(self.path(client, download.round - 2))
         return Reply(client, outcome.update, outcome.events)
 
     def _commit(self, path: str, update: Update, state: Tensors, events: list[Event]) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from h2tune import baselines
 from h2tune.adapter.roles import Placement, depth, find_roles
-from h2tune.config import Client, Federation
+from h2tune.config import Client, Data, Federation
 from h2tune.errors import H2TuneError
 from h2tune.federation import wire
 from h2tune.federation.client import LocalTraining, Member
@@ -14,7 +14,8 @@ from h2tune.federation.h2tune import H2Tune
 from h2tune.federation.strategy import Strategy
 from h2tune.federation.update import Enrolment, payload_bytes
 from h2tune.models import Kind, empty_model, head_modules, kind_of, read_config, summary
-from h2tune.tasks.task import Task, describe_task, load_task
+from h2tune.tasks.task import Splits, Task, describe_task, load_task
+from h2tune.training.local import check_arguments
 
 ADAM_BYTES = 16
 """Bytes a trained float32 parameter takes: itself, its gradient, and Adam's two moments."""
@@ -162,7 +163,12 @@ def enrolment(seen: Seen, rank: int, examples: int) -> Enrolment:
 
 
 def enrol_all(federation: Federation) -> tuple[list[Seen], list[Enrolment], int, int]:
-    """Return what is known of all clients, by name, with R and D."""
+    """Return what is known of all clients, by name, with R and D.
+
+    Raises:
+        H2TuneError: Everything that can be seen to fail without reading weights or data.
+    """
+    check_arguments(federation.train.arguments, federation.train.scheduler)
     seen = [see(client) for client in federation.sorted_clients()]
     size = common_rank(federation, seen)
     depths = [depth(s.placements) for s in seen]
@@ -210,18 +216,19 @@ def build_strategy(federation: Federation, enrolments: list[Enrolment], size: in
     )
 
 
-def local_training(federation: Federation) -> LocalTraining:
-    """Return the numbers of local training."""
+def local_training(federation: Federation, client: Client) -> LocalTraining:
+    """Return the numbers of a client's local training: its own where it states them."""
     train = federation.train
+    rate = client.learning_rate or train.learning_rate
     return LocalTraining(
         alternation=train.alternation if federation.server.strategy == "h2tune" else "joint",
         rounds=federation.server.rounds,
-        local_steps=train.local_steps,
+        local_steps=client.local_steps or train.local_steps,
         batch_size=train.batch_size,
         accumulation=train.accumulation,
         learning_rates={
-            "specific": train.learning_rate,
-            "shared": train.shared_learning_rate or train.learning_rate,
+            "specific": rate,
+            "shared": train.shared_learning_rate or rate,
             "relation": train.relation_learning_rate,
         },
         weight_decay=train.weight_decay,
@@ -232,20 +239,19 @@ def local_training(federation: Federation) -> LocalTraining:
     )
 
 
-def load_member(seen: Seen, enrolled: Enrolment, federation: Federation) -> Member:
-    """Load a client's data.
+def load_data(client: Client, data: Data, seed: int) -> tuple[Task, Splits]:
+    """Load a client's task and examples.
 
     Raises:
-        H2TuneError: Data that are not there, malformed, or too few.
+        H2TuneError: Data that are not there, malformed, or too few; names the client.
     """
-    client, data = seen.client, federation.data
     try:
         task, splits = load_task(
             client.task,
             train=client.train or data.train,
             validation=client.validation if client.validation is not None else data.validation,
             test=client.test or data.test,
-            seed=federation.seed,
+            seed=seed,
             part=client.part or (0, 1),
         )
         if data.evaluate == "validation" and not splits.validation:
@@ -253,4 +259,24 @@ def load_member(seen: Seen, enrolled: Enrolment, federation: Federation) -> Memb
     except H2TuneError as error:
         where = ", ".join(p for p in (f"client '{client.name}'", error.where) if p)
         raise H2TuneError(error.message, where=where, remedy=error.remedy) from None
-    return Member(enrolled, seen.kind, task, splits, data.evaluate, data.evaluate_batch_size, federation.seed)
+    return (replace(task, max_length=client.max_length) if client.max_length else task), splits
+
+
+def load_member(seen: Seen, enrolled: Enrolment, federation: Federation) -> Member:
+    """Return a client with its data.
+
+    Raises:
+        H2TuneError: As `load_data`.
+    """
+    data = federation.data
+    task, splits = load_data(seen.client, data, federation.seed)
+    return Member(
+        enrolled,
+        seen.kind,
+        task,
+        splits,
+        local_training(federation, seen.client),
+        data.evaluate,
+        data.evaluate_batch_size,
+        federation.seed,
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,9 +12,10 @@ from transformers import PreTrainedModel
 
 from h2tune.adapter import H2TuneConfig, sparsify
 from h2tune.adapter.shared import Alignment, SharedMiddle
-from h2tune.adapter.state import load_private_state, phase_parameters, private_state
+from h2tune.adapter.state import load_private_state, phase_parameters, private_state, take_off
 from h2tune.federation import wire
 from h2tune.federation.update import WIRE, Download, Tensors, digest
+from h2tune.quiet import quiet
 from h2tune.training.schedule import Alternation
 from h2tune.training.trainer import Terms
 
@@ -77,7 +77,9 @@ class H2TuneParticipant:
             init_seed=seed,
         )
         self.base, self.mask, self.wire_dtype, self.weights = base, mask, wire_dtype, weights
-        self.model = get_peft_model(base, config)
+        self.heads = {name: base.get_submodule(name) for name in heads}
+        with quiet():
+            self.model = get_peft_model(base, config)
         self.shared = SharedMiddle(self.model, roles, slots, alignment_mode, temperature)
         self.later_alternation = alternation
         self.alternation: Alternation = "joint"
@@ -151,12 +153,8 @@ class H2TuneParticipant:
 
     def detach(self) -> PreTrainedModel:
         self.shared.remove()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            base: PreTrainedModel = self.model.unload()
-        if hasattr(base, "peft_config"):
-            del base.peft_config
-        return base
+        take_off(self.model, self.heads)
+        return self.base
 
     def _places(self, role: str) -> list[tuple[int, str]]:
         return sorted(place for place in self.shared.layers if place[1] == role)

@@ -20,7 +20,6 @@ from h2tune.federation.enrol import (
     build_strategy,
     enrol_all,
     load_member,
-    local_training,
     trainable,
 )
 from h2tune.federation.ledger import Event, Ledger
@@ -85,7 +84,6 @@ def run(
     seen, enrolments, size, slots = enrol_all(federation)
     strategy = build_strategy(federation, enrolments, size, slots)
     members = [load_member(s, e, federation) for s, e in zip(seen, enrolments, strict=True)]
-    training = local_training(federation)
     ledger = Ledger(folder, resume=resume and (folder / "events.jsonl").exists())
     try:
         _keep_config(folder / "config.toml", federation, resume)
@@ -98,15 +96,17 @@ def run(
         models = BaseModels(federation.seed)
         dtypes = {s.client.name: s.client.dtype for s in seen}
 
-        def engine(some: Sequence[Member], method: Strategy, stage: str) -> Embedded:
+        def engine(
+            some: Sequence[Member], method: Strategy, stage: str, first: Embedded | None = None
+        ) -> Embedded:
             return Embedded(
                 some,
                 dtypes,
                 method,
-                training,
                 models,
                 ledger,
                 stage=stage,
+                first=first,
                 progress=display.progress if display else None,
                 starting=(lambda r, c: display.starting(stage, r, c)) if display else None,
             )
@@ -115,8 +115,8 @@ def run(
         _rounds(federated, federation, ledger, "server", strict, notice)
         if federation.server.alone:
             for member, enrolled in zip(members, enrolments, strict=True):
-                single = build_strategy(federation, [enrolled], size, enrolled.depth)
-                alone = engine([member], single, "alone")
+                single = build_strategy(federation, [enrolled], size, slots)
+                alone = engine([member], single, "alone", federated)
                 _rounds(alone, federation, ledger, f"clients/{member.name}/alone/server", strict, notice)
         for member in members:
             _export(federated, member, federation.server.rounds, folder / "clients" / member.name)

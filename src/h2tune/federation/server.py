@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,8 +30,8 @@ class Reply:
 class Channel(Protocol):
     """Carries messages to clients and back: the embedded engine, or Flower."""
 
-    def exchange(self, round_number: int, downloads: Mapping[str, Download]) -> Sequence[Reply]:
-        """Send each client its download and return the replies; a client that is gone gives a reason."""
+    def exchange(self, round_number: int, downloads: Mapping[str, Download]) -> Iterable[Reply]:
+        """Send each client its download and yield the replies; a client that is gone gives a reason."""
 
 
 def run_rounds(

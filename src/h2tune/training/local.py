@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase, TrainingArguments
+from transformers.trainer_utils import SchedulerType
 
+from h2tune.errors import H2TuneError, nearest
 from h2tune.quiet import quiet
 from h2tune.seeds import derive, isolated
 from h2tune.training.encode import Encoded, collator
@@ -35,6 +38,27 @@ OWNED = frozenset(
     | {"remove_unused_columns", "label_names", "disable_tqdm", "train_batch_size"}
 )
 """Arguments of the Trainer that a federation file sets by its own keys, or that h2tune depends on."""
+
+
+def check_arguments(arguments: Mapping[str, Any], scheduler: str) -> None:
+    """Refuse arguments of the Trainer that do not exist, that h2tune sets itself, or an unknown scheduler.
+
+    Raises:
+        H2TuneError: Names the argument and the nearest known one.
+    """
+    known = [field.name for field in dataclasses.fields(TrainingArguments) if field.init]
+    for name in arguments:
+        if name in OWNED:
+            raise H2TuneError(
+                f"'{name}' is set by h2tune's own keys", where="train.arguments", remedy="Leave it out"
+            )
+        if name not in known:
+            raise H2TuneError(f"no argument '{name}'{nearest(name, known)}", where="train.arguments")
+    schedulers = [kind.value for kind in SchedulerType]
+    if scheduler not in schedulers:
+        raise H2TuneError(
+            f"no scheduler '{scheduler}'{nearest(scheduler, schedulers)}", where="train.scheduler"
+        )
 
 
 def train_locally(

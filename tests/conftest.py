@@ -1,0 +1,17 @@
+"""One thread, so that tests run side by side; equations with their shapes checked."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from jaxtyping import install_import_hook
+
+# shapes in the types of the pure modules are checked while tests run
+install_import_hook(
+    ["h2tune.alignment", "h2tune.adapter.sparsify", "h2tune.federation.aggregate", "h2tune.training.losses"],
+    "beartype.beartype",
+)

@@ -1,0 +1,142 @@
+"""Bad input gets one clear line that names file, key and remedy, before any training."""
+
+from __future__ import annotations
+
+import os
+
+import federations
+import pytest
+import tomli_w
+from typer.testing import CliRunner
+
+from h2tune import cli
+from h2tune.errors import H2TuneError
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sound")
+    return folder, federations.federation(folder)
+
+
+def complain(tmp_path, content, *arguments: str) -> str:
+    """Run the command line in this process and return its one line of complaint."""
+    file = tmp_path / "federation.toml"
+    file.write_text(content if isinstance(content, str) else tomli_w.dumps(content))
+    arguments = arguments or ("run", str(file), "--out", str(tmp_path / "run"))
+    result = CliRunner().invoke(cli.app, [a.replace("FILE", str(file)) for a in arguments])
+    assert isinstance(result.exception, H2TuneError), result.exception
+    message = str(result.exception)
+    assert "\n" not in message
+    assert not (tmp_path / "run" / "clients").exists()  # nothing was trained
+    return message
+
+
+def changed(content, client: int = 0, **changes):
+    clients = [dict(table) for table in content["client"]]
+    for key, value in changes.items():
+        if value is None:
+            del clients[client][key]
+        else:
+            clients[client][key] = value
+    return {**content, "client": clients}
+
+
+def in_task(content, **changes):
+    return changed(content, task={**content["client"][0]["task"], **changes})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda c: {**c, "sever": {}}, ["unknown key 'sever'", "did you mean 'server'"]),
+        (
+            lambda c: {**c, "train": {"learning_rat": 1}},
+            ["train.learning_rat", "did you mean 'learning_rate'"],
+        ),
+        (lambda c: changed(c, rnak=3), ["client.one.rnak", "did you mean 'rank'"]),
+        (lambda c: in_task(c, promt="x"), ["promt", "did you mean 'prompt'"]),
+        (lambda c: changed(c, model=None), ["client.one.model", "missing"]),
+        (lambda c: changed(c, rank="four"), ["client.one.rank"]),
+        (lambda c: {**c, "train": {"local_steps": 0}}, ["train.local_steps", "greater than or equal to 1"]),
+        (lambda c: {**c, "train": {"learning_rate": "2e-4"}}, ["train.learning_rate", "'2e-4'"]),
+        (lambda c: changed(c, name="two"), ["two clients are called 'two'"]),
+        (lambda c: changed(c, rank="auto"), ["uplink_bytes or memory_bytes"]),
+        (lambda c: changed(c, rank="auto", uplink_bytes=10), ["client 'one'", "budget", "Raise"]),
+        (lambda c: {**c, "server": {"shared_rank": 2}}, ["shared_rank 2", "rank 4", "'one'"]),
+        (lambda c: {**c, "server": {"min_clients": 9}}, ["min_clients is 9", "2 clients"]),
+        (lambda c: {**c, "server": {"strategy": "h2tun"}}, ["no strategy", "did you mean 'h2tune'"]),
+        (lambda c: changed(c, rank=99), ["client 'one'", "rank 99", "at most"]),
+        (
+            lambda c: changed(c, model="/nowhere/at/all"),
+            ["client 'one'", "no such folder", "/nowhere/at/all"],
+        ),
+        (lambda c: changed(c, model="pypi:smollm3"), ["client 'one'", "smollm3", "did you mean"]),
+        (lambda c: changed(c, task="movie_review"), ["client 'one'", "did you mean 'movie_reviews'"]),
+        (lambda c: in_task(c, file="/nowhere.jsonl"), ["client 'one'", "/nowhere.jsonl"]),
+        (lambda c: in_task(c, answer="lable"), ["lable", "did you mean 'label'"]),
+        (lambda c: in_task(c, labels=["yes", "maybe"]), ["'no'", "line"]),
+        (lambda c: in_task(c, prompt="{wrods}"), ["wrods", "did you mean 'words'"]),
+        (lambda c: {**c, "data": {"train": 10_000}}, ["client 'one'", "10000 train examples", "fewer"]),
+        (lambda c: {**c, "data": {"evaluate": "validation"}}, ["validation", "data.validation"]),
+        (lambda c: changed(c, client=1, head="verbaliser"), ["client 'two'", "encoder", "head"]),
+        (lambda c: {**c, "client": []}, ["client"]),
+        (lambda c: {**c, "name": "../up"}, ["name"]),
+    ],
+)
+def test_bad_federation_files(tmp_path, sound, spoil, words):
+    message = complain(tmp_path, spoil(sound[1]))
+    for word in words:
+        assert word in message, message
+
+
+def test_the_file_itself(tmp_path, sound):
+    assert "no such file" in complain(tmp_path, sound[1], "run", "nowhere.toml")
+    assert "no valid TOML" in complain(tmp_path, "name = ")
+    assert "did you mean 'one'" in complain(tmp_path, sound[1], "run", "FILE", "--set", "client.onne.rank=2")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"words": "a", "label": "yes"}\n{"words": \n', ["line 2"]),
+        ('{"words": "a", "label": "yes"}\n{"words": "b", "label": "perhaps"}\n', ["line 2", "perhaps"]),
+        ("", ["empty"]),
+    ],
+)
+def test_bad_rows_are_named_by_their_line(tmp_path, sound, text, words):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(text)
+    message = complain(tmp_path, in_task(sound[1], file=str(rows)))
+    for word in ["rows.jsonl", *words]:
+        assert word in message, message
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written(tmp_path, sound):
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    message = complain(tmp_path, sound[1], "run", "FILE", "--out", str(locked / "run"))
+    assert "cannot be written" in message and "--out" in message
+
+
+def test_a_run_folder_that_is_a_file(tmp_path, sound):
+    (tmp_path / "taken").write_text("")
+    message = complain(tmp_path, sound[1], "run", "FILE", "--out", str(tmp_path / "taken"))
+    assert "cannot be written" in message and "--out" in message
+
+
+def test_two_processes_cannot_share_a_run_folder(tmp_path, sound):
+    from h2tune.federation.ledger import Ledger
+
+    held = Ledger(tmp_path / "held")
+    try:
+        message = complain(tmp_path, sound[1], "run", "FILE", "--out", str(tmp_path / "held"))
+        assert "another process" in message
+    finally:
+        held.close()
+
+
+def test_a_wrong_trainer_argument_is_told_before_training(tmp_path, sound):
+    assert "bf17" in complain(tmp_path, {**sound[1], "train": {"arguments": {"bf17": True}}})
+    assert "max_steps" in complain(tmp_path, {**sound[1], "train": {"arguments": {"max_steps": 3}}})

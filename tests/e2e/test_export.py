@@ -1,0 +1,104 @@
+"""What a practitioner takes away works without h2tune."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import federations
+import pytest
+import tiny
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+import h2tune.adapter  # noqa: F401 - enters the adapter in PEFT's tables
+
+PLAIN = """
+import sys, torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+kind, base, adapter, out = sys.argv[1:]
+cls = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
+options = {} if kind == "causal" else {"num_labels": 2}
+model = PeftModel.from_pretrained(cls.from_pretrained(base, **options), adapter).eval()
+ids = torch.tensor([[1, 5, 9, 14, 20]])
+with torch.no_grad():
+    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+assert not any(name.startswith("h2tune") for name in sys.modules)
+from safetensors.torch import save_file
+save_file({"logits": logits}, out)
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    file = federations.write(folder, federations.federation(folder))
+    federations.h2tune("run", str(file), "--out", str(folder / "run"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("client", "family", "kind"), [("one", "llama", "causal"), ("two", "bert", "classifier")]
+)
+def test_plain_peft_loads_the_exported_adapter_and_gives_the_same_logits(run, tmp_path, client, family, kind):
+    from safetensors.torch import load_file
+
+    base = run / "models" / family
+    exported = tmp_path / "lora"
+    federations.h2tune("export", str(run / "run"), str(exported), "--client", client)
+    subprocess.run(
+        [sys.executable, "-c", PLAIN, kind, str(base), str(exported), str(tmp_path / "logits.safetensors")],
+        env={k: v for k, v in federations.environment().items() if k != "PYTHONPATH"},
+        check=True,
+        capture_output=True,
+    )
+    cls = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
+    model = PeftModel.from_pretrained(
+        cls.from_pretrained(base), run / "run" / "clients" / client / "adapter"
+    ).eval()
+    ids = torch.tensor([[1, 5, 9, 14, 20]])
+    with torch.no_grad():
+        ours = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    theirs = load_file(tmp_path / "logits.safetensors")["logits"]
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_the_merged_model_is_an_ordinary_model(run, tmp_path):
+    federations.h2tune(
+        "export", str(run / "run"), str(tmp_path / "m"), "--client", "one", "--format", "merged"
+    )
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "m").eval()
+    base = tiny.causal("llama")
+    adapted = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(run / "models" / "llama"),
+        run / "run" / "clients" / "one" / "lora",
+    ).eval()
+    ids = torch.tensor([[1, 5, 9, 14, 20]])
+    with torch.no_grad():
+        assert torch.allclose(merged(ids).logits, adapted(ids).logits, atol=1e-5)
+        assert not torch.allclose(merged(ids).logits, base(ids).logits, atol=1e-3)
+
+
+def test_evaluate_gives_what_the_run_recorded(run):
+    from h2tune.report.events import read_events
+
+    recorded = {
+        e["client"]: e for e in read_events(run / "run" / "events.jsonl") if e["event"] == "evaluated"
+    }
+    output = federations.h2tune("evaluate", str(run / "run")).stdout
+    for client, event in recorded.items():
+        assert f"{client}: accuracy {event['accuracy']:.4f}, loss {event['loss']:.4f}" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--client", "onne"), "did you mean 'one'"),
+        (("--client", "one", "--format", "gguf"), "lora, adapter or merged"),
+    ],
+)
+def test_export_says_what_was_wrong(run, tmp_path, arguments, message):
+    result = federations.h2tune("export", str(run / "run"), str(tmp_path / "x"), *arguments, check=False)
+    assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr

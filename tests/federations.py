@@ -1,0 +1,100 @@
+"""Tiny federations on disk: models, data and a federation file, ready for the real command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tiny
+import tomli_w
+
+SOURCE = Path(__file__).resolve().parents[1] / "src"
+FILL = ("the", "a", "film", "book", "game", "news", "plot", "cast", "score", "team")
+
+
+def write_rows(path: Path, count: int = 160, seed: int = 0) -> Path:
+    """Write rows whose label a single word decides: learnable in a few steps."""
+    draw = random.Random(seed)
+    rows = set()
+    while len(rows) < count:
+        label = draw.random() < 0.5
+        words = [draw.choice(FILL) for _ in range(6)]
+        words[draw.randrange(6)] = draw.choice(
+            ("good", "great", "fine") if label else ("bad", "poor", "dull")
+        )
+        rows.add((" ".join(words), "yes" if label else "no"))
+    path.write_text("".join(json.dumps({"words": w, "label": y}) + "\n" for w, y in sorted(rows)))
+    return path
+
+
+def task(path: Path) -> dict[str, Any]:
+    """Return a task table over a file of `write_rows`."""
+    return {"file": str(path), "prompt": "text : {words} answer :", "text": "{words}", "answer": "label",
+            "labels": ["yes", "no"]}  # fmt: skip
+
+
+def federation(
+    folder: Path,
+    clients: Sequence[tuple[str, str, int]] = (("one", "llama", 4), ("two", "bert", 8)),
+    *,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    **sections: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Make models and data of a federation and return its content.
+
+    Args:
+        folder: Where to write them.
+        clients: Name, family and rank of each.
+        options: Family → options of its tiny model.
+        sections: Changes to the sections of the file.
+    """
+    tables = []
+    for i, (name, family, rank) in enumerate(clients):
+        model = folder / "models" / family
+        if not model.exists():
+            tiny.save_model_folder(model, family, labels=2, **dict((options or {}).get(family, {})))
+        rows = write_rows(folder / f"{name}.jsonl", seed=i)
+        tables.append({"name": name, "model": str(model), "rank": rank, "task": task(rows)})
+    base: dict[str, Any] = {
+        "server": {"rounds": 2, "min_clients": 1},
+        "train": {"local_steps": 3, "batch_size": 4, "learning_rate": 1e-2},
+        "data": {"train": 24, "test": 20},
+    }
+    for section, changes in sections.items():
+        base[section] = {**base.get(section, {}), **changes}
+    return {"name": "tiny", **base, "client": tables}
+
+
+def write(folder: Path, content: Mapping[str, Any]) -> Path:
+    """Write a federation file and return its path."""
+    path = folder / "federation.toml"
+    path.write_text(tomli_w.dumps(content))
+    return path
+
+
+def command(*arguments: str) -> list[str]:
+    """Return the real command line, to be run in a process of its own."""
+    return [sys.executable, "-m", "h2tune.cli", *arguments]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of such a process: one thread, no network, warnings as errors of ours alone."""
+    return {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def h2tune(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end."""
+    return subprocess.run(command(*arguments), env=environment(), capture_output=True, text=True, check=check)
+
+
+def comparable(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return events without times: what two equal runs must have in common."""
+    return [
+        {key: value for key, value in event.items() if key not in ("time", "seconds")} for event in events
+    ]

@@ -1,0 +1,207 @@
+"""Local training: each phase changes exactly its own parameters, and all of them."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import tiny
+import torch
+
+from h2tune.errors import H2TuneError
+from h2tune.federation.participant import H2TuneParticipant
+from h2tune.federation.update import Download, digest
+from h2tune.tasks.task import Example, Task
+from h2tune.training.encode import encode_causal, encode_texts
+from h2tune.training.local import train_locally
+from h2tune.training.trainer import AlternatingTrainer
+
+TASK = Task(
+    "toy", "label", ("yes", "no"), (" yes", " no"), "text : {words} answer :", "none", "none", "label", 32
+)
+EXAMPLES = [
+    Example(f"text : {word} the film answer :", " yes" if word in ("good", "great") else " no",
+            0 if word in ("good", "great") else 1, f"{word} the film")
+    for word in ("good", "bad", "great", "poor") * 4
+]  # fmt: skip
+
+
+def participant(family: str = "llama", **changes) -> H2TuneParticipant:
+    encoder = family in tiny.ENCODERS
+    base = tiny.classifier(family, labels=2, blocks=2) if encoder else tiny.causal(family, blocks=2)
+    from h2tune.adapter.roles import find_roles
+
+    placements = find_roles(base)
+    settings = {
+        "rank": 3, "shared_rank": 5, "slots": 3, "mask": "entry", "alignment_mode": "learned", "temperature": 1.0,
+        "wire_dtype": "float32", "alternation": "step", "alpha": 8.0, "dropout": 0.0, "weights": (1e-4, 0.1, 0.1),
+        "heads": ["classifier"] if encoder else [], "seed": 0,
+        "roles": tuple(dict.fromkeys(p.role for p in placements)), "modules": [p.module for p in placements],
+    }  # fmt: skip
+    return H2TuneParticipant(base, **{**settings, **changes})
+
+
+def download(of: H2TuneParticipant, round_number: int) -> Download:
+    size, roles = of.shared.size, of.shared.roles
+    shared = torch.zeros(of.shared.slots, len(roles), size, size)
+    if round_number:
+        shared = torch.randn(shared.shape, generator=torch.Generator().manual_seed(round_number)) * 0.3
+    tensors = {f"shared.{role}": shared[:, i].contiguous() for i, role in enumerate(roles)}
+    return Download(round_number, tensors if round_number else {}, digest({"shared": shared}))
+
+
+def train(of: H2TuneParticipant, round_number: int, *, steps: int = 2, causal: bool = True, **changes):
+    settings = {
+        "causal": causal, "phases": of.phases(), "terms": of.terms(), "alternation": of.alternation,
+        "later_alternation": of.later_alternation, "round_number": round_number, "rounds": 3, "local_steps": steps,
+        "batch_size": 4, "accumulation": 1, "learning_rates": {"specific": 1e-2, "shared": 1e-2, "relation": 1e-2},
+        "weight_decay": 0.0, "scheduler": "constant", "warmup_steps": 0, "max_grad_norm": 1.0, "arguments": {},
+        "seed": 0,
+    }  # fmt: skip
+    tokens = tiny.tokenizer(side="left")
+    encode = encode_causal if causal else encode_texts
+    return train_locally(of.model, encode(TASK, EXAMPLES, tokens), tokens, **{**settings, **changes})
+
+
+def trained(of: H2TuneParticipant) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone() for group in of.phases().values() for n, p in group.items()}
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
+def test_each_phase_changes_exactly_its_own_parameters_and_all_of_them(family, monkeypatch):
+    one = participant(family)
+    causal = family not in tiny.ENCODERS
+    one.receive(download(one, 0))
+    train(one, 0, causal=causal)
+    one.receive(download(one, 1))
+    seen = []
+    original = AlternatingTrainer.training_step
+
+    def spy(self, model, inputs, *args, **kwargs):
+        seen.append((self.phase(), trained(one)))
+        return original(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(AlternatingTrainer, "training_step", spy)
+    frozen = {n: p.detach().clone() for n, p in one.model.named_parameters() if n not in trained(one)}
+    train(one, 1, steps=1, causal=causal)
+    seen.append(("end", trained(one)))
+    assert [phase for phase, _ in seen] == ["shared", "specific", "end"]
+    shared, specific = one.phases()["shared"], one.phases()["specific"]
+    assert shared and specific and not shared.keys() & specific.keys()
+    for (phase, before), (_, after) in itertools.pairwise(seen):
+        changed = {name for name in before if not torch.equal(before[name], after[name])}
+        assert changed == set(shared if phase == "shared" else specific), phase
+    assert all(torch.equal(p, frozen[n]) for n, p in one.model.named_parameters() if n in frozen)
+
+
+def test_scores_and_relation_receive_gradients_from_the_task_loss_alone():
+    one = participant(weights=(0.0, 0.0, 0.0))
+    one.receive(download(one, 0))
+    train(one, 0)
+    one.receive(download(one, 1))
+    record = train(one, 1)
+    assert record.without_gradient == set()
+
+
+def test_the_first_round_trains_all_jointly_and_the_relation_alone_gets_no_gradient():
+    one = participant(weights=(0.0, 0.0, 0.0))
+    one.receive(download(one, 0))
+    record = train(one, 0, steps=4)
+    assert {phase for phase, _ in record.losses} == {"joint"}
+    assert record.without_gradient == {"relation.logits"}  # M is zero: there is nothing to mix
+
+
+def test_accumulation_is_the_same_as_a_larger_batch():
+    results = []
+    for accumulation in (1, 2, 4):
+        one = participant()
+        for round_number in (0, 1):
+            one.receive(download(one, round_number))
+            train(one, round_number, accumulation=accumulation)
+        results.append(trained(one))
+    for other in results[1:]:
+        for name, tensor in results[0].items():
+            assert torch.allclose(tensor, other[name], atol=2e-4), name
+
+
+def test_no_training_sends_zeros_to_the_bit():
+    one = participant()
+    one.receive(download(one, 1))
+    sent = one.send()
+    assert all(not bool(sent[name].any()) for name in sent if name.startswith("delta."))
+
+
+def test_what_is_sent_is_what_was_learned():
+    one = participant()
+    one.receive(download(one, 0))
+    train(one, 0)
+    sent, learned = one.send(), one.learned()
+    assert learned.keys() == {name for name in sent if name.startswith("delta.")}
+    assert all(torch.equal(sent[name], learned[name]) and bool(learned[name].any()) for name in learned)
+
+
+def test_distillation_starts_from_zero_and_needs_steps_between_the_phases():
+    """With no step between them both phases give the same output; ours differ (METHOD, component iii)."""
+    one = participant(weights=(0.0, 0.0, 100.0))
+    one.receive(download(one, 0))
+    train(one, 0)
+    one.receive(download(one, 1))
+    with_term = [loss for phase, loss in train(one, 1, steps=1).losses if phase == "specific"]
+    two = participant(weights=(0.0, 0.0, 0.0))
+    two.receive(download(two, 0))
+    train(two, 0)
+    two.receive(download(two, 1))
+    without = [loss for phase, loss in train(two, 1, steps=1).losses if phase == "specific"]
+    assert with_term[0] > without[0] + 1e-4
+
+
+def test_a_loss_that_is_not_finite_stops_the_client():
+    one = participant()
+    one.receive(download(one, 0))
+    with torch.no_grad():
+        one.phases()["specific"][next(iter(one.phases()["specific"]))].fill_(float("nan"))
+    with pytest.raises(H2TuneError, match="loss became nan"):
+        train(one, 0)
+
+
+def test_training_leaves_the_callers_randomness_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    one = participant(dropout=0.2)
+    one.receive(download(one, 0))
+    train(one, 0)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("family", ["llama", "bert", "roberta"])
+def test_the_base_model_comes_back_as_it_was(family):
+    one = participant(family)
+    before = {
+        n: t.clone()
+        for n, t in one.base.state_dict().items()
+        if "h2tune_" not in n and "modules_to_" not in n
+    }
+    before = {n.replace(".base_layer", "").replace(".original_module", ""): t for n, t in before.items()}
+    one.receive(download(one, 0))
+    train(one, 0, causal=family == "llama")
+    after = one.detach().state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[n], before[n]) for n in before)
+
+
+def test_private_state_comes_back_and_strangers_are_refused():
+    one, two = participant(), participant()
+    for p in (one, two):
+        p.receive(download(p, 0))
+    train(one, 0)
+    state = one.state()
+    two.load_state(state)
+    assert all(torch.equal(t, two.state()[n]) for n, t in state.items())
+    name = next(n for n in state if "h2tune_up" in n)
+    for broken, message in (
+        ({n: t for n, t in state.items() if n != name}, "missing"),
+        ({**state, name: state[name][:1]}, "expected"),
+        ({**state, "stranger": state[name]}, "unexpected"),
+    ):
+        with pytest.raises(H2TuneError, match=message):
+            two.load_state(broken)
