@@ -1,0 +1,34 @@
+"""Every client by itself: LoRA (arXiv 2106.09685), nothing shared.
+
+    y = W x + (α / r) · B A x        A, B trained, B = 0 at the start
+
+What federation must beat. It takes the same local steps on the same batches from the same A as every other method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from h2tune.baselines.groups import Grouped, Method
+from h2tune.baselines.lora import LoraParticipant
+from h2tune.federation.update import Enrolment
+
+
+def build(enrolments: Sequence[Enrolment], *, shared_rank: int, **options: Any) -> Grouped:
+    """Return the strategy; its groups hold one client each, so nothing is shared.
+
+    Args:
+        enrolments: The clients.
+        shared_rank: Not needed; every client keeps its rank.
+        options: α, dropout, weighting and seed, as `Grouped` takes them.
+    """
+    method = Method(
+        name="local",
+        together=lambda enrolment: enrolment.name,
+        alone="",
+        sends=lambda enrolment: {},
+        start=lambda group, seed: {},
+        participant=LoraParticipant,
+    )
+    return Grouped(method, enrolments, **options)
