@@ -1,0 +1,66 @@
+"""Fed-SB (arXiv 2502.15436, on LoRA-SB, 2411.19557): only an r × r matrix between frozen factors is trained and shared.
+
+    y = W x + (α / r) · U_r R V_rᵀ x        R ← Σ_k w_k R_k        w_k = n_k / Σ n
+
+U_r and V_r are the same on every client, so the aggregate is exact, at r² values a module. Clients share within one
+model and rank.
+
+Deviation: the paper takes U_r, V_r and the first R from the SVD of the averaged gradient of the first step. No gradient
+is at hand when an adapter is put on, so they are the leading singular vectors of the weight itself, as in LoRA-XS
+(arXiv 2405.17604), and R is zero at the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from h2tune.baselines.groups import Grouped, Method, same_model_and_rank
+from h2tune.baselines.middle import MIDDLE, MiddleParticipant, weight_of
+from h2tune.federation.update import Enrolment, Spec
+from h2tune.seeds import isolated
+
+EXTRA, ITERATIONS = 8, 4
+"""Oversampling and power iterations of the randomised SVD."""
+
+
+def factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Return V_rᵀ (r, d_in) and U_r (d_out, r) of a weight; the same on every call, whatever was drawn before."""
+    size = min(rank + EXTRA, *weight.shape)
+    with isolated(0, "fed-sb"):
+        up, _, down = torch.svd_lowrank(weight, q=size, niter=ITERATIONS)
+    return down[:, :rank].T.contiguous(), up[:, :rank].contiguous()
+
+
+def sends(enrolment: Enrolment) -> Spec:
+    """Return names and shapes of R, by module."""
+    shape = (enrolment.rank, enrolment.rank)
+    return {f"{module}.{MIDDLE}": (shape, "float32") for module in enrolment.modules}
+
+
+def participant(base: PreTrainedModel, enrolment: Enrolment, **options: Any) -> MiddleParticipant:
+    """Return the client's half: R in every module."""
+
+    def frames(module: str, layer: nn.Module, rank: int) -> tuple[Tensor, Tensor]:
+        return factors(weight_of(layer), rank)
+
+    return MiddleParticipant(
+        base, enrolment, frames=frames, stems={m: m for m in enrolment.modules}, **options
+    )
+
+
+def build(enrolments: Sequence[Enrolment], *, shared_rank: int, **options: Any) -> Grouped:
+    """Return the strategy; arguments as in `fedit.build`."""
+    method = Method(
+        name="fed-sb",
+        together=same_model_and_rank,
+        alone="no other client has this model at this rank: same as local",
+        sends=sends,
+        start=lambda group, seed: {name: torch.zeros(shape) for name, (shape, _) in sends(group[0]).items()},
+        participant=participant,
+    )
+    return Grouped(method, enrolments, **options)
