@@ -1,4 +1,30 @@
-"""Methods to compare with, by name; one file each."""
+"""Methods to compare with, by name; one file each.
+
+A method is a rule of the server (`groups.Method`) and a client's half (`lora.LoraParticipant` or one built on it):
+
+| name | what travels | paper (arXiv) | clients share within |
+|---|---|---|---|
+| local | nothing | 2106.09685 | – |
+| fedit | A and B, averaged | 2305.05644 | a model and rank |
+| ffa-lora | B, averaged; A is frozen | 2403.12313 | a model and rank |
+| fedsa-lora | A, averaged; B is private | 2410.01463 | a model and rank |
+| hetlora | A and B, padded and truncated | 2401.06432 | a model |
+| flexlora | A and B, by the SVD of the update | 2402.11505 | a model |
+| flora | A and B, stacked | 2409.05976 | a model |
+| fed-sb | R between frozen A and B | 2502.15436 | a model and rank |
+| co-lora | P and q between frozen A and B, in some blocks | 2506.11024 | the federation |
+
+A client that is alone in its group trains as `local` does, and `Strategy.note` says so.
+
+Ablations of h2tune are one switch each in a federation file, or `--set` on the command line:
+
+| without | switch |
+|---|---|
+| learned masks: every client keeps the leading r × r entries | `adapter.mask = "leading"` |
+| learned alignment: slots by relative depth, fixed | `adapter.alignment = "depth"` |
+| alternation: all parameters in every step | `train.alternation = "joint"` |
+| sharing: every client by itself, with h2tune's adapter | `server.alone = true`, the column "alone" |
+"""
 
 from __future__ import annotations
 
@@ -11,7 +37,20 @@ if TYPE_CHECKING:
     from h2tune.federation.strategy import Strategy
     from h2tune.federation.update import Enrolment
 
-MODULES: dict[str, str] = {}
+MODULES: dict[str, str] = {
+    name: f"h2tune.baselines.{name.replace('-', '_')}"
+    for name in (
+        "local",
+        "fedit",
+        "ffa-lora",
+        "fedsa-lora",
+        "hetlora",
+        "flexlora",
+        "flora",
+        "fed-sb",
+        "co-lora",
+    )
+}
 """Name of a method → module that builds it; imported only when it is used."""
 
 
