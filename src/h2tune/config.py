@@ -263,12 +263,12 @@ def _first_problem(error: ValidationError, raw: Mapping[str, Any]) -> str:
 
 
 def _key(location: Sequence[int | str], raw: Any) -> str:
-    words = []
-    for part in location:
+    words: list[str] = []
+    for i, part in enumerate(location):
         if isinstance(part, int) and isinstance(raw, list | tuple) and part < len(raw):
             raw = raw[part]
             words[-1:] = [f"{words[-1]}.{raw.get('name', part)}" if isinstance(raw, dict) else str(part)]
-        elif isinstance(raw, Mapping) and isinstance(part, str):
+        elif isinstance(raw, Mapping) and isinstance(part, str) and (part in raw or i == len(location) - 1):
             raw = raw.get(part)
             words.append(part)
         # else: pydantic's own words, such as the branch of a union
@@ -281,7 +281,7 @@ def _known(location: Sequence[int | str]) -> Iterator[str]:
     for part in location[:-1]:
         if part in sections:
             model = sections[str(part)]
-        elif part in ("FileTask", "task"):
+        elif part == "task":
             model = FileTask
     yield from model.model_fields
 

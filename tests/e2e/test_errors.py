@@ -75,10 +75,10 @@ def in_task(content, **changes):
         (lambda c: changed(c, task="movie_review"), ["client 'one'", "did you mean 'movie_reviews'"]),
         (lambda c: in_task(c, file="/nowhere.jsonl"), ["client 'one'", "/nowhere.jsonl"]),
         (lambda c: in_task(c, answer="lable"), ["lable", "did you mean 'label'"]),
-        (lambda c: in_task(c, labels=["yes", "maybe"]), ["'no'", "line"]),
+        (lambda c: in_task(c, labels=["yes", "maybe"]), ["'no'", "one.jsonl:1"]),
         (lambda c: in_task(c, prompt="{wrods}"), ["wrods", "did you mean 'words'"]),
-        (lambda c: {**c, "data": {"train": 10_000}}, ["client 'one'", "10000 train examples", "fewer"]),
-        (lambda c: {**c, "data": {"evaluate": "validation"}}, ["validation", "data.validation"]),
+        (lambda c: {**c, "data": {"train": 10_000, "test": 9}}, ["client 'one'", "10000 train examples", "fewer"]),
+        (lambda c: {**c, "data": {**c["data"], "evaluate": "validation"}}, ["validation", "data.validation"]),
         (lambda c: changed(c, client=1, head="verbaliser"), ["client 'two'", "encoder", "head"]),
         (lambda c: {**c, "client": []}, ["client"]),
         (lambda c: {**c, "name": "../up"}, ["name"]),
@@ -99,16 +99,16 @@ def test_the_file_itself(tmp_path, sound):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('{"words": "a", "label": "yes"}\n{"words": \n', ["line 2"]),
-        ('{"words": "a", "label": "yes"}\n{"words": "b", "label": "perhaps"}\n', ["line 2", "perhaps"]),
-        ("", ["empty"]),
+        ('{"words": "a", "label": "yes"}\n{"words": \n', ["rows.jsonl:2", "malformed JSON"]),
+        ('{"words": "a", "label": "yes"}\n{"words": "b", "label": "perhaps"}\n', ["rows.jsonl:2", "perhaps"]),
+        ("", ["has no rows"]),
     ],
 )
 def test_bad_rows_are_named_by_their_line(tmp_path, sound, text, words):
     rows = tmp_path / "rows.jsonl"
     rows.write_text(text)
     message = complain(tmp_path, in_task(sound[1], file=str(rows)))
-    for word in ["rows.jsonl", *words]:
+    for word in ["client 'one'", "rows.jsonl", *words]:
         assert word in message, message
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,9 +85,11 @@ def run(
     seen, enrolments, size, slots = enrol_all(federation)
     strategy = build_strategy(federation, enrolments, size, slots)
     members = [load_member(s, e, federation) for s, e in zip(seen, enrolments, strict=True)]
-    ledger = Ledger(folder, resume=resume and (folder / "events.jsonl").exists())
+    if resume:
+        _check_same(folder / "config.toml", federation)
+    ledger = Ledger(folder, resume=resume)
     try:
-        _keep_config(folder / "config.toml", federation, resume)
+        files.write_text(folder / "config.toml", tomli_w.dumps(dump(federation)))
         notice = display.notice if display else None
         began = time.perf_counter()
         started = _started(federation, seen, enrolments, members, strategy, size, slots)
@@ -158,28 +161,25 @@ def _rounds(
     )
 
 
-def _keep_config(path: Path, federation: Federation, resume: bool) -> None:
-    """Write the resolved file; a resumed run must be of the same one, save that it may have more rounds."""
-    text = tomli_w.dumps(dump(federation))
-    if resume and path.exists():
-        import tomllib
-
-        old, new = (parse(tomllib.loads(t), str(path)) for t in (path.read_text(), text))
-        differing = [
-            f"{section}.{key}"
-            for section in ("server", "adapter", "train", "data")
-            for key, value in getattr(new, section).model_dump().items()
-            if value != getattr(old, section).model_dump()[key] and (section, key) != ("server", "rounds")
-        ]
-        differing += [key for key in ("name", "seed") if getattr(old, key) != getattr(new, key)]
-        differing += ["client"] if old.sorted_clients() != new.sorted_clients() else []
-        if differing:
-            raise H2TuneError(
-                f"the run that is to go on had another {', '.join(differing)}",
-                where=str(path),
-                remedy="Put it back, or start anew with another --out",
-            )
-    files.write_text(path, text)
+def _check_same(path: Path, federation: Federation) -> None:
+    """Refuse to go on with the run of another federation file; more rounds than it had are fine."""
+    if not path.exists():
+        return
+    old, new = (parse(content, str(path)) for content in (tomllib.loads(path.read_text()), dump(federation)))
+    differing = [
+        f"{section}.{key}"
+        for section in ("server", "adapter", "train", "data")
+        for key, value in getattr(new, section).model_dump().items()
+        if value != getattr(old, section).model_dump()[key] and (section, key) != ("server", "rounds")
+    ]
+    differing += [key for key in ("name", "seed") if getattr(old, key) != getattr(new, key)]
+    differing += ["client"] if old.sorted_clients() != new.sorted_clients() else []
+    if differing:
+        raise H2TuneError(
+            f"the run that is to go on had another {', '.join(differing)}",
+            where=str(path),
+            remedy="Put it back, or start anew with another --out",
+        )
 
 
 def _started(
