@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup test test-real lint types check quickstart clean
+.PHONY: setup test test-real lint types check assets quickstart quickstart-short clean
 
 setup: $(STAMP)
 
@@ -29,10 +29,18 @@ types: setup
 
 check: lint types test
 
-quickstart: setup  ## three models, three tasks, three ranks: fetch, train, compare
-	$(BIN)/h2tune assets fetch smollm2-135m-instruct gemma-3-270m all-minilm-l6-v2 movie_reviews bbc_topics tweets
+assets: setup  ## the demo models and texts, fetched once into the user's cache
+	$(BIN)/h2tune assets fetch
+
+quickstart: assets  ## three models, three tasks, three ranks: train, aggregate, compare
 	rm -rf runs/quickstart
 	$(BIN)/h2tune run examples/quickstart.toml
+
+quickstart-short: assets  ## the same with a few steps; fails on any warning
+	rm -rf runs/quickstart-short
+	$(BIN)/h2tune run examples/quickstart.toml --strict --out runs/quickstart-short \
+	  --set server.rounds=2 --set server.alone=false --set train.local_steps=2 \
+	  --set client.feed.local_steps=4 --set data.test=32
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info runs
