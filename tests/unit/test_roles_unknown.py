@@ -97,6 +97,8 @@ def test_a_model_that_is_its_own_list_of_blocks():
         SEPARATE | {"mlp.a": (32, 40), "mlp.b": (32, 40), "mlp.c": (40, 32)},  # which of a and b is the gate?
         SEPARATE | MLP | {"attn.lora_like": (32, 4)},
         SEPARATE | MLP | {"cross.q_proj": (32, 32)},
+        SEPARATE | MLP | {"extra.first": (32, 64), "extra.last": (64, 32)},  # an MLP there is already
+        {"attn.first": (32, 40), "attn.last": (64, 32)} | MLP,
         SEPARATE | {"mlp.fc1": (40, 32), "mlp.fc2": (32, 40)},  # the names say one thing, the shapes another
         {"attn.qkv": (32, 24), "attn.o": (32, 32)} | MLP,
         {"attn.qkv": (32, 128), "attn.o": (32, 32)} | MLP,
@@ -211,6 +213,9 @@ def test_a_setting_places_what_could_not_be_and_replaces_what_was():
     with pytest.raises(H2TuneError, match=r"body.blocks.\*.attn.mine \(32 → 32\)"):
         find_roles(model)
     assert placed(model, {"attn.q": "mine"})["attn.mine"] == "attn.q"
+    assert (
+        placed(tower(SEPARATE | MLP | {"attn.q": (8, 7)}), {"attn.q": "q"})["attn.q"] == "attn.q"
+    )  # its word counts
     first_only = find_roles(tower(SEPARATE | MLP, blocks=3), {"attn.q": r"blocks\.0\.attn\.q"})
     assert [p.block for p in first_only if p.role == "attn.q"] == [0]
     assert [p.block for p in first_only if p.role == "attn.k"] == [0, 1, 2]
