@@ -34,7 +34,9 @@ def test_a_whole_last_line_without_its_end_counts(tmp_path: Path) -> None:
     assert [e["event"] for e in read_events(path)] == ["a", "b"]
 
 
-@pytest.mark.parametrize("line", ['{"event": "evalu', "[1]", '{"client": "films"}', '{"event": 3}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "line", ['{"event": "evalu', "[1]", '{"client": "films"}', '{"event": 3}', "[" * 100_000]
+)
 def test_a_broken_line_in_the_middle_is_an_error_with_its_number(tmp_path: Path, line: str) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text(f'{{"event": "a"}}\n{line}\n{{"event": "b"}}\n')
@@ -93,7 +95,8 @@ def test_failures_and_warnings_are_kept_in_order() -> None:
 def test_what_is_not_finite_or_not_printable_does_not_get_through() -> None:
     lines = [
         '{"event": "client_trained", "client": "a\\u001b[31m\\ud800", "round": 0, "stage": "trained",'
-        ' "losses": [{"step": 1, "phase": "joint", "loss": NaN}, {"step": 2, "loss": Infinity}, {"step": 3, "loss": 1}],'
+        ' "losses": [{"step": 1, "phase": "joint", "loss": NaN}, {"step": 2, "loss": Infinity},'
+        ' {"step": 3, "loss": 1}],'
         ' "moved": {"delta": -Infinity, "up": 2}, "bytes_up": 1e400}'
     ]
     shown = view([json.loads(line) for line in lines])
@@ -113,7 +116,9 @@ def test_validation_scores_are_shown_where_there_are_no_test_scores() -> None:
 
 def test_the_final_table_fills_in_for_missing_evaluations() -> None:
     events = [e for e in make_events() if e["event"] != "evaluated"]
-    events[-1]["table"] = [{"client": "films", "before": 0.5, "alone": None, "federated": 0.75, "majority": 0.5}]
+    events[-1]["table"] = [
+        {"client": "films", "before": 0.5, "alone": None, "federated": 0.75, "majority": 0.5}
+    ]
     client = view(events).client("films")
     assert client.before and client.before.accuracy == 0.5
     last = client.last("federated")
@@ -123,4 +128,8 @@ def test_the_final_table_fills_in_for_missing_evaluations() -> None:
 
 def test_numbers_that_no_chart_could_place_are_not_numbers() -> None:
     shown = view([{"event": "aggregated", "round": 0, "change": 1e300, "norm": 1e-200, "seconds": math.inf}])
-    assert (shown.aggregates[0].change, shown.aggregates[0].norm, shown.aggregates[0].seconds) == (None, 0.0, None)
+    assert (shown.aggregates[0].change, shown.aggregates[0].norm, shown.aggregates[0].seconds) == (
+        None,
+        0.0,
+        None,
+    )

@@ -31,7 +31,9 @@ def test_interval_of_a_difference_by_hand() -> None:
     assert difference(9 / 10, 10, 3 / 10, 10) == pytest.approx((0.1705, 0.8090), abs=5e-5)
 
 
-@pytest.mark.parametrize("values", [[0.0], [5.0, 5.0], [], [-3.0, 1e-7], [1e9, 1e9 + 1], [0.2, math.nan, 0.9]])
+@pytest.mark.parametrize(
+    "values", [[0.0], [5.0, 5.0], [], [-3.0, 1e-7], [1e9, 1e9 + 1], [0.2, math.nan, 0.9]]
+)
 def test_linear_axis_holds_its_values_between_round_ticks(values: list[float]) -> None:
     axis = linear_axis("loss", values)
     finite = [v for v in values if math.isfinite(v)]
@@ -98,8 +100,12 @@ def test_levels_of_colour_reach_from_background_to_the_last() -> None:
 def test_heat_maps_draw_every_cell_that_is_not_background() -> None:
     values = [[1.0, 1.0, 0.0], [0.0, 0.5, 1.0]]
     rows, columns = count_axis("slot", 0, 1), count_axis("block", 0, 2)
-    svg = heat_maps("k", "t", "d", [HeatMap("round 1", values)] * 2, rows, columns, high=1, form=str, cell_height=9)
-    cells = [e.get("d") for e in ElementTree.fromstring(svg).iter() if e.tag == "path" and "h16" == e.get("class")]
+    svg = heat_maps(
+        "k", "t", "d", [HeatMap("round 1", values)] * 2, rows, columns, high=1, form=str, cell_height=9
+    )
+    cells = [
+        e.get("d") for e in ElementTree.fromstring(svg).iter() if e.tag == "path" and e.get("class") == "h16"
+    ]
     assert cells == ["M0 0h2v1h-2zM2 1h1v1h-1z"] * 2
     assert [e.text for e in by_class(svg, "label")] == ["slot", "round 1", "round 1", "block"]
 

@@ -96,8 +96,8 @@ def _draw_cells(root: Element, frame: Frame, values: Sequence[Sequence[float]], 
 
 
 def _draw_box(root: Element, frame: Frame, look: str) -> None:
-    size = {"width": frame.right - frame.left, "height": frame.bottom - frame.top}
-    add(root, "rect", class_=look, x=frame.left, y=frame.top, **size)
+    width, height = frame.right - frame.left, frame.bottom - frame.top
+    add(root, "rect", class_=look, x=frame.left, y=frame.top, width=width, height=height)
 
 
 def _draw_columns(root: Element, frame: Frame, axis: Axis, across: int) -> None:

@@ -87,8 +87,10 @@ def _tiles(shown: View) -> list[tuple[str, str, str]]:
     gains = [gap for gap, _ in tables.gains(shown)]
     if gains:
         base = "alone" if any(c.alone for c in shown.clients) else "before"
-        span = f"{formats.points(min(gains))} to {formats.points(max(gains))} by client"
-        tiles.append((f"Federated − {base}, mean", f"{formats.points(sum(gains) / len(gains))} points", span))
+        many = len(gains) > 1
+        span = f"{formats.points(min(gains))} to {formats.points(max(gains))} by client" if many else ""
+        name = f"Federated − {base}" + (", mean" if many else "")
+        tiles.append((name, f"{formats.points(sum(gains) / len(gains))} points", span))
     rounds = [t for client in shown.clients for t in client.trained.values()]
     if rounds:
         up, down = (

@@ -161,11 +161,23 @@ def bars(
     y = linear_axis(
         labels[1], [0, (high if high is not None else max(totals, default=0)) or 1], form=form, count=4
     )
-    slot = (frame.right - frame.left) / max(len(names), 1)
-    width = min(slot * 0.7, 36)
     every = max(1, -(-len(names) // 10))
     x = Axis(labels[0], 0, len(names), tuple((i + 0.5, names[i]) for i in range(0, len(names), every)))
     draw_axes(root, frame, x, y)
+    _draw_bars(root, frame, y, [f"{labels[0]} {name}" for name in names], stacks, form)
+    return write(root)
+
+
+def _draw_bars(
+    root: Element,
+    frame: Frame,
+    y: Axis,
+    names: Sequence[str],
+    stacks: Sequence[tuple[str, str, Sequence[float]]],
+    form: Callable[[float], str],
+) -> None:
+    slot = (frame.right - frame.left) / max(len(names), 1)
+    width = min(slot * 0.7, 36)
     bottoms = [0.0] * len(names)
     for name, look, values in stacks:
         group = add(root, "g", class_=look)
@@ -175,9 +187,8 @@ def bars(
             low, up = frame.y(y, bottoms[i]), frame.y(y, bottoms[i] + value)
             left = frame.left + (i + 0.5) * slot - width / 2
             bar = add(group, "rect", class_="bar", x=left, y=up, width=width, height=low - up)
-            add(bar, "title", f"{labels[0]} {names[i]}, {name}: {form(value)}")
+            add(bar, "title", f"{names[i]}, {name}: {form(value)}")
             bottoms[i] += value
-    return write(root)
 
 
 @dataclass(frozen=True)

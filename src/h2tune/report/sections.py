@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from h2tune.report import charts, costs, formats, matrices, tables
+from h2tune.report import charts, costs, formats, manifests, matrices, tables
 from h2tune.report.parts import Section, legend_entry
 from h2tune.report.svg import CROSS
 from h2tune.report.view import View
@@ -132,10 +132,12 @@ def wire(view: View) -> Section:
             "no tensor of theirs is in the lists below, which hold every tensor that was sent."
         )
     reading = (
-        f"Checksums are the first {tables.DIGITS} digits of SHA-256; events.jsonl has all 64. Training alone is "
+        f"Checksums are the first {manifests.DIGITS} digits of SHA-256; events.jsonl has all 64. Training alone is "
         "left out: it sends nothing to others."
     )
-    return Section("wire", title, [text, reading], tables=[tables.wire_totals(view), *tables.manifests(view)])
+    return Section(
+        "wire", title, [text, reading], tables=[manifests.totals(view), *manifests.manifests(view)]
+    )
 
 
 def movement(view: View) -> Section:

@@ -154,7 +154,7 @@ def count_axis(label: str, low: int, high: int, room: int = 9, shift: int = 0) -
     """
     every = max(1, round(_step(max(high - low, 1), room)))
     first = -(-(low + shift) // every) * every - shift
-    ticks = [low] if low + shift == 1 and every > 1 else []
+    ticks = [low] if low + shift == 1 and every >= 5 else []
     ticks += list(range(first, high + 1, every))
     return Axis(label, low, high, tuple((tick, str(tick + shift)) for tick in ticks))
 

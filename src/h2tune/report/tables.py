@@ -8,11 +8,9 @@ from statistics import fmean
 from h2tune.report import formats
 from h2tune.report.costs import TIMES
 from h2tune.report.intervals import difference, wilson
+from h2tune.report.manifests import DIGITS
 from h2tune.report.parts import Cell, Table
-from h2tune.report.view import Client, Notice, Score, View, WireTensor
-
-DIGITS = 12
-"""Leading digits of a checksum that are shown; all 64 are in the events."""
+from h2tune.report.view import Client, Notice, Score, View
 
 
 def results(view: View) -> Table:
@@ -93,7 +91,7 @@ def notices(found: Sequence[Notice], *, codes: bool) -> Table:
     for notice in found:
         key = (notice.client, notice.alone, notice.code, notice.message)
         rounds.setdefault(key, []).extend([notice.round] if notice.round is not None else [])
-    rows = [
+    rows: list[list[Cell | str]] = [
         [
             (client or "server") + (" (alone)" if alone else ""),
             formats.round_ranges(when),
@@ -116,7 +114,7 @@ def clients(view: View) -> Table:
         "train / validation / test",
         "trainable parameters",
     ]
-    rows = []
+    rows: list[list[Cell | str]] = []
     for c in view.clients:
         sizes = [formats.count(c.examples.get(split)) for split in ("train", "validation", "test")]
         kind = f"{len(c.labels)} labels: {', '.join(c.labels)}" if c.labels else "free answers"
@@ -129,70 +127,9 @@ def clients(view: View) -> Table:
     return Table("Clients", head, rows, words=(1, 2))
 
 
-def wire_totals(view: View) -> Table:
-    """Return what each client exchanged in all, and whether its model held what it had been sent."""
-    rows = []
-    for client in view.clients:
-        rounds = list(client.trained.values())
-        if not rounds:
-            continue
-        up, down = sum(t.bytes_up for t in rounds), sum(t.bytes_down for t in rounds)
-        checked = [t.received_matches for t in rounds if t.received_matches is not None]
-        held = f"{sum(checked)} of {formats.plural(len(checked), 'round')}" if checked else formats.NONE
-        rows.append(
-            [client.name, str(len(rounds)), formats.size(up / len(rounds)), formats.size(up),
-             formats.size(down), held]
-        )  # fmt: skip
-    head = [
-        "client",
-        "rounds",
-        "sent per round",
-        "sent in all",
-        "received in all",
-        "model held what was sent to it",
-    ]
-    return Table("Messages", head, rows)
-
-
-def manifests(view: View) -> list[Table]:
-    """Return each client's wire manifest: every tensor that left it or reached it, with checksums by round."""
-    tables = []
-    for client in view.clients:
-        if not client.trained:
-            continue
-        rounds = sorted(client.trained)
-        rows = [
-            *_manifest("sent", {r: client.trained[r].sent for r in rounds}),
-            *_manifest("received", {r: client.trained[r].received for r in rounds}),
-        ]
-        head = ["tensor", "direction", "shape", "type", "bytes", *(f"SHA-256, round {r + 1}" for r in rounds)]
-        sent = len({t.name for r in rounds for t in client.trained[r].sent})
-        caption = f"{client.name}: {formats.plural(sent, 'tensor')} sent per round"
-        tables.append(Table(caption, head, rows, words=(1, 2, 3), folded=True))
-    return tables
-
-
-def _manifest(direction: str, by_round: dict[int, tuple[WireTensor, ...]]) -> list[list[Cell | str]]:
-    sums: dict[tuple[str, tuple[int, ...], str, int], dict[int, str]] = {}
-    for when, tensors in by_round.items():
-        for t in tensors:
-            sums.setdefault((t.name, t.shape, t.dtype, t.bytes), {})[when] = t.sha256[:DIGITS]
-    return [
-        [
-            Cell(name, code=True),
-            direction,
-            formats.shape(shape),
-            dtype,
-            formats.count(size),
-            *(Cell(known.get(when, formats.NONE), code=when in known) for when in by_round),
-        ]
-        for (name, shape, dtype, size), known in sorted(sums.items())
-    ]
-
-
 def steps(view: View) -> Table:
     """Return the server's steps, one a round."""
-    rows = [
+    rows: list[list[Cell | str]] = [
         [
             formats.round_name(r),
             ", ".join(a.clients),
@@ -223,7 +160,7 @@ def by_round(view: View) -> Table:
 
 def times(view: View) -> Table:
     """Return the seconds that each client spent in all, by what it did."""
-    rows = []
+    rows: list[list[Cell | str]] = []
     for client in view.clients:
         spent = [
             sum(t.seconds[name] for t in client.trained.values() if name in t.seconds) for name in TIMES[:-1]
@@ -238,7 +175,7 @@ def times(view: View) -> Table:
 
 def moves(view: View) -> Table:
     """Return parameters that got no gradient, by client and round."""
-    rows = [
+    rows: list[list[Cell | str]] = [
         [c.name, formats.round_name(r), str(len(t.without_gradient)), ", ".join(t.without_gradient[:8])
          + (" …" if len(t.without_gradient) > 8 else "")]
         for c in view.clients for r, t in sorted(c.trained.items()) if t.without_gradient
@@ -254,7 +191,7 @@ def moves(view: View) -> Table:
 
 def compared(view: View) -> Table:
     """Return the rows of `compare`."""
-    rows = []
+    rows: list[list[Cell | str]] = []
     for row in view.compared:
         ends = (row.low, row.high)
         below = (

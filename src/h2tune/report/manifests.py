@@ -1,0 +1,71 @@
+"""Tables of what went over the wire: view model → rows of text. Pure."""
+
+from __future__ import annotations
+
+from h2tune.report import formats
+from h2tune.report.parts import Cell, Table
+from h2tune.report.view import View, WireTensor
+
+DIGITS = 12
+"""Leading digits of a checksum that are shown; all 64 are in the events."""
+
+
+def totals(view: View) -> Table:
+    """Return what each client exchanged in all, and whether its model held what it had been sent."""
+    rows: list[list[Cell | str]] = []
+    for client in view.clients:
+        rounds = list(client.trained.values())
+        if not rounds:
+            continue
+        up, down = sum(t.bytes_up for t in rounds), sum(t.bytes_down for t in rounds)
+        checked = [t.received_matches for t in rounds if t.received_matches is not None]
+        held = f"{sum(checked)} of {formats.plural(len(checked), 'round')}" if checked else formats.NONE
+        rows.append(
+            [client.name, str(len(rounds)), formats.size(up / len(rounds)), formats.size(up),
+             formats.size(down), held]
+        )  # fmt: skip
+    head = [
+        "client",
+        "rounds",
+        "sent per round",
+        "sent in all",
+        "received in all",
+        "model held what was sent to it",
+    ]
+    return Table("Messages", head, rows)
+
+
+def manifests(view: View) -> list[Table]:
+    """Return each client's wire manifest: every tensor that left it or reached it, with checksums by round."""
+    tables = []
+    for client in view.clients:
+        if not client.trained:
+            continue
+        rounds = sorted(client.trained)
+        rows: list[list[Cell | str]] = [
+            *_manifest("sent", {r: client.trained[r].sent for r in rounds}),
+            *_manifest("received", {r: client.trained[r].received for r in rounds}),
+        ]
+        head = ["tensor", "direction", "shape", "type", "bytes", *(f"SHA-256, round {r + 1}" for r in rounds)]
+        sent = len({t.name for r in rounds for t in client.trained[r].sent})
+        caption = f"{client.name}: {formats.plural(sent, 'tensor')} sent per round"
+        tables.append(Table(caption, head, rows, words=(1, 2, 3), folded=True))
+    return tables
+
+
+def _manifest(direction: str, by_round: dict[int, tuple[WireTensor, ...]]) -> list[list[Cell | str]]:
+    sums: dict[tuple[str, tuple[int, ...], str, int], dict[int, str]] = {}
+    for when, tensors in by_round.items():
+        for t in tensors:
+            sums.setdefault((t.name, t.shape, t.dtype, t.bytes), {})[when] = t.sha256[:DIGITS]
+    return [
+        [
+            Cell(name, code=True),
+            direction,
+            formats.shape(shape),
+            dtype,
+            formats.count(size),
+            *(Cell(known.get(when, formats.NONE), code=when in known) for when in by_round),
+        ]
+        for (name, shape, dtype, size), known in sorted(sums.items())
+    ]
