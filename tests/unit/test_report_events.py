@@ -133,3 +133,8 @@ def test_numbers_that_no_chart_could_place_are_not_numbers() -> None:
         0.0,
         None,
     )
+
+
+def test_a_round_that_no_run_reaches_is_left_out() -> None:
+    event = {"event": "client_trained", "client": "films", "stage": "trained"}
+    assert view([{**event, "round": 10**15}, {**event, "round": -3}, {**event, "round": 2}]).rounds == 3

@@ -16,6 +16,7 @@ from h2tune.report.coerce import flag, integer, items, matrix, number, numbers, 
 from h2tune.report.view import Aggregate, Compared, Notice, Score, Trained, View, WireTensor
 
 Event = dict[str, Any]
+MOST_ROUNDS = 100_000
 
 
 def read_events(path: Path) -> list[Event]:
@@ -86,7 +87,7 @@ def _run_started(shown: View, event: Event) -> None:
 
 
 def _evaluated(shown: View, event: Event) -> None:
-    accuracy, where = number(event.get("accuracy")), integer(event.get("round"))
+    accuracy, where = number(event.get("accuracy")), _round(event)
     stage = text(event.get("stage"))
     if accuracy is None or text(event.get("split", "test")) != shown.split:
         return
@@ -95,13 +96,13 @@ def _evaluated(shown: View, event: Event) -> None:
     client = shown.client(text(event.get("client")))
     if stage == "before":
         client.before = score
-    elif where is not None and where >= 0:
+    elif where is not None:
         (client.alone if stage == "alone" else client.federated)[where] = score
 
 
 def _client_trained(shown: View, event: Event) -> None:
-    where = integer(event.get("round"))
-    if where is None or where < 0:
+    where = _round(event)
+    if where is None:
         return
     losses = [record(item) for item in items(event.get("losses"))]
     matches = event.get("received_matches")
@@ -148,8 +149,8 @@ def _warning(shown: View, event: Event) -> None:
 
 
 def _aggregated(shown: View, event: Event) -> None:
-    where = integer(event.get("round"))
-    if where is None or where < 0 or _alone(event):
+    where = _round(event)
+    if where is None or _alone(event):
         return
     shown.aggregates[where] = Aggregate(
         clients=texts(event.get("clients")),
@@ -163,6 +164,11 @@ def _aggregated(shown: View, event: Event) -> None:
 
 def _compared(shown: View, event: Event) -> None:
     shown.reference = text(event.get("reference"))
+    shown.compared_seeds = len(items(event.get("seeds"))) or None
+    shown.remarks = texts(event.get("remarks"))
+    if not shown.clients:
+        shown.name, shown.version = text(event.get("name")), text(event.get("version"))
+        shown.split, shown.finished = text(event.get("split")) or "test", True
     shown.compared = []
     for row in map(record, items(event.get("rows"))):
         values = {
@@ -188,6 +194,12 @@ def _run_finished(shown: View, event: Event) -> None:
             value = values[stage]
             if not scores and value is not None:
                 scores[last] = Score(value, None)
+
+
+def _round(event: Event) -> int | None:
+    """Return an event's round; None if it has none that a run could reach, for charts have a place for each."""
+    found = integer(event.get("round"))
+    return found if found is not None and 0 <= found < MOST_ROUNDS else None
 
 
 def _alone(event: Event) -> bool:
