@@ -196,6 +196,12 @@ def test_flora_starts_each_round_from_the_exact_sum_of_all_updates() -> None:
                 participant.load_state(kept[client])
             participant.receive(strategy.download(state, client, number))
             started = logits(participant.model)
+            for key, parameter in participant.parameters().items():  # fresh, and able to learn
+                module, fresh = key.removesuffix(".lora_A"), (number,) if number else ()
+                start = initial_down(base_seed(0, "m"), module, *parameter.shape, *fresh)
+                assert torch.equal(
+                    parameter, start if key.endswith("lora_A") else torch.zeros_like(parameter)
+                )
             train(participant, seed=10 * number + ord(client))
             updates.append(Update(client, number, 1, participant.send()))
             kept[client] = participant.state()
