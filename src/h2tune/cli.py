@@ -85,6 +85,47 @@ def inspect(file: File, change: Change = None) -> None:
 
 
 @app.command()
+def compare(
+    file: File,
+    methods: Annotated[
+        str,
+        typer.Option(help="Strategies and ablations, such as local,h2tune,fedit+train.learning_rate=3e-4."),
+    ],
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds, from the file's own on.")] = 5,
+    change: Change = None,
+    out: Annotated[Path | None, typer.Option(help="Folder [default: runs/NAME-compare].")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Method that differences are taken to [default: local, or the first].")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="test or validation [default: as the file says].")] = None,
+) -> None:
+    """Run methods on the same seeds and compare them; start it again to go on."""
+    from rich.console import Console
+
+    from h2tune.compare import compare as compare_methods
+    from h2tune.compare.tables import explained, remarks, terminal_table
+    from h2tune.display import TerminalDisplay, total_steps
+
+    console = Console()
+    found = compare_methods(
+        file,
+        methods.split(","),
+        seeds=seeds,
+        overrides=change or (),
+        out=out,
+        against=against,
+        split=split,
+        tell=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+        displays=lambda federation: TerminalDisplay(console, total_steps(federation), brief=True),
+    )
+    rows, facts = found.rows(), found.facts()
+    console.print(terminal_table(rows, facts))
+    for line in (*explained(facts), *remarks(facts)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Tables, report and runs: {found.folder}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def report(
     folder: RunFolder,
     out: Annotated[Path | None, typer.Option(help="File [default: RUN/report.html].")] = None,
@@ -164,7 +205,7 @@ def main() -> None:
         typer.echo(f"h2tune: {error}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        typer.echo("h2tune: interrupted; go on with --resume", err=True)
+        typer.echo("h2tune: interrupted; go on with the same command (run: and --resume)", err=True)
         sys.exit(130)
 
 

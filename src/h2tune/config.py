@@ -99,6 +99,8 @@ class Data(_Section):
     test: Positive = 200
     evaluate: Literal["test", "validation"] = "test"
     """The split that is scored."""
+    evaluate_rounds: Literal["all", "last"] = "all"
+    """"last" scores once, after the last round: for many runs where scoring takes longer than training."""
     evaluate_batch_size: Positive = 16
 
 
@@ -165,6 +167,10 @@ class Federation(_Section):
         if self.server.min_clients > len(names):
             raise ValueError(
                 f"server.min_clients is {self.server.min_clients}, but there are {len(names)} clients"
+            )
+        if self.data.evaluate_rounds == "last" and self.server.participation < 1:
+            raise ValueError(
+                'data.evaluate_rounds = "last" needs server.participation = 1: who sits the last round out has no score'
             )
         if isinstance(self.server.shared_rank, int):
             for client in self.client:

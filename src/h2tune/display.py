@@ -19,10 +19,11 @@ class TerminalDisplay:
     Args:
         console: Where to write.
         steps: Optimiser steps of the whole run, for the time left.
+        brief: Whether lines are written for what went wrong alone.
     """
 
-    def __init__(self, console: Console, steps: int) -> None:
-        self.console, self.where = console, ""
+    def __init__(self, console: Console, steps: int, *, brief: bool = False) -> None:
+        self.console, self.where, self.brief = console, "", brief
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -59,7 +60,7 @@ class TerminalDisplay:
     def notice(self, event: dict[str, Any]) -> None:
         """Write one line for an event that a reader wants to see at once."""
         line = _line(event)
-        if line:
+        if line and (not self.brief or event["event"] in ("warning", "client_failed")):
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

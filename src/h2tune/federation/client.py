@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -52,6 +52,7 @@ class Member:
         split: The split that is scored: "test" or "validation".
         evaluate_batch_size: Examples of an evaluation batch.
         seed: The run's seed.
+        evaluate_rounds: Whether it is scored before training and after every round, or after the last one alone.
     """
 
     enrolment: Enrolment
@@ -62,6 +63,7 @@ class Member:
     split: str
     evaluate_batch_size: int
     seed: int
+    evaluate_rounds: Literal["all", "last"] = "all"
 
     @property
     def name(self) -> str:
@@ -70,6 +72,10 @@ class Member:
     @property
     def causal(self) -> bool:
         return self.kind == "causal"
+
+    def scores(self, round_number: int) -> bool:
+        """Return whether it is scored after a round; round −1 is before training."""
+        return self.evaluate_rounds == "all" or round_number == self.training.rounds - 1
 
     @property
     def scored(self) -> tuple[Example, ...]:
@@ -130,7 +136,7 @@ def run_round(
     participant = attach(base, member, strategy, state)
     try:
         events = []
-        if state is None:
+        if state is None and member.scores(-1):
             score, took = _evaluate(participant, member, tokenizer)
             events.append(_evaluated(member, -1, "before", score, took))
             began += took
@@ -164,7 +170,9 @@ def run_round(
             progress=progress(member.name) if progress else None,
         )
         seconds["train"], began = time.perf_counter() - began, time.perf_counter()
-        score, seconds["evaluate"] = _evaluate(participant, member, tokenizer)
+        scored = member.scores(download.round)
+        if scored:
+            score, seconds["evaluate"] = _evaluate(participant, member, tokenizer)
 
         began = time.perf_counter()
         sent = participant.send()
@@ -209,7 +217,8 @@ def run_round(
         }
     )
     events += warnings
-    events.append(_evaluated(member, download.round, stage, score, seconds["evaluate"]))
+    if scored:
+        events.append(_evaluated(member, download.round, stage, score, seconds["evaluate"]))
     update = Update(member.name, download.round, len(member.splits.train), sent)
     return Outcome(update, kept, events)
 

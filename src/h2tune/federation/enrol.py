@@ -279,4 +279,5 @@ def load_member(seen: Seen, enrolled: Enrolment, federation: Federation) -> Memb
         data.evaluate,
         data.evaluate_batch_size,
         federation.seed,
+        data.evaluate_rounds,
     )

@@ -162,7 +162,7 @@ def _rounds(
 
 
 def _check_same(path: Path, federation: Federation) -> None:
-    """Refuse to go on with the run of another federation file; more rounds than it had are fine."""
+    """Refuse to go on with the run of another federation file; more rounds, or also training alone, are fine."""
     if not path.exists():
         return
     old, new = (parse(content, str(path)) for content in (tomllib.loads(path.read_text()), dump(federation)))
@@ -170,7 +170,8 @@ def _check_same(path: Path, federation: Federation) -> None:
         f"{section}.{key}"
         for section in ("server", "adapter", "train", "data")
         for key, value in getattr(new, section).model_dump().items()
-        if value != getattr(old, section).model_dump()[key] and (section, key) != ("server", "rounds")
+        if value != getattr(old, section).model_dump()[key]
+        and (section, key) not in (("server", "rounds"), ("server", "alone"))
     ]
     differing += [key for key in ("name", "seed") if getattr(old, key) != getattr(new, key)]
     differing += ["client"] if old.sorted_clients() != new.sorted_clients() else []

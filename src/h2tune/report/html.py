@@ -62,6 +62,10 @@ def render(shown: View) -> str:
 
 def _line(shown: View) -> str:
     """Return what ran, in one line."""
+    if shown.comparison:
+        methods = len({row.method for row in shown.compared})
+        seeds = [formats.plural(shown.compared_seeds, "seed")] if shown.compared_seeds else []
+        return " · ".join([formats.plural(methods, "method"), *seeds, f"{shown.split} split"])
     families = ", ".join(dict.fromkeys(client.family for client in shown.clients if client.family))
     parts = [formats.plural(len(shown.clients), "client") + (f" ({families})" if families else "")]
     parts.append(formats.plural(shown.rounds, "round"))
@@ -83,6 +87,13 @@ def _state(shown: View) -> str:
 
 def _tiles(shown: View) -> list[tuple[str, str, str]]:
     """Return the numbers to read first: (name, value, what it means)."""
+    if shown.comparison:
+        return [
+            (f"{row.method} − {shown.reference}, mean", f"{formats.points(row.difference)} points",
+             "{} to {}".format(*map(formats.points, (row.difference_low, row.difference_high)))
+             if row.difference_low is not None else "")
+            for row in shown.compared if not row.client and row.difference is not None
+        ]  # fmt: skip
     tiles = []
     gains = [gap for gap, _ in tables.gains(shown)]
     if gains:

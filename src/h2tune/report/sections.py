@@ -16,6 +16,8 @@ SHARED = ("delta.", "mask.")
 
 def sections(view: View) -> list[Section]:
     """Return the sections in their order; those that the run has nothing for say so, optional ones are left out."""
+    if view.comparison:
+        return [compare(view)]
     found = [results(view)]
     if view.compared:
         found.append(compare(view))
@@ -60,7 +62,8 @@ def compare(view: View) -> Section:
     text = [
         f"Methods that ran on the same seeds, compared by their paired differences{against}: above zero, the method "
         f"of the row is better. Lines are {formats.LEVEL} intervals; an arrow is an end that is not known. "
-        "p (Holm) is corrected for the number of comparisons."
+        "p (Holm) is corrected for the number of comparisons.",
+        *view.remarks,
     ]
     legend = [
         legend_entry("interval leaves out zero", "clear", 0),

@@ -138,6 +138,14 @@ class View:
     aggregates: dict[int, Aggregate] = field(default_factory=dict)
     compared: list[Compared] = field(default_factory=list)
     reference: str = ""
+    compared_seeds: int | None = None
+    remarks: tuple[str, ...] = ()
+    """Lines below a comparison: settings of methods, what failed."""
+
+    @property
+    def comparison(self) -> bool:
+        """Whether this is a comparison of runs, and no run itself."""
+        return bool(self.compared) and not self.clients
 
     def client(self, name: str) -> Client:
         """Return the client of that name; a new one if it was not announced."""

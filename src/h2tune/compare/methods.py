@@ -1,0 +1,105 @@
+"""Methods by name: strategies, ablations of h2tune, and either with settings of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from h2tune.baselines import MODULES
+from h2tune.errors import H2TuneError, nearest
+
+ABLATIONS: dict[str, tuple[str, ...]] = {
+    "h2tune-leading": ("adapter.mask=leading",),
+    "h2tune-depth": ("adapter.alignment=depth",),
+    "h2tune-joint": ("train.alternation=joint",),
+    "h2tune-alone": (),
+}
+"""Ablations of h2tune → the one switch that each is. Without sharing there is no switch: it is the stage "alone"."""
+
+CHANGE = re.compile(r"\+(?=[A-Za-z_][\w.-]*=)")
+"""What parts a name from its settings; not the + of 1e+3."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is compared.
+
+    Args:
+        label: What tables call it.
+        text: What the user wrote.
+        strategy: `server.strategy` of its runs.
+        changes: Changes to the federation file, as after --set.
+        stage: Which results of its runs are its own: "trained", or "alone".
+    """
+
+    label: str
+    text: str
+    strategy: str
+    changes: tuple[str, ...]
+    stage: Literal["trained", "alone"] = "trained"
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its runs; h2tune and h2tune-alone share one, so that nothing is trained twice."""
+        text = CHANGE.split(self.text, maxsplit=1)
+        name = "+".join(["h2tune", *text[1:]]) if self.stage == "alone" else self.text
+        safe = re.sub(r"[^A-Za-z0-9._+=-]", "_", name)
+        if safe == name and len(name) <= 100:
+            return name
+        return f"{safe[:90]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def parse_methods(texts: Sequence[str]) -> list[Method]:
+    """Read methods such as `local`, `h2tune-joint` or `fedit+train.learning_rate=3e-4`.
+
+    A method is called by its name alone where no other one has that name.
+
+    Raises:
+        H2TuneError: No method has that name, or one is there twice.
+    """
+    methods = [_parse(text.strip()) for text in texts if text.strip()]
+    if not methods:
+        raise H2TuneError("no methods", where="--methods", remedy="Name some, such as local,h2tune")
+    written = [method.text for method in methods]
+    for text in written:
+        if written.count(text) > 1:
+            raise H2TuneError(f"'{text}' is there twice", where="--methods")
+    names = [method.label for method in methods]
+    return [m if names.count(m.label) == 1 else replace(m, label=m.text) for m in methods]
+
+
+def reference_of(methods: Sequence[Method], against: str | None) -> Method:
+    """Return the method that the others are compared with: as named, or local, or the first.
+
+    Raises:
+        H2TuneError: No method of the comparison is called so.
+    """
+    wanted = against or "local"
+    for method in methods:
+        if wanted in (method.label, method.text):
+            return method
+    if against is None:
+        return methods[0]
+    labels = [method.label for method in methods]
+    raise H2TuneError(
+        f"'{against}' is not compared{nearest(against, labels)}",
+        where="--against",
+        remedy="Name one of --methods",
+    )
+
+
+def _parse(text: str) -> Method:
+    name, *changes = CHANGE.split(text)
+    known = ["h2tune", *ABLATIONS, *MODULES]
+    if name not in known:
+        raise H2TuneError(
+            f"no method is called '{name}'{nearest(name, known)}",
+            where="--methods",
+            remedy=f"Known: {', '.join(known)}, each with settings as in h2tune+train.learning_rate=3e-4",
+        )
+    strategy = "h2tune" if name in ABLATIONS else name
+    stage: Literal["trained", "alone"] = "alone" if name == "h2tune-alone" else "trained"
+    return Method(name, text, strategy, (*ABLATIONS.get(name, ()), *changes), stage)

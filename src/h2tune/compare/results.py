@@ -1,0 +1,79 @@
+"""From the events of one run to what a comparison needs of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ClientResult:
+    """A client at the end of a run.
+
+    Args:
+        accuracy: On the scored split after the last round, 0–1.
+        bytes_up: Bytes it sent, all rounds together.
+        bytes_down: Bytes it received.
+        seconds: Seconds it trained, without loading, scoring and saving.
+    """
+
+    accuracy: float
+    bytes_up: int
+    bytes_down: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One seed of one method.
+
+    Args:
+        clients: By name; those without a score after the last round are left out.
+        problems: One line for each client that failed in a round or has no score.
+    """
+
+    clients: dict[str, ClientResult]
+    problems: tuple[str, ...] = ()
+
+
+def is_finished(events: Sequence[Event]) -> bool:
+    """Return whether the events are of a run that came to its end, and was not taken up again since."""
+    return bool(events) and events[-1]["event"] == "run_finished"
+
+
+def read_result(events: Sequence[Event], stage: str) -> RunResult:
+    """Return what a finished run gave in a stage, "trained" or "alone"."""
+    started = next(event for event in events if event["event"] == "run_started")
+    last = next(e["rounds"] for e in reversed(events) if e["event"] == "run_finished") - 1
+    clients, problems = {}, []
+    for name in sorted(client["name"] for client in started["clients"]):
+        mine = [e for e in events if e.get("client") == name and _stage(e) == stage]
+        problems += [
+            f"{name} failed in round {e['round'] + 1}: {e['reason']}"
+            for e in mine
+            if e["event"] == "client_failed"
+        ]
+        scores = {e["round"]: e["accuracy"] for e in mine if e["event"] == "evaluated"}
+        if not scores:
+            problems.append(f"{name} has no score")
+            continue
+        if max(scores) < last:
+            problems.append(f"{name} was last scored in round {max(scores) + 1} of {last + 1}")
+        trained = list({e["round"]: e for e in mine if e["event"] == "client_trained"}.values())
+        clients[name] = ClientResult(
+            accuracy=scores[max(scores)],
+            # by itself it sends nothing to others: what its own server got is not traffic
+            bytes_up=0 if stage == "alone" else sum(e["bytes_up"] for e in trained),
+            bytes_down=0 if stage == "alone" else sum(e["bytes_down"] for e in trained),
+            seconds=sum(e["seconds"].get("train", 0.0) for e in trained),
+        )
+    return RunResult(clients, tuple(problems))
+
+
+def _stage(event: Event) -> str:
+    if "stage" in event:
+        return str(event["stage"])
+    return "alone" if "/alone/" in str(event.get("unit", "")) else "trained"
