@@ -223,7 +223,8 @@ def parse(raw: Mapping[str, Any], where: str, folder: Path | None = None) -> Fed
 
 def dump(federation: Federation) -> dict[str, Any]:
     """Return the resolved file as plain values, without what is None: it reads back to the same federation."""
-    return json.loads(federation.model_dump_json(exclude_none=True))  # type: ignore[no-any-return]
+    plain: dict[str, Any] = json.loads(federation.model_dump_json(exclude_none=True))
+    return plain
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
@@ -283,7 +284,7 @@ def _key(location: Sequence[int | str], raw: Any) -> str:
 
 def _known(location: Sequence[int | str]) -> Iterator[str]:
     model: type[BaseModel] = Federation
-    sections = {"server": Server, "adapter": Adapter, "train": Train, "data": Data, "client": Client}
+    sections: dict[str, type[BaseModel]] = {"server": Server, "adapter": Adapter, "train": Train, "data": Data, "client": Client}
     for part in location[:-1]:
         if part in sections:
             model = sections[str(part)]

@@ -18,7 +18,7 @@ from h2tune.adapter.config import H2TuneConfig
 from h2tune.seeds import generator
 
 
-class H2TuneLayer(nn.Module, BaseTunerLayer):
+class H2TuneLayer(BaseTunerLayer, nn.Module):
     """A frozen linear (or Conv1D) layer with h2tune adapters beside it.
 
     Shapes of one adapter: down A (r, d_in), up B (d_out, r), delta Δ (r, r), scores S (R, R); and as buffers what the

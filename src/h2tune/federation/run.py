@@ -239,11 +239,11 @@ def _export(engine: Embedded, member: Member, rounds: int, folder: Path) -> None
     base, tokenizer = engine.models.get(member.enrolment.model, member.kind, engine.dtypes[member.name])
     participant = attach(base, member, engine.strategy, state)
     try:
-        save_adapter(participant.model, folder / "adapter")  # type: ignore[arg-type]
+        save_adapter(participant.model, folder / "adapter")
         if isinstance(participant, H2TuneParticipant):
             save_lora(participant.model, folder / "lora")
         else:
-            save_adapter(participant.model, folder / "lora")  # type: ignore[arg-type]
+            save_adapter(participant.model, folder / "lora")
         for name in ("adapter", "lora"):
             tokenizer.save_pretrained(folder / name)
     finally:

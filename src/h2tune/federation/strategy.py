@@ -61,8 +61,11 @@ class Strategy(Protocol):
     `note_of`.
     """
 
-    name: str
-    enrolments: Mapping[str, Enrolment]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def enrolments(self) -> Mapping[str, Enrolment]: ...
 
     def start(self) -> Tensors:
         """Return the server's tensors before the first round."""

@@ -122,7 +122,7 @@ def kept_logits(model: Any, batch: dict[str, Tensor], *, causal: bool) -> Tensor
 
     Decoders that can (`logits_to_keep`) compute the head for those positions only.
     """
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    inputs: dict[str, Any] = {name: tensor for name, tensor in batch.items() if name != "labels"}
     if not causal:
         logits: Tensor = model(**inputs).logits
         return logits.unsqueeze(1)

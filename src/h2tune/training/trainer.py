@@ -111,6 +111,7 @@ class AlternatingTrainer(Trainer):
         self.learning_rates, self.terms, self.causal = learning_rates, terms, causal
         self.schedule_offset, self.schedule_total = schedule_offset, schedule_total
         self.record = Record()
+        self.optimizer: torch.optim.Optimizer | None = None
         self._teachers: list[Tensor] = []
         self._step_loss = 0.0
         super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=data_collator)
