@@ -77,7 +77,10 @@ def in_task(content, **changes):
         (lambda c: in_task(c, answer="lable"), ["lable", "did you mean 'label'"]),
         (lambda c: in_task(c, labels=["yes", "maybe"]), ["'no'", "one.jsonl:1"]),
         (lambda c: in_task(c, prompt="{wrods}"), ["wrods", "did you mean 'words'"]),
-        (lambda c: {**c, "data": {"train": 10_000, "test": 9}}, ["client 'one'", "10000 train examples", "fewer"]),
+        (
+            lambda c: {**c, "data": {"train": 10_000, "test": 9}},
+            ["client 'one'", "10000 train examples", "fewer"],
+        ),
         (lambda c: {**c, "data": {**c["data"], "evaluate": "validation"}}, ["validation", "data.validation"]),
         (lambda c: changed(c, client=1, head="verbaliser"), ["client 'two'", "encoder", "head"]),
         (lambda c: {**c, "client": []}, ["client"]),

@@ -97,7 +97,9 @@ def test_packed_masks_come_back(shape, mask, seed, modules):
     rank, size = shape
     chosen = [sparsify.choose(scores_of(size, seed + i), rank, mask) for i in range(modules)]
     packed = wire.pack_masks(chosen, size)
-    assert (tuple(packed.shape), str(packed.dtype).removeprefix("torch.")) == wire.mask_spec(modules, rank, size)
+    assert (tuple(packed.shape), str(packed.dtype).removeprefix("torch.")) == wire.mask_spec(
+        modules, rank, size
+    )
     assert torch.equal(wire.unpack_masks(packed, rank, size), torch.stack(chosen))
 
 

@@ -18,7 +18,10 @@ def test_task_loss_counts_only_scored_positions_and_divides_by_the_given_items()
 
 
 def test_accumulation_changes_nothing():
-    logits, targets = torch.randn(8, 2, 5, generator=torch.Generator().manual_seed(0)), torch.arange(16).view(8, 2) % 5
+    logits, targets = (
+        torch.randn(8, 2, 5, generator=torch.Generator().manual_seed(0)),
+        torch.arange(16).view(8, 2) % 5,
+    )
     whole = losses.task_loss(logits, targets, 16)
     parts = sum(losses.task_loss(logits[i : i + 2], targets[i : i + 2], 16) for i in range(0, 8, 2))
     assert torch.allclose(whole, parts)

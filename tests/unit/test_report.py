@@ -265,17 +265,38 @@ def test_the_comparison_is_shown_where_it_was_made(html: str, tmp_path: Path) ->
     assert rows[0][4] == "difference to h2tune, points"
     assert len(rows) == 1 + len(event["rows"])
     for row, shown in zip(event["rows"], rows[1:], strict=True):
-        assert shown[:3] == [row["client"], row["method"], "5"]
+        assert shown[:3] == [row["client"] or "mean over clients", row["method"], "5"]
         assert shown[3].startswith(f"{row['mean'] * 100:.1f} %")
         assert shown[4].startswith(formats.points(row["difference"]))
     assert 'id="compare"' not in report(tmp_path, make_events(rounds=1))
 
 
-def test_a_comparison_alone_is_a_report(tmp_path: Path) -> None:
-    compared = with_comparison([])[-1]
-    compared["rows"][1] |= {"difference_low": float("-inf"), "difference_high": None}
-    page = Page(report(tmp_path, [compared]))
-    assert len(page.rows["compare"]) == 13
+def test_a_comparison_alone_is_a_page_of_its_own(tmp_path: Path) -> None:
+    (event,) = with_comparison([])
+    event["rows"][1] |= {"difference_low": float("-inf"), "difference_high": None}
+    event["problems"] = [{"method": "flora", "seed": 3, "reason": "no rank <fits>"}]
+    html = report(tmp_path, [event])
+    page = Page(html)
+    assert len(page.rows["compare"]) == 1 + len(event["rows"])
+    assert page.rows["problems"][1] == ["flora", formats.NONE, "seed 3: no rank <fits>"]
+    assert re.findall(r'<section id="([a-z]+)"', html) == ["problems", "compare"]
+    assert "4 methods · 5 seeds · test split" in html
+    assert "finished</p>" in html
+    assert "fedavg_lora, feed: shares nothing" in html
+
+
+def test_a_comparison_that_lacks_seeds_is_not_finished(tmp_path: Path) -> None:
+    (event,) = with_comparison([])
+    event["rows"][-1]["seeds"] = 4
+    assert "not finished: not every method has 5 seeds" in report(tmp_path, [event])
+
+
+def test_rounds_that_were_not_scored_are_no_gaps(tmp_path: Path) -> None:
+    events = make_events(clients=1)
+    scored = [e for e in events if e["event"] != "evaluated" or e["round"] in (-1, 2)]
+    lines = [e for root in charts(report(tmp_path, scored)) for e in root.iter() if root.get("role") == "img"
+             and "accuracy-0" in (root.get("aria-labelledby") or "") and e.get("class") == "line"]  # fmt: skip
+    assert [((e.get("d") or "").count("M"), (e.get("d") or "").count("L")) for e in lines] == [(1, 1), (1, 1)]
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 11])

@@ -18,12 +18,19 @@ from h2tune.adapter.config import H2TuneConfig
 from h2tune.seeds import generator
 
 
-class H2TuneLayer(BaseTunerLayer, nn.Module):
+class H2TuneLayer(nn.Module, BaseTunerLayer):
     """A frozen linear (or Conv1D) layer with h2tune adapters beside it.
 
     Shapes of one adapter: down A (r, d_in), up B (d_out, r), delta Δ (r, r), scores S (R, R); and as buffers what the
     client received, M at Ω (r, r), and Ω itself (r²).
     """
+
+    # PEFT's own, declared for the type checker
+    get_base_layer: Any
+    set_adapter: Any
+    active_adapters: Any
+    _cast_input_dtype: Any
+    _move_adapter_to_device_of_base_layer: Any
 
     adapter_layer_names = ("h2tune_down", "h2tune_up", "h2tune_delta", "h2tune_scores")
     other_param_names = ("h2tune_received", "h2tune_index", "h2tune_dropout", "scaling", "place")
