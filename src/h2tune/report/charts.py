@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from h2tune.report import formats
+from h2tune.report import formats, tables
 from h2tune.report.intervals import wilson
 from h2tune.report.parts import Figure, figure
 from h2tune.report.plots import Interval, Series, intervals, lines
@@ -52,7 +52,8 @@ def _accuracy(view: View, number: int, client: Client, x: Axis, y: Axis) -> Figu
     ):
         by_round = {**({0: client.before} if client.before else {}), **{r + 1: s for r, s in scores.items()}}
         if scores or (name == "federated" and by_round):
-            series.append(_score_series(name, by_round, look, mark))
+            finished = client.trained_alone if name == "alone" else client.trained
+            series.append(_score_series(name, by_round, finished, look, mark))
     failed = [f for f in view.failures if f.client == client.name and not f.alone and f.round is not None]
     if failed:
         places = [(float(f.round or 0) + 1, y.low) for f in failed]
@@ -74,8 +75,15 @@ def _accuracy(view: View, number: int, client: Client, x: Axis, y: Axis) -> Figu
     return figure(client.name, svg, ", ".join(part for part in parts if part))
 
 
-def _score_series(name: str, scores: Mapping[int, Score], look: str, mark: int) -> Series:
-    points = [(float(r), scores[r].accuracy if r in scores else None) for r in range(max(scores) + 1)]
+def _score_series(
+    name: str, scores: Mapping[int, Score], finished: Collection[int], look: str, mark: int
+) -> Series:
+    """Return the line of scores by round, with a gap for rounds that were not finished (not for those not scored)."""
+    points = [
+        (float(r), scores[r].accuracy if r in scores else None)
+        for r in range(max(scores) + 1)
+        if r in scores or r - 1 not in finished
+    ]
     known = {float(r): (s.accuracy, s.examples) for r, s in scores.items()}
     ranges = {r: wilson(a, n) for r, (a, n) in known.items() if n}
     notes = {}
@@ -202,7 +210,7 @@ def comparison(rows: Sequence[Compared], reference: str) -> list[Figure]:
             for r in own
         ]
         told = "; ".join(interval.note for interval in shown)
-        name = client or "all clients"
+        name = client or tables.ALL
         found.append(figure(name, intervals(f"compare-{i}", f"Paired differences on {name}", told, shown, x)))
     return found
 

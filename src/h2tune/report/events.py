@@ -166,9 +166,14 @@ def _compared(shown: View, event: Event) -> None:
     shown.reference = text(event.get("reference"))
     shown.compared_seeds = len(items(event.get("seeds"))) or None
     shown.remarks = texts(event.get("remarks"))
+    for problem in map(record, items(event.get("problems"))):
+        seed, reason = text(problem.get("seed")), text(problem.get("reason"))
+        shown.failures.append(
+            Notice(text(problem.get("method")), None, "failed", f"seed {seed}: {reason}", False)
+        )
     if not shown.clients:
         shown.name, shown.version = text(event.get("name")), text(event.get("version"))
-        shown.split, shown.finished = text(event.get("split")) or "test", True
+        shown.split = text(event.get("split")) or "test"
     shown.compared = []
     for row in map(record, items(event.get("rows"))):
         values = {

@@ -48,7 +48,7 @@ def render(shown: View) -> str:
         style_hash=checksum,
         line=_line(shown),
         state=_state(shown),
-        finished=shown.finished,
+        finished=_state(shown) == "finished",
         tiles=_tiles(shown),
         summary=summary(shown),
         failures=tables.notices(shown.failures, codes=False),
@@ -77,21 +77,27 @@ def _line(shown: View) -> str:
 
 
 def _state(shown: View) -> str:
-    if shown.finished:
+    if shown.finished or (shown.comparison and _all_seeds(shown)):
         return "finished"
+    if shown.comparison:
+        return f"not finished: not every method has {formats.plural(shown.compared_seeds or 0, 'seed')}"
     done, planned = len(shown.aggregates), max(shown.planned or 0, shown.rounds)
     if planned and done >= planned:
         return f"not finished: {formats.plural(done, 'round')} aggregated, the rest goes on"
     return f"not finished: {done} of {formats.plural(planned, 'round')} aggregated"
 
 
+def _all_seeds(shown: View) -> bool:
+    """Whether every row of a comparison rests on all its seeds."""
+    return all(row.seeds == shown.compared_seeds for row in shown.compared)
+
+
 def _tiles(shown: View) -> list[tuple[str, str, str]]:
     """Return the numbers to read first: (name, value, what it means)."""
     if shown.comparison:
         return [
-            (f"{row.method} − {shown.reference}, mean", f"{formats.points(row.difference)} points",
-             "{} to {}".format(*map(formats.points, (row.difference_low, row.difference_high)))
-             if row.difference_low is not None else "")
+            (f"{row.method} − {shown.reference or 'reference'}, mean", f"{formats.points(row.difference)} points",
+             tables.between(row.difference_low, row.difference_high))
             for row in shown.compared if not row.client and row.difference is not None
         ]  # fmt: skip
     tiles = []

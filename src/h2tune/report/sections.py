@@ -60,9 +60,11 @@ def compare(view: View) -> Section:
     """Return the table of `compare` and the picture of its differences."""
     against = f" to {view.reference}" if view.reference else ""
     text = [
-        f"Methods that ran on the same seeds, compared by their paired differences{against}: above zero, the method "
-        f"of the row is better. Lines are {formats.LEVEL} intervals; an arrow is an end that is not known. "
-        "p (Holm) is corrected for the number of comparisons.",
+        f"Methods that ran on the same seeds, compared by their differences{against}, paired by seed: above zero, the "
+        f"method of the row is better. Lines are {formats.LEVEL} Student t intervals over seeds; an arrow is an end "
+        "that is not known. The bootstrap interval is the percentile one, too narrow with few seeds. p is of the "
+        "paired t test; p (Holm) is corrected for all methods on the mean over clients, and for all methods and "
+        "clients in the rows by client.",
         *view.remarks,
     ]
     legend = [

@@ -12,6 +12,9 @@ from h2tune.report.manifests import DIGITS
 from h2tune.report.parts import Cell, Table
 from h2tune.report.view import Client, Notice, Score, View
 
+ALL = "mean over clients"
+"""The name of a row or a chart of `compare` that is of no single client."""
+
 
 def results(view: View) -> Table:
     """Return each client's accuracy before, alone and federated, and what federation added."""
@@ -81,7 +84,7 @@ def _difference(after: Score | None, base: Score | None) -> Cell:
     if after is None or base is None:
         return Cell(formats.NONE)
     interval = _interval(after, base)
-    below = "{} to {}".format(*map(formats.points, interval)) if interval else ""
+    below = between(*interval) if interval else ""
     return Cell(formats.points(after.accuracy - base.accuracy), below)
 
 
@@ -99,7 +102,7 @@ def notices(found: Sequence[Notice], *, codes: bool) -> Table:
         ]
         for (client, alone, code, message), when in rounds.items()
     ]
-    return Table("", ["client", "round", "what happened"], rows, words=(1, 2))
+    return Table("", ["where", "round", "what happened"], rows, words=(1, 2))
 
 
 def clients(view: View) -> Table:
@@ -193,17 +196,22 @@ def compared(view: View) -> Table:
     """Return the rows of `compare`."""
     rows: list[list[Cell | str]] = []
     for row in view.compared:
-        ends = (row.low, row.high)
-        below = (
-            "{} to {}".format(*(f"{e * 100:.1f}" for e in ends if e is not None)) if None not in ends else ""
-        )
-        gap = (row.difference_low, row.difference_high)
-        below_gap = "{} to {}".format(*map(formats.points, gap)) if None not in gap else ""
+        known = row.low is not None and row.high is not None
+        below = f"{(row.low or 0) * 100:.1f} to {(row.high or 0) * 100:.1f}" if known else ""
+        gap = between(row.difference_low, row.difference_high)
+        drawn = between(row.bootstrap_low, row.bootstrap_high) or formats.NONE
         rows.append(
-            [row.client or "all clients", row.method, formats.count(row.seeds), Cell(formats.percent(row.mean), below),
-             Cell(formats.points(row.difference), below_gap), formats.probability(row.p),
-             formats.probability(row.p_holm), formats.size(row.bytes_up), formats.duration(row.seconds)]
+            [row.client or ALL, row.method, formats.count(row.seeds), Cell(formats.percent(row.mean), below),
+             Cell(formats.points(row.difference), gap), drawn, formats.probability(row.p),
+             formats.probability(row.p_holm), formats.size(row.bytes_up), formats.size(row.bytes_down),
+             formats.duration(row.seconds)]
         )  # fmt: skip
     against = f"difference to {view.reference}, points" if view.reference else "difference, points"
-    head = ["client", "method", "seeds", "accuracy", against, "p", "p (Holm)", "bytes sent", "time"]
+    head = ["client", "method", "seeds", "accuracy", against, "its bootstrap interval", "p", "p (Holm)",
+            "sent", "received", "training time"]  # fmt: skip
     return Table(f"Methods, mean over seeds with {formats.LEVEL} intervals below", head, rows, words=(1,))
+
+
+def between(low: float | None, high: float | None) -> str:
+    """Return the ends of an interval in points; empty if one is not known."""
+    return "" if low is None or high is None else f"{formats.points(low)} to {formats.points(high)}"

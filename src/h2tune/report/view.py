@@ -96,7 +96,7 @@ class Aggregate:
 
 @dataclass(frozen=True)
 class Compared:
-    """A row of `compare`: a method on a client over seeds; accuracies and differences are fractions."""
+    """A row of `compare`: a method over seeds on a client ("": the mean over clients); accuracies are fractions."""
 
     method: str
     client: str
@@ -106,9 +106,12 @@ class Compared:
     difference: float | None
     difference_low: float | None
     difference_high: float | None
+    bootstrap_low: float | None
+    bootstrap_high: float | None
     p: float | None
     p_holm: float | None
     bytes_up: float | None
+    bytes_down: float | None
     seconds: float | None
     seeds: int | None
 
