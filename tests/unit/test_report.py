@@ -234,15 +234,22 @@ def test_the_manifest_lists_every_tensor_that_left_a_client(tmp_path: Path) -> N
     assert "A, B, the mask scores, task heads and data never leave it" in html
 
 
-def test_a_method_that_sends_more_is_not_said_to_keep_it(tmp_path: Path) -> None:
+def test_another_strategy_is_not_said_to_do_as_h2tune_does(tmp_path: Path) -> None:
     events = make_events(rounds=1)
-    trained = next(e for e in events if e["event"] == "client_trained")
-    trained["sent"].append(
-        {"name": "lora_A.attn.q", "shape": [8, 4], "dtype": "float32", "bytes": 128, "sha256": "00"}
-    )
+    events[0]["strategy"] = "fedit"
+    sent = {"shape": [8, 4], "dtype": "float32", "bytes": 128, "sha256": "00"}
+    for event in events:
+        if event["event"] == "client_trained":
+            event["sent"] = [{"name": "layer.0.down"} | sent, {"name": "layer.0.up"} | sent]
+            event["moved"] = {"down": 1.0, "up": 2.0}
+        elif event["event"] == "aggregated":
+            event["change_by_role"] = {"down": 0.5, "up": 0.25}
     html = report(tmp_path, events)
+    assert "With this strategy (fedit) a client sends layer.0.down, layer.0.up, its number" in html
     assert "never leave it: no tensor" not in html
-    assert "sends tensors beyond ΔT, Ω and P: lora_A.attn.q" in html.replace("&#39;", "'")
+    assert "By kind of tensor" in html
+    assert "shared middle matrices" not in html
+    assert "In the first round G is zero" not in html
 
 
 def test_problems_come_first_with_their_rounds(html: str) -> None:

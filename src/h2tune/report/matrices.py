@@ -72,39 +72,48 @@ def _first_and_last(matrices: Mapping[int, Sequence[Sequence[float]] | None]) ->
 
 
 def shared_change(view: View) -> list[Figure]:
-    """Return how far G moved in each round, by role and as a whole."""
+    """Return how far what the server holds moved in each round, by role (or kind of tensor) and as a whole."""
+    return [*_change_by_role(view), *_change_as_a_whole(view)]
+
+
+def _change_by_role(view: View) -> list[Figure]:
     steps = dict(sorted(view.aggregates.items()))
     names = [r for r in view.roles if any(r in a.change_by_role for a in steps.values())]
     names += sorted({r for a in steps.values() for r in a.change_by_role} - set(names))
-    found = []
-    if names:
-        values = [[steps[r].change_by_role.get(name, 0.0) for r in steps] for name in names]
-        high = max(max(row) for row in values) or 1
-        ticks = tuple((float(i), name if len(name) < 13 else name[:12] + "…") for i, name in enumerate(names))
-        rounds = list(steps)
-        every = max(1, -(-len(rounds) // 8))
-        columns = tuple((float(i), str(rounds[i] + 1)) for i in range(0, len(rounds), every))
-        note = "; ".join(
-            f"{n}: " + ", ".join(map(formats.number, row)) for n, row in zip(names, values, strict=True)
-        )
-        svg = heat_maps(
-            "shared-roles", "Change of G by role and round", note, [HeatMap("L2 norm of the change", values)],
-            Axis("role", 0, len(names) - 1, ticks), Axis("round", 0, len(rounds) - 1, columns),
-            high=high, form=lambda v: formats.number(v, 2), left=86, cell_height=21,
-        )  # fmt: skip
-        found.append(figure("By role", svg))
-    whole = [("change in the round", "s0", "change", 0), ("norm of G", "s2", "norm", 2)]
+    if not names:
+        return []
+    values = [[a.change_by_role.get(name, 0.0) for a in steps.values()] for name in names]
+    high = max(max(row) for row in values) or 1
+    rows = tuple((float(i), name if len(name) < 13 else name[:12] + "…") for i, name in enumerate(names))
+    every = max(1, -(-len(steps) // 8))
+    columns = tuple((float(i), str(r + 1)) for i, r in enumerate(steps) if i % every == 0)
+    told = "; ".join(
+        f"{name}: " + ", ".join(map(formats.number, row)) for name, row in zip(names, values, strict=True)
+    )
+    word = "role" if view.shares_middles else "kind of tensor"
+    svg = heat_maps(
+        "shared-roles", f"Change of {view.held} by {word} and round", told,
+        [HeatMap("L2 norm of the change", values)], Axis(word, 0, len(names) - 1, rows),
+        Axis("round", 0, len(steps) - 1, columns), high=high, form=lambda v: formats.number(v, 2), left=86,
+        cell_height=21,
+    )  # fmt: skip
+    return [figure(f"By {word}", svg)]
+
+
+def _change_as_a_whole(view: View) -> list[Figure]:
     series = []
-    for name, look, attribute, mark in whole:
-        values_of = {r: getattr(steps[r], attribute) if r in steps else None for r in range(view.rounds)}
-        if any(value is not None for value in values_of.values()):
-            notes = {r + 1.0: f"{name}, round {r + 1}: {formats.number(v)}" for r, v in values_of.items()}
-            series.append(Series(name, look, [(r + 1.0, v) for r, v in values_of.items()], mark, notes=notes))
-    if series:
-        y = linear_axis("L2 norm", [0.0, *(v for s in series for _, v in s.points if v is not None)])
-        told = "; ".join(f"{s.name}: " + ", ".join(formats.number(v) for _, v in s.points) for s in series)
-        x = count_axis("round", 1, view.rounds)
-        found.append(
-            figure("As a whole", lines("shared-whole", "Change and norm of G by round", told, series, x, y))
-        )
-    return found
+    for name, look, attribute, mark in (
+        ("change in the round", "s0", "change", 0),
+        (f"norm of {view.held}", "s2", "norm", 2),
+    ):
+        by_round = {r: getattr(view.aggregates.get(r), attribute, None) for r in range(view.rounds)}
+        if any(value is not None for value in by_round.values()):
+            notes = {r + 1.0: f"{name}, round {r + 1}: {formats.number(v)}" for r, v in by_round.items()}
+            series.append(Series(name, look, [(r + 1.0, v) for r, v in by_round.items()], mark, notes=notes))
+    if not series:
+        return []
+    y = linear_axis("L2 norm", [0.0, *(v for s in series for _, v in s.points if v is not None)])
+    told = "; ".join(f"{s.name}: " + ", ".join(formats.number(v) for _, v in s.points) for s in series)
+    title = f"Change and norm of {view.held} by round"
+    svg = lines("shared-whole", title, told, series, count_axis("round", 1, view.rounds), y)
+    return [figure("As a whole", svg)]

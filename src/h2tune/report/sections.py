@@ -123,12 +123,13 @@ def wire(view: View) -> Section:
     names = sorted({t.name for c in view.clients for r in c.trained.values() for t in r.sent})
     other = [name for name in names if name != "relation" and not name.startswith(SHARED)]
     if not names:
-        text = "No client sent any tensor: nothing but an example count and these metrics left it."
+        text = "No client sent any tensor: nothing but its number of training examples and these metrics left it."
     elif other:
-        more = f" and {len(other) - 4} more" if len(other) > 4 else ""
+        more = f" and {len(other) - 3} more" if len(other) > 3 else ""
         text = (
-            f"The strategy {view.strategy or 'of this run'} sends tensors beyond ΔT, Ω and P: "
-            f"{', '.join(other[:4])}{more}. Examples and their labels never leave a client."
+            f"With this strategy ({view.strategy or 'unknown'}) a client sends {', '.join(other[:3])}{more}, its number "
+            "of training examples, and these metrics. The lists below hold every tensor that was sent. Data never "
+            "leave a client."
         )
     else:
         text = (
@@ -154,9 +155,12 @@ def movement(view: View) -> Section:
     legend = [legend_entry(*charts.KINDS[kind]) for kind in charts.KINDS if kind in kinds]
     text = [
         "L2 norm of the change of each kind of parameter in a round, on a logarithmic scale; zero lies on the "
-        "horizontal axis. A part that should learn and stays there does not learn. In the first round G is zero, "
-        "so that the relation has nothing to mix and stays as it is."
+        "horizontal axis. A part that should learn and stays there does not learn."
     ]
+    if "relation" in kinds:
+        text[0] += (
+            " In the first round G is zero, so that the relation has nothing to mix and stays as it is."
+        )
     table = tables.moves(view)
     text += [] if table.rows else ["Every trained parameter got a gradient in every round."]
     return Section("movement", title, text, legend, figures, [table] if table.rows else ())
@@ -187,14 +191,18 @@ def coverage(view: View) -> Section:
 
 
 def shared(view: View) -> Section:
-    """Return the change of G."""
+    """Return the change of what the server holds."""
     figures, title = matrices.shared_change(view), "Change of what is shared"
     if not figures:
-        return _none("shared", title, "No step of the server with a change of G is in the events yet.")
+        return _none("shared", title, "No step of the server that changes something is in the events yet.")
     text = [
-        "G, the shared middle matrices, is the only thing that is learned together. What moves here reaches clients."
+        "What the server holds for all clients and changes in every round. What moves here reaches clients."
     ]
-    legend = [legend_entry("change in the round", "s0", 0), legend_entry("norm of G", "s2", 2)]
+    if view.shares_middles:
+        text = [
+            "G, the shared middle matrices, is all that is learned together. What moves here reaches clients."
+        ]
+    legend = [legend_entry("change in the round", "s0", 0), legend_entry(f"norm of {view.held}", "s2", 2)]
     return Section("shared", title, text, legend, figures, [tables.steps(view)])
 
 

@@ -143,7 +143,7 @@ def steps(view: View) -> Table:
         ]
         for r, a in sorted(view.aggregates.items())
     ]
-    head = ["round", "clients", "change of G", "norm of G", "time", "SHA-256 of G"]
+    head = ["round", "clients", *(f"{what} of {view.held}" for what in ("change", "norm")), "time", "SHA-256"]
     return Table("The server's steps", head, rows, words=(1, 5), folded=True)
 
 

@@ -146,6 +146,16 @@ class View:
     """Lines below a comparison: settings of methods, what failed."""
 
     @property
+    def shares_middles(self) -> bool:
+        """Whether what the server holds are the middle matrices G, by role; other strategies hold other tensors."""
+        return self.strategy in ("", "h2tune")
+
+    @property
+    def held(self) -> str:
+        """What the server holds, in a word."""
+        return "G" if self.shares_middles else "what is shared"
+
+    @property
     def comparison(self) -> bool:
         """Whether this is a comparison of runs, and no run itself."""
         return bool(self.compared) and not self.clients
