@@ -54,6 +54,23 @@ class Adapter(_Section):
     temperature: Rate = 1.0
 
 
+class Basis(_Section):
+    """Where the shared middle matrices live."""
+
+    kind: Literal["free", "anchored"] = "free"
+    """Between the private A and B, equation (1); or between frames that mean the same on every model, equation (8)."""
+    texts: tuple[str, ...] = ("movie_reviews", "tweets", "bbc_topics")
+    """Public texts on which the clients agree: text files (one text a line), or built-in tasks' training texts."""
+    count: Annotated[int, Field(ge=8)] = 480
+    scale: Rate = 1.0
+    """s of equation (8)."""
+
+    @field_validator("texts", mode="before")
+    @classmethod
+    def _tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
 class Train(_Section):
     """Local training."""
 
@@ -149,6 +166,7 @@ class Federation(_Section):
     seed: Annotated[int, Field(ge=0)] = 0
     server: Server = Server()
     adapter: Adapter = Adapter()
+    basis: Basis = Basis()
     train: Train = Train()
     data: Data = Data()
     client: Annotated[tuple[Client, ...], Field(min_length=1)]
@@ -161,6 +179,10 @@ class Federation(_Section):
     @model_validator(mode="after")
     def _consistent(self) -> Federation:
         names = [client.name for client in self.client]
+        if self.basis.kind == "anchored" and self.server.strategy != "h2tune":
+            raise ValueError(
+                f'basis.kind = "anchored" is for h2tune, not for strategy "{self.server.strategy}"'
+            )
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two clients are called '{twice[0]}'; every client needs a name of its own")
@@ -284,7 +306,8 @@ def _key(location: Sequence[int | str], raw: Any) -> str:
 
 def _known(location: Sequence[int | str]) -> Iterator[str]:
     model: type[BaseModel] = Federation
-    sections: dict[str, type[BaseModel]] = {"server": Server, "adapter": Adapter, "train": Train, "data": Data, "client": Client}
+    sections: dict[str, type[BaseModel]] = {"server": Server, "adapter": Adapter, "basis": Basis}
+    sections |= {"train": Train, "data": Data, "client": Client}
     for part in location[:-1]:
         if part in sections:
             model = sections[str(part)]
@@ -308,4 +331,8 @@ def _absolute(federation: Federation, folder: Path) -> Federation:
             files = {key: getattr(client.task, key) for key in ("file", "validation_file", "test_file")}
             changes["task"] = client.task.model_copy(update={k: absolute(v) for k, v in files.items() if v})
         clients.append(client.model_copy(update=changes))
-    return federation.model_copy(update={"client": tuple(clients)})
+    texts = tuple(
+        absolute(t) if "/" in t or t.endswith((".txt", ".text")) else t for t in federation.basis.texts
+    )
+    basis = federation.basis.model_copy(update={"texts": texts})
+    return federation.model_copy(update={"client": tuple(clients), "basis": basis})

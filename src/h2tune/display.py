@@ -71,6 +71,8 @@ def _line(event: dict[str, Any]) -> str:
             f"{c['name']} ({c['family']}, rank {c['rank']}, {c['task']})" for c in event["clients"]
         )
         return f"{event['name']}: {event['rounds']} rounds, {members}"
+    if kind == "basis_agreed":
+        return f"  {client} · basis agreed on public texts · {event['bytes_up']:,} bytes up, once"
     if kind == "evaluated":
         when = "before" if event["round"] < 0 else f"round {event['round'] + 1}"
         alone = " alone" if event["stage"] == "alone" else ""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from peft import PeftConfig
 
 from h2tune.adapter.sparsify import Mask
 
 PEFT_TYPE = "H2TUNE"
+Basis = Literal["free", "anchored"]
 
 
 @dataclass
@@ -24,6 +26,9 @@ class H2TuneConfig(PeftConfig):
         alpha: LoRA's α; the update is scaled by α / r.
         dropout: Dropout on the adapter's input.
         mask: Which r² of the R² entries of the shared middle matrices are kept: `"entry"`, `"block"`, `"leading"`.
+        basis: `"free"`: T between the private A and B, equation (1). `"anchored"`: T between frozen frames that mean
+            the same on every model, beside the private A and B, equation (8); set them with `H2TuneLayer.set_frames`.
+        basis_scale: s of equation (8).
         target_modules: Full module names or suffixes. By default every linear layer of every block that plays a known
             role (attention and MLP projections), never an embedding or a head.
         roles: Module-name suffixes by role, for families that are not known, as in `{"attn.q": "my_query"}`.
@@ -36,6 +41,8 @@ class H2TuneConfig(PeftConfig):
     alpha: float = field(default=16.0, metadata={"help": "LoRA's alpha."})
     dropout: float = field(default=0.0, metadata={"help": "Dropout on the adapter's input."})
     mask: Mask = field(default="entry", metadata={"help": "'entry', 'block' or 'leading'."})
+    basis: Basis = field(default="free", metadata={"help": "'free' or 'anchored'."})
+    basis_scale: float = field(default=1.0, metadata={"help": "Scale of the anchored part."})
     target_modules: list[str] | str | None = field(default=None, metadata={"help": "Default: every role."})
     exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Modules left alone."})
     roles: dict[str, str] | None = field(default=None, metadata={"help": "Role to module-name suffix."})

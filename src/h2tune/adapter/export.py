@@ -1,4 +1,4 @@
-"""From an h2tune adapter to an ordinary LoRA adapter, exactly: lora_B ← B (I + T)."""
+"""From an h2tune adapter to an ordinary LoRA adapter, exactly: lora_B ← (α / r) · B (I + T)."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ def to_lora(model: PeftModel, adapter_name: str = "default") -> tuple[LoraConfig
     own: Any = model.peft_config[adapter_name]
     state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
     tensors = {name: tensor for name, tensor in state.items() if ".h2tune_" not in name}
-    conv1d = False
+    conv1d, rank = False, own.r
     for name, module in model.named_modules():
         if isinstance(module, H2TuneLayer) and adapter_name in module.h2tune_down:
             conv1d = conv1d or module.fan_in_fan_out
-            tensors[f"{name}.lora_A.weight"] = module.h2tune_down[adapter_name]
-            tensors[f"{name}.lora_B.weight"] = module.folded_up(adapter_name)
+            down, up = module.as_lora(adapter_name)
+            rank = down.shape[0]
+            tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = down, up
     config = LoraConfig(
-        r=own.r,
-        lora_alpha=own.alpha,
+        r=rank,
+        lora_alpha=rank,  # the scale is in lora_B
         lora_dropout=own.dropout,
         target_modules=own.target_modules,
         exclude_modules=own.exclude_modules,

@@ -22,7 +22,7 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
     """A frozen linear (or Conv1D) layer with h2tune adapters beside it.
 
     Shapes of one adapter: down A (r, d_in), up B (d_out, r), delta Δ (r, r), scores S (R, R); and as buffers what the
-    client received, M at Ω (r, r), and Ω itself (r²).
+    client received, M at Ω (r, r), and Ω itself (r²); in an anchored basis the frames A₀ (R, d_in), B₀ (d_out, R).
     """
 
     # PEFT's own, declared for the type checker
@@ -33,7 +33,10 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
     _move_adapter_to_device_of_base_layer: Any
 
     adapter_layer_names = ("h2tune_down", "h2tune_up", "h2tune_delta", "h2tune_scores")
-    other_param_names = ("h2tune_received", "h2tune_index", "h2tune_dropout", "scaling", "place")
+    other_param_names = (
+        *("h2tune_received", "h2tune_index", "h2tune_frame_down", "h2tune_frame_up"),
+        *("h2tune_dropout", "scaling", "basis_scale", "place"),
+    )
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: H2TuneConfig, key: str) -> None:
         super().__init__()
@@ -46,8 +49,11 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
         self.h2tune_scores = nn.ParameterDict()
         self.h2tune_received = BufferDict(persistent=True)
         self.h2tune_index = BufferDict(persistent=True)
+        self.h2tune_frame_down = BufferDict(persistent=True)
+        self.h2tune_frame_up = BufferDict(persistent=True)
         self.h2tune_dropout = nn.ModuleDict()
         self.scaling: dict[str, float] = {}
+        self.basis_scale: dict[str, float] = {}
         self.place: dict[str, tuple[int, str]] = {}
         """Adapter name → (block, role), where the layer plays a known role."""
         self.live: dict[str, Tensor] = {}
@@ -86,6 +92,10 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
         device = self.h2tune_delta[adapter_name].device
         self.h2tune_received[adapter_name] = torch.zeros(rank, rank, device=device)
         self.h2tune_index[adapter_name] = sparsify.choose(scores, rank, config.mask).to(device)
+        if config.basis == "anchored":
+            self.basis_scale[adapter_name] = config.basis_scale
+            self.h2tune_frame_down[adapter_name] = torch.zeros(size, self.in_features, device=device)
+            self.h2tune_frame_up[adapter_name] = torch.zeros(self.out_features, size, device=device)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     def middle(self, adapter_name: str) -> Tensor:
@@ -99,16 +109,34 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
             value = value * sparsify.gate(scores, self.h2tune_index[adapter_name])
         return value
 
-    def folded_up(self, adapter_name: str) -> Tensor:
-        """Return B (I + T) (d_out, r): with A, an ordinary LoRA pair that does exactly the same."""
-        up = self.h2tune_up[adapter_name]
-        return up + up @ self.middle(adapter_name).to(up.dtype)
+    def set_frames(self, adapter_name: str, down: Tensor, up: Tensor) -> None:
+        """Set the frames A₀ (R, d_in) and B₀ (d_out, R) of an anchored basis."""
+        self.h2tune_frame_down[adapter_name].copy_(down)
+        self.h2tune_frame_up[adapter_name].copy_(up)
+
+    def anchored_up(self, adapter_name: str) -> Tensor:
+        """Return s · B₀ T (d_out, R) of equation (8), T at its entries of the (R, R) grid."""
+        size = self.h2tune_frame_down[adapter_name].shape[0]
+        middle = sparsify.scatter(self.middle(adapter_name), self.h2tune_index[adapter_name], size)
+        return (self.h2tune_frame_up[adapter_name] @ middle) * self.basis_scale[adapter_name]
+
+    def as_lora(self, adapter_name: str) -> tuple[Tensor, Tensor]:
+        """Return the LoRA pair (k, d_in), (d_out, k) that does exactly the same, the scale α / r in its second part.
+
+        k is r, or r + R in an anchored basis.
+        """
+        down, up = self.h2tune_down[adapter_name], self.h2tune_up[adapter_name]
+        if adapter_name in self.basis_scale:
+            anchored = self.anchored_up(adapter_name).to(up.dtype)
+            frame = self.h2tune_frame_down[adapter_name].to(down.dtype)
+            return torch.cat([down, frame]), torch.cat([up * self.scaling[adapter_name], anchored], dim=1)
+        folded = up + up @ self.middle(adapter_name).to(up.dtype)  # B (I + T)
+        return down, folded * self.scaling[adapter_name]
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
-        """Return (α / r) · B (I + T) A in the shape of the base weight."""
-        down = self.h2tune_down[adapter_name]
-        update = (self.folded_up(adapter_name).float() @ down.float()) * self.scaling[adapter_name]
-        return transpose(update.to(down.dtype), self.fan_in_fan_out)
+        """Return the update of the weight, (α / r) · B (I + T) A or that of (8), in the base weight's shape."""
+        down, up = self.as_lora(adapter_name)
+        return transpose((up.float() @ down.float()).to(down.dtype), self.fan_in_fan_out)
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         return True
@@ -164,8 +192,14 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
             down, up = self.h2tune_down[name], self.h2tune_up[name]
             inputs = self._cast_input_dtype(self.h2tune_dropout[name](x), down.dtype)
             hidden = linear(inputs, down)  # (…, r)
-            hidden = hidden + linear(hidden, self.middle(name).to(hidden.dtype))  # (I + T) A x
-            result = result + (linear(hidden, up) * self.scaling[name]).to(result.dtype)
+            if name in self.basis_scale:  # (8): the private pair, and T between the frames
+                frame = self.h2tune_frame_down[name].to(down.dtype)
+                shared = linear(linear(inputs, frame), self.anchored_up(name).to(down.dtype))
+                update = linear(hidden, up) * self.scaling[name] + shared
+            else:
+                hidden = hidden + linear(hidden, self.middle(name).to(hidden.dtype))  # (I + T) A x
+                update = linear(hidden, up) * self.scaling[name]
+            result = result + update.to(result.dtype)
         return result
 
     def __repr__(self) -> str:

@@ -21,6 +21,7 @@ from h2tune.training.encode import (
     encode_texts,
     forward_arguments,
     kept_logits,
+    pad_token,
 )
 
 
@@ -96,7 +97,7 @@ def _continuation_scores(
     device: torch.device,
 ) -> Tensor:
     """Score verbalisers of several tokens: the log-likelihood of all their tokens after the prompt."""
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+    pad = pad_token(tokenizer)
     positions = "position_ids" in forward_arguments(model)
     scores = torch.empty(len(encoded), len(words))
     for label, word in enumerate(words):

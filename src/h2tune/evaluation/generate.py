@@ -12,7 +12,7 @@ from h2tune.evaluation.evaluate import Score
 from h2tune.evaluation.score import SCORERS
 from h2tune.tasks.prompts import shorten
 from h2tune.tasks.task import Example, Task
-from h2tune.training.encode import collator, encode_causal, kept_logits
+from h2tune.training.encode import collator, encode_causal, kept_logits, pad_token
 from h2tune.training.losses import task_loss
 
 NEW_TOKENS = 512
@@ -29,7 +29,7 @@ def evaluate_generated(
 ) -> Score:
     """Generate greedily after the (one-shot) prompt and score the text; the loss is that of the right answer."""
     device = next(model.parameters()).device
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    pad = pad_token(tokenizer)
     settings = GenerationConfig(
         max_new_tokens=new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=tokenizer.eos_token_id
     )

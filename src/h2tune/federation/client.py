@@ -91,8 +91,17 @@ class Outcome:
     events: list[dict[str, Any]]
 
 
-def attach(base: PreTrainedModel, member: Member, strategy: Strategy, state: Tensors | None) -> Participant:
-    """Put the strategy's adapter (and a fresh head) on a base model, and load what the client kept."""
+def attach(
+    base: PreTrainedModel,
+    member: Member,
+    strategy: Strategy,
+    state: Tensors | None,
+    frames: Tensors | None = None,
+) -> Participant:
+    """Put the strategy's adapter (and a fresh head) on a base model, and load what the client kept.
+
+    The frames of an anchored basis are part of what it kept after its first round.
+    """
     heads: list[str] = []
     if not member.causal:
         heads = head_modules(base)
@@ -102,6 +111,8 @@ def attach(base: PreTrainedModel, member: Member, strategy: Strategy, state: Ten
     )
     if state is not None:
         participant.load_state(state)
+    elif frames is not None:
+        participant.set_frames(frames)
     return participant
 
 
@@ -113,6 +124,7 @@ def run_round(
     download: Download,
     state: Tensors | None,
     *,
+    frames: Tensors | None = None,
     stage: str = "trained",
     progress: Callable[[str], Progress] | None = None,
 ) -> Outcome:
@@ -125,6 +137,7 @@ def run_round(
         strategy: The method.
         download: What the server sent.
         state: What the client kept; None in its first round.
+        frames: The client's frames, in an anchored basis.
         stage: "trained", or "alone" for the comparison without federation.
         progress: Returns what is called after each step, for a client's name.
 
@@ -133,7 +146,7 @@ def run_round(
     """
     began, seconds = time.perf_counter(), {}
     training = member.training
-    participant = attach(base, member, strategy, state)
+    participant = attach(base, member, strategy, state, frames)
     try:
         events = []
         if state is None and member.scores(-1):

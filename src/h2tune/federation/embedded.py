@@ -95,7 +95,7 @@ class Embedded:
             self.starting(download.round, client)
         member = self.members[client]
         try:
-            base, tokenizer = self.models.get(member.enrolment.model, member.kind, self.dtypes[client])
+            base, tokenizer = self.base_of(member)
             outcome = run_round(
                 base,
                 tokenizer,
@@ -103,6 +103,7 @@ class Embedded:
                 self.strategy,
                 download,
                 self.last_state(client, download.round),
+                frames=self._frames(client),
                 stage=self.stage,
                 progress=self.progress,
             )
@@ -117,6 +118,14 @@ class Embedded:
     def _commit(self, path: str, update: Update, state: Tensors, events: list[Event]) -> None:
         facts = {"examples": update.examples, "events": events}
         self.ledger.commit(path, {"update": update.tensors, "private": state}, facts)
+
+    def base_of(self, member: Member) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Return a client's base model and tokenizer."""
+        return self.models.get(member.enrolment.model, member.kind, self.dtypes[member.name])
+
+    def _frames(self, client: str) -> Tensors | None:
+        found = self.ledger.committed(f"clients/{client}/frames")
+        return None if found is None else found[0]["frames"]
 
     def path(self, client: str, round_number: int) -> str:
         """Return the folder of a client's round in the run folder."""

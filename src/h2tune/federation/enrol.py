@@ -204,6 +204,8 @@ def build_strategy(federation: Federation, enrolments: list[Enrolment], size: in
             size_weight=train.size_weight,
             drift_weight=train.drift_weight,
             distillation_weight=train.distillation_weight,
+            basis=federation.basis.kind,
+            basis_scale=federation.basis.scale,
         )
     return baselines.build(
         name,

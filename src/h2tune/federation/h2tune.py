@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from h2tune import alignment
 from h2tune.adapter import sparsify
+from h2tune.adapter.config import Basis
 from h2tune.adapter.roles import ROLES
 from h2tune.adapter.shared import Alignment
 from h2tune.errors import H2TuneError
@@ -43,6 +44,8 @@ class H2Tune:
         size_weight: λ_reg.
         drift_weight: λ_kl.
         distillation_weight: λ_kd.
+        basis: Whether T lives between private A and B, or between frames, equation (8).
+        basis_scale: s of equation (8).
     """
 
     name = "h2tune"
@@ -65,6 +68,8 @@ class H2Tune:
         size_weight: float = 0.0,
         drift_weight: float = 0.0,
         distillation_weight: float = 0.0,
+        basis: Basis = "free",
+        basis_scale: float = 1.0,
     ) -> None:
         self.enrolments = {enrolment.name: enrolment for enrolment in enrolments}
         self.shared_rank, self.slots, self.mask = shared_rank, slots, mask
@@ -72,6 +77,7 @@ class H2Tune:
         self.rate, self.weighting, self.wire_dtype = rate, weighting, wire_dtype
         self.alternation, self.alpha, self.dropout = alternation, alpha, dropout
         self.weights = (size_weight, drift_weight, distillation_weight)
+        self.basis, self.basis_scale = basis, basis_scale
         held = {role for enrolment in enrolments for role in enrolment.roles}
         self.roles = tuple(role for role in ROLES if role in held)
         for enrolment in enrolments:
@@ -185,6 +191,8 @@ class H2Tune:
             alpha=self.alpha,
             dropout=self.dropout,
             weights=self.weights,
+            basis=self.basis,
+            basis_scale=self.basis_scale,
             heads=heads,
             seed=seed,
         )

@@ -119,6 +119,16 @@ class Ledger:
             return None
         return tensors, facts
 
+    def once(
+        self, path: str, compute: Callable[[], tuple[dict[str, dict[str, Tensor]], dict[str, Any]]]
+    ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """Return what was committed at `path`; compute and commit it if it is not there."""
+        found = self.committed(path)
+        if found is None:
+            found = compute()
+            self.commit(path, *found)
+        return found
+
     def remove(self, path: str) -> None:
         """Remove a commit that is no longer needed."""
         shutil.rmtree(self.folder / path, ignore_errors=True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from h2tune.adapter import H2TuneConfig, sparsify
+from h2tune.adapter.config import Basis
 from h2tune.adapter.shared import Alignment, SharedMiddle
 from h2tune.adapter.state import load_private_state, phase_parameters, private_state, take_off
 from h2tune.federation import wire
@@ -42,6 +43,8 @@ class H2TuneParticipant:
         alpha: LoRA's α.
         dropout: Dropout on the adapter's input.
         weights: λ_reg, λ_kl, λ_kd.
+        basis: `"free"` or `"anchored"`.
+        basis_scale: s of an anchored basis.
         heads: Modules trained beside the adapter.
         seed: Seed of A and S, common to the federation.
     """
@@ -63,6 +66,8 @@ class H2TuneParticipant:
         alpha: float,
         dropout: float,
         weights: tuple[float, float, float],
+        basis: Basis = "free",
+        basis_scale: float = 1.0,
         heads: Sequence[str],
         seed: int,
     ) -> None:
@@ -72,6 +77,8 @@ class H2TuneParticipant:
             alpha=alpha,
             dropout=dropout,
             mask=mask,
+            basis=basis,
+            basis_scale=basis_scale,
             target_modules=list(modules),
             modules_to_save=list(heads) or None,
             init_seed=seed,
@@ -134,6 +141,12 @@ class H2TuneParticipant:
             "relation": [[round(float(value), 4) for value in row] for row in relation],
             "coverage": _coverage(self.shared.masks().values(), self.shared.size),
         }
+
+    def set_frames(self, frames: Mapping[str, Tensor]) -> None:
+        """Set A₀ and B₀ of every module, given as NAME.down and NAME.up."""
+        for name in {name.rpartition(".")[0] for name in frames}:
+            layer = self.model.get_submodule(f"base_model.model.{name}")
+            layer.set_frames(ADAPTER, frames[f"{name}.down"], frames[f"{name}.up"])
 
     def state(self) -> Tensors:
         state = private_state(self.model, self.shared)

@@ -14,6 +14,7 @@ import tomli_w
 from h2tune import __version__, files
 from h2tune.config import Federation, dump, load, parse
 from h2tune.errors import H2TuneError
+from h2tune.federation.basis import agree_on_basis, anchor_texts
 from h2tune.federation.client import Member, attach, majority
 from h2tune.federation.embedded import BaseModels, Embedded
 from h2tune.federation.enrol import (
@@ -115,6 +116,9 @@ def run(
             )
 
         federated = engine(members, strategy, "trained")
+        if federation.basis.kind == "anchored":
+            texts = anchor_texts(federation.basis.texts, federation.basis.count, federation.seed)
+            agree_on_basis(members, federated.base_of, texts, size, ledger, notice=notice)
         _rounds(federated, federation, ledger, "server", strict, notice)
         if federation.server.alone:
             for member, enrolled in zip(members, enrolments, strict=True):
@@ -168,7 +172,7 @@ def _check_same(path: Path, federation: Federation) -> None:
     old, new = (parse(content, str(path)) for content in (tomllib.loads(path.read_text()), dump(federation)))
     differing = [
         f"{section}.{key}"
-        for section in ("server", "adapter", "train", "data")
+        for section in ("server", "adapter", "basis", "train", "data")
         for key, value in getattr(new, section).model_dump().items()
         if value != getattr(old, section).model_dump()[key]
         and (section, key) not in (("server", "rounds"), ("server", "alone"))
@@ -236,7 +240,7 @@ def _export(engine: Embedded, member: Member, rounds: int, folder: Path) -> None
     state = engine.last_state(member.name, rounds)
     if state is None:
         return  # it never finished a round; its failures are in the events
-    base, tokenizer = engine.models.get(member.enrolment.model, member.kind, engine.dtypes[member.name])
+    base, tokenizer = engine.base_of(member)
     participant = attach(base, member, engine.strategy, state)
     try:
         save_adapter(participant.model, folder / "adapter")

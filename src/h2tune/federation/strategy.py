@@ -44,6 +44,9 @@ class Participant(Protocol):
     def facts(self) -> dict[str, Any]:
         """Return what a report shows of this client besides numbers of training (relation, coverage)."""
 
+    def set_frames(self, frames: Mapping[str, Tensor]) -> None:
+        """Take over the frames of an anchored basis, before the first round; other methods have none."""
+
     def state(self) -> Tensors:
         """Return all that the client must keep until its next round."""
 

@@ -102,11 +102,16 @@ def collator(
     model: Any, tokenizer: PreTrainedTokenizerBase, *, causal: bool
 ) -> Callable[..., dict[str, Tensor]]:
     """Return the collator that fits a model: `causal_batch` or `text_batch`."""
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+    pad = pad_token(tokenizer)
     if not causal:
         return lambda items: text_batch(items, pad)
     positions = "position_ids" in forward_arguments(model)
     return lambda items: causal_batch(items, pad, positions=positions)
+
+
+def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the padding token, or the end of sequence where there is none; it is masked everywhere."""
+    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)
 
 
 def forward_arguments(model: Any) -> set[str]:

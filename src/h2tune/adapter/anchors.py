@@ -1,0 +1,84 @@
+"""Frames that mean the same on every model: coordinates that all members share on public texts. Pure.
+
+Each member reads the same n public texts with its own frozen model. What the members' readings have most in common
+(generalised CCA, MAXVAR) gives coordinates Z (n, R); a frame maps a module's inputs to Z, and Z to its outputs:
+
+    (8)  y = W x + (α / r) · B A x + s · B₀ T A₀ x        A₀ (R, d_in), B₀ (d_out, R) frozen, T between them shared
+         A₀ = argmin ‖Z − X Aᵀ‖² + λ‖A‖²                  X: the module's inputs on the texts, pooled, mean removed
+         B₀ = argmin ‖V − Z Bᵀ‖² + λ‖B‖²                  V: its outputs, pooled and centred
+
+A permutation or rotation of a model's hidden units changes its frames with it: what T does stays the same.
+Deviation: the paper shares T between private A and B (1). With A and B free, B (I + T) A reaches the same updates for
+every T, so T alone need not mean the same on two models; here it does (EXPERIMENTS.md has the measurements).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""Candidates for λ, in units of the mean eigenvalue; chosen by R² on a fifth of the texts."""
+
+
+def view(readings: Float[Tensor, "n d"], directions: int, shrink: float = 1e-2) -> Float[Tensor, "n k"]:
+    """Return what a member sends once: its readings of the texts, centred and whitened, k = min(directions, d).
+
+    Directions of little variance are shrunk rather than blown up to unit variance.
+    """
+    centred = (readings - readings.mean(0)).double()
+    u, s, _ = torch.linalg.svd(centred, full_matrices=False)
+    u, power = u[:, :directions], s[:directions].square()
+    return (u * (power / (power + shrink * power.mean()))).float()
+
+
+def common_coordinates(views: Sequence[Float[Tensor, "n _"]], size: int) -> Float[Tensor, "n R"]:
+    """Return Z: what the views have most in common, uncorrelated and of unit variance; zeros where there is no more.
+
+    The sign of each coordinate is fixed by its largest entry, so that the order of the views means nothing.
+    """
+    joint = torch.cat(list(views), dim=1).double()
+    # the eigenvectors of the sum of the views' projections: the same for any order of the views
+    values, vectors = torch.linalg.eigh(joint @ joint.T)
+    top = vectors[:, values > 1e-9].flip(1)[:, :size]
+    signs = top.gather(0, top.abs().argmax(0, keepdim=True)).sign()
+    z = torch.zeros(len(joint), size, dtype=torch.float64)
+    z[:, : top.shape[1]] = top * signs * len(joint) ** 0.5
+    return z.float()
+
+
+def down_frame(inputs: Float[Tensor, "n d_in"], z: Float[Tensor, "n R"]) -> Float[Tensor, "R d_in"]:
+    """Return A₀, the ridge regression of Z on a module's inputs.
+
+    The inputs' mean direction is projected out, so A₀ needs no offset and (8) stays a plain linear update.
+    """
+    mean = inputs.mean(0)
+    direction = mean / mean.norm().clamp(min=1e-12)
+    projected = inputs - (inputs @ direction)[:, None] * direction
+    return _ridge(projected, z)
+
+
+def up_frame(outputs: Float[Tensor, "n d_out"], z: Float[Tensor, "n R"]) -> Float[Tensor, "d_out R"]:
+    """Return B₀, the ridge regression of a module's (centred) outputs on Z."""
+    return _ridge(z, outputs - outputs.mean(0))
+
+
+def _ridge(x: Float[Tensor, "n d"], y: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
+    """Return W with y ≈ x Wᵀ; the penalty is the one that predicts the last fifth best."""
+    x, y = x.double(), y.double()
+    kept = max(1, len(x) - max(1, len(x) // 5))
+    solved = {p: _solve(x[:kept], y[:kept], p) for p in PENALTIES}
+    best = min(PENALTIES, key=lambda p: float((y[kept:] - x[kept:] @ solved[p].T).square().sum()))
+    return _solve(x, y, best).float()
+
+
+def _solve(x: Tensor, y: Tensor, penalty: float) -> Tensor:
+    """Solve on the smaller side: (n, n) where there are fewer texts than units."""
+    small = x @ x.T if len(x) < x.shape[1] else x.T @ x
+    damped = small + penalty * small.diagonal().mean().clamp(min=1e-12) * torch.eye(len(small), dtype=x.dtype)
+    if len(x) < x.shape[1]:
+        return (x.T @ torch.cholesky_solve(y, torch.linalg.cholesky(damped))).T
+    return torch.cholesky_solve(x.T @ y, torch.linalg.cholesky(damped)).T

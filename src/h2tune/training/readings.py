@@ -1,0 +1,111 @@
+"""What a frozen model makes of texts: pooled inputs and outputs of its modules, and its final states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from h2tune.tasks.prompts import fields, fill, shorten
+from h2tune.tasks.task import Task
+from h2tune.training.encode import Encoded, causal_batch, forward_arguments, pad_token, text_batch
+
+
+@torch.inference_mode()
+def read_texts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    texts: Sequence[str],
+    *,
+    causal: bool,
+    modules: Sequence[str] = (),
+    batch_size: int = 16,
+) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """Read texts as the client reads its task's, and return what the model makes of them.
+
+    A decoder reads a text in its task's frame and is read at the last token, where it would answer; an encoder reads
+    the bare text and is read as the mean over its tokens.
+
+    Args:
+        model: A frozen base model.
+        tokenizer: Its tokenizer.
+        task: The client's task.
+        texts: Public texts.
+        causal: Whether the model is a decoder.
+        modules: Names of modules whose inputs and outputs are wanted.
+        batch_size: Texts of a batch.
+
+    Returns:
+        Final states (n, width), and by module its inputs (n, d_in) and outputs (n, d_out).
+    """
+    rows = [_encode(text, task, tokenizer, causal=causal) for text in texts]
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].prompt), i))
+    inputs: dict[str, list[Tensor]] = {name: [] for name in modules}
+    outputs: dict[str, list[Tensor]] = {name: [] for name in modules}
+    finals: list[Tensor] = []
+    pool: list[Callable[[Tensor], Tensor]] = [lambda states: states]
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, given: tuple[Any, ...], result: Tensor) -> None:
+            inputs[name].append(pool[0](given[0]))
+            outputs[name].append(pool[0](result))
+
+        return hook
+
+    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in modules]
+    try:
+        for start in range(0, len(order), batch_size):
+            batch = _batch(
+                [rows[i] for i in order[start : start + batch_size]], tokenizer, model, causal=causal
+            )
+            mask = batch["attention_mask"].float()
+            pool[0] = _pooling(mask, causal=causal)
+            finals.append(pool[0](model.base_model(**batch).last_hidden_state))
+    finally:
+        for handle in handles:
+            handle.remove()
+    back = torch.tensor(order).argsort()
+    joined = [{name: torch.cat(parts)[back] for name, parts in kept.items()} for kept in (inputs, outputs)]
+    return torch.cat(finals)[back], joined[0], joined[1]
+
+
+def _pooling(mask: Tensor, *, causal: bool) -> Callable[[Tensor], Tensor]:
+    length = mask.shape[1]
+
+    def pool(states: Tensor) -> Tensor:
+        states = states.reshape(len(mask), length, -1).float()  # some models flatten batch and length
+        if causal:
+            return states[:, -1].cpu()
+        return ((states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)).cpu()
+
+    return pool
+
+
+def _encode(text: str, task: Task, tokenizer: PreTrainedTokenizerBase, *, causal: bool) -> Encoded:
+    if not causal:
+        return Encoded(
+            tuple(tokenizer(text, truncation=True, max_length=task.max_length)["input_ids"]), (), None
+        )
+    names = fields(task.template)
+    prompt = fill(task.template, {names[0]: text}) if len(names) == 1 else text
+    template = task.template if len(names) == 1 else "{text}"
+    shortened = shorten(prompt, template, tokenizer, task.max_length)
+    return Encoded(tuple(tokenizer(shortened)["input_ids"]), (), None)
+
+
+def _batch(
+    rows: Sequence[Encoded], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, *, causal: bool
+) -> dict[str, Tensor]:
+    if causal:
+        rows = [
+            Encoded(row.prompt, (0,), None) for row in rows
+        ]  # an answer of one token adds nothing to the input
+        batch = causal_batch(rows, pad_token(tokenizer), positions="position_ids" in forward_arguments(model))
+    else:
+        batch = text_batch(rows, pad_token(tokenizer))
+    del batch["labels"]
+    return {name: tensor.to(model.device) for name, tensor in batch.items()}

@@ -1,0 +1,155 @@
+"""Anchored bases: frames that mean the same on every model, equation (8)."""
+
+from __future__ import annotations
+
+import federations
+import pytest
+import tiny
+import torch
+from peft import get_peft_model
+
+from h2tune import H2TuneConfig
+from h2tune.adapter.anchors import common_coordinates, down_frame, up_frame, view
+from h2tune.adapter.export import to_lora
+from h2tune.adapter.layer import H2TuneLayer
+from h2tune.adapter.roles import find_roles
+from h2tune.config import parse
+from h2tune.federation.run import run
+from h2tune.tasks.task import Task
+from h2tune.training.readings import read_texts
+
+TASK = Task("toy", "label", ("yes", "no"), (" yes", " no"), "text : {words} answer :", "none", "none", "label", 32)
+TEXTS = [f"{a} {b} {c}" for a in tiny.WORDS[15:25] for b in tiny.WORDS[25:35] for c in ("good", "film")]
+SIZE = 6
+
+
+def permuted(model, seed: int = 3):
+    """A twin that computes the same function with its hidden units in another order."""
+    twin = tiny.causal("llama")
+    draw = torch.Generator().manual_seed(seed)
+    order = torch.randperm(model.config.hidden_size, generator=draw)
+    inner = torch.randperm(model.config.intermediate_size, generator=draw)
+    state = {}
+    for name, tensor in model.state_dict().items():
+        if "norm" in name:
+            tensor = tensor[order]
+        elif any(part in name for part in ("embed_tokens", "lm_head", "q_proj", "k_proj", "v_proj")):
+            tensor = tensor[:, order]
+        elif "o_proj" in name:
+            tensor = tensor[order]
+        elif "gate_proj" in name or "up_proj" in name:
+            tensor = tensor[inner][:, order]
+        elif "down_proj" in name:
+            tensor = tensor[order][:, inner]
+        state[name] = tensor
+    twin.load_state_dict(state)
+    return twin
+
+
+def anchored(model, z, *, random: int | None = None):
+    """Put an anchored adapter on a model: frames from its own readings, or random ones of the same norm."""
+    placements = [p.module for p in find_roles(model)]
+    _, inputs, outputs = read_texts(model, tiny.tokenizer(side="left"), TASK, TEXTS, causal=True, modules=placements)
+    peft = get_peft_model(model, H2TuneConfig(r=SIZE, basis="anchored"))
+    for name in placements:
+        down, up = down_frame(inputs[name], z), up_frame(outputs[name], z)
+        if random is not None:
+            draw = torch.Generator().manual_seed(random)
+            noise = [torch.randn(t.shape, generator=draw) for t in (down, up)]
+            down, up = (n * t.norm() / n.norm() for n, t in zip(noise, (down, up), strict=True))
+        peft.get_submodule(f"base_model.model.{name}").set_frames("default", down, up)
+    return peft
+
+
+def set_middles(model, seed: int = 0) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, H2TuneLayer):
+            module.h2tune_delta["default"].data = torch.randn(SIZE, SIZE, generator=draw) * 0.1
+
+
+@torch.no_grad()
+def logits(model) -> torch.Tensor:
+    ids = torch.tensor([[1, 5, 9, 14, 20, 31]])
+    return model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+
+
+@pytest.fixture(scope="module")
+def twins():
+    model = tiny.causal("llama")
+    finals = [
+        read_texts(m, tiny.tokenizer(side="left"), TASK, TEXTS, causal=True)[0] for m in (model, permuted(model))
+    ]
+    return model, common_coordinates([view(f, 16) for f in finals], SIZE)
+
+
+def test_the_twin_computes_the_same_function(twins):
+    assert torch.allclose(logits(permuted(twins[0])), logits(twins[0]), atol=1e-5)
+
+
+def test_positive_control_a_middle_matrix_does_the_same_on_the_twin(twins):
+    """What T does to a model it does to its permuted twin, untrained, in anchored frames; not in random ones."""
+    _, z = twins
+    plain = logits(tiny.causal("llama"))
+    effects = []
+    for model in (anchored(tiny.causal("llama"), z), anchored(permuted(tiny.causal("llama")), z)):
+        set_middles(model)
+        effects.append(logits(model) - plain)
+    assert float(effects[0].norm()) > 0.1
+    assert float((effects[0] - effects[1]).norm()) < 0.01 * float(effects[0].norm())
+    stranger = anchored(permuted(tiny.causal("llama")), z, random=5)
+    set_middles(stranger)
+    effect = logits(stranger) - plain
+    cosine = float((effect * effects[0]).sum() / (effect.norm() * effects[0].norm()))
+    assert abs(cosine) < 0.5
+
+
+def test_an_anchored_adapter_starts_as_the_base_model_and_exports_exactly(twins):
+    model = anchored(tiny.causal("llama"), twins[1])
+    assert torch.equal(logits(model), logits(tiny.causal("llama")))
+    set_middles(model)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "h2tune_up" in name:
+                parameter.add_(0.1)
+    changed = logits(model)
+    config, tensors = to_lora(model)
+    assert config.r == 2 * SIZE
+    lora = get_peft_model(tiny.causal("llama"), config)
+    lora.load_state_dict({n.replace(".weight", ".default.weight"): t for n, t in tensors.items()}, strict=False)
+    assert torch.allclose(logits(lora), changed, atol=1e-5)
+    model.merge_adapter()
+    assert torch.allclose(logits(model), changed, atol=1e-5)
+
+
+def test_coordinates_do_not_depend_on_the_order_of_the_views():
+    draw = torch.Generator().manual_seed(0)
+    readings = [torch.randn(40, 12, generator=draw) for _ in range(3)]
+    views = [view(r, 8) for r in readings]
+    one, other = common_coordinates(views, 4), common_coordinates(views[::-1], 4)
+    assert torch.allclose(one, other, atol=1e-4)
+    assert torch.allclose(one.T @ one / 40, torch.eye(4), atol=1e-4)
+
+
+def test_down_frames_ignore_the_mean_of_the_inputs():
+    draw = torch.Generator().manual_seed(0)
+    inputs = torch.randn(50, 7, generator=draw) + 3
+    frame = down_frame(inputs, torch.randn(50, 3, generator=draw))
+    assert torch.allclose(frame @ inputs.mean(0), torch.zeros(3), atol=1e-4)
+
+
+def test_a_federation_on_an_anchored_basis_runs_agrees_once_and_resumes(tmp_path):
+    texts = tmp_path / "public.txt"
+    texts.write_text("\n".join(TEXTS[:60]) + "\n")
+    content = federations.federation(tmp_path) | {
+        "basis": {"kind": "anchored", "texts": [str(texts)], "count": 60, "scale": 0.5}
+    }
+    content["server"] = {"rounds": 2, "alone": True}
+    federation = parse(content, "test", tmp_path)
+    first = run(federation, out=tmp_path / "run", strict=True)
+    agreed = [e for e in first.events if e["event"] == "basis_agreed"]
+    assert [e["client"] for e in agreed] == ["one", "two"]
+    assert all(e["bytes_up"] == sum(s["bytes"] for s in e["sent"]) > 0 for e in agreed)
+    again = run(federation, out=tmp_path / "run", strict=True, resume=True)
+    assert federations.comparable(first.events) == federations.comparable(again.events)
+    assert (tmp_path / "run" / "clients" / "one" / "lora" / "adapter_config.json").exists()
