@@ -162,20 +162,26 @@ def _averaged(steps: Sequence[tuple[int, float | None]], block: int) -> list[tup
 def movement(view: View) -> list[Figure]:
     """Return how far each kind of a client's parameters moved in each round."""
     return [
-        _movement(i, c, view.rounds)
+        _movement(i, c, view.rounds, kinds(view))
         for i, c in enumerate(view.clients)
         if any(t.moved for t in c.trained.values())
     ]
 
 
-def _movement(number: int, client: Client, rounds: int) -> Figure:
-    kinds = [kind for kind in KINDS if any(kind in t.moved for t in client.trained.values())]
-    kinds += sorted({kind for t in client.trained.values() for kind in t.moved} - set(kinds))
+def kinds(view: View) -> dict[str, tuple[str, str, int]]:
+    """Return name, look and mark of every kind of parameter that moved in a run, in order."""
+    found = {kind for client in view.clients for t in client.trained.values() for kind in t.moved}
+    others = {kind: (kind, f"s{i % 6}", i) for i, kind in enumerate(sorted(found - KINDS.keys()))}
+    return {kind: look for kind, look in (KINDS | others).items() if kind in found}
+
+
+def _movement(number: int, client: Client, rounds: int, looks: Mapping[str, tuple[str, str, int]]) -> Figure:
     values = [value for t in client.trained.values() for value in t.moved.values()]
     y = log_axis("L2 norm of the change", values)
     series = []
-    for i, kind in enumerate(kinds):
-        name, look, mark = KINDS.get(kind, (kind, f"s{i % 6}", i))
+    for kind, (name, look, mark) in looks.items():
+        if not any(kind in t.moved for t in client.trained.values()):
+            continue
         told = {r: client.trained[r].moved.get(kind) if r in client.trained else None for r in range(rounds)}
         series.append(Series(name, look, _parted([(r + 1.0, v) for r, v in told.items()]), mark))
     told_all = "; ".join(

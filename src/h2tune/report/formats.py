@@ -74,6 +74,15 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{max(digits - 1 - exponent, 0)}f}".replace("-", MINUS)
 
 
+def short(value: float) -> str:
+    """Return a number in about six characters, for the ticks of a scale: 0.29, 150, 10⁻⁶, 2×10⁻⁶."""
+    if value == 0 or 1e-4 <= abs(value) < 1e6:
+        return number(value, 2).rstrip("0").rstrip(".") if "." in number(value, 2) else number(value, 2)
+    mantissa, power = f"{value:.0e}".split("e")
+    power = "10" + str(int(power)).translate(_SUPERSCRIPTS)
+    return (power if mantissa == "1" else f"{mantissa}×{power}").replace("-", MINUS)
+
+
 def fixed(value: float, digits: int) -> str:
     """Return a number to some decimals, or to significant digits where that would be long: 0.50, 12, 1.5 × 10⁷."""
     if value == 0 or (abs(value) < 1e6 and digits <= 5):

@@ -10,7 +10,7 @@ from h2tune.report.svg import WIDTH, Axis, Element, Frame, add, canvas, n, write
 
 LEVELS = 16
 """Colours above the background; h0 (background), h1 … h16 in the style sheet."""
-GAP, RIGHT, TOP, BELOW = 16, 44, 38, 42
+GAP, RIGHT, TOP, BELOW = 16, 52, 38, 42
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,29 @@ from h2tune.report.view import View, WireTensor
 DIGITS = 12
 """Leading digits of a checksum that are shown; all 64 are in the events."""
 
+SHARED = ("delta.", "mask.")
+"""How the names of ΔT and Ω start in an h2tune message; P is "relation"."""
+
+
+def what_is_sent(view: View) -> str:
+    """Return in plain words what left the clients, and what did not; by the lists of what was sent alone."""
+    names = sorted({t.name for c in view.clients for r in c.trained.values() for t in r.sent})
+    other = [name for name in names if name != "relation" and not name.startswith(SHARED)]
+    if not names:
+        return "No client sent any tensor: nothing but its number of training examples and these metrics left it."
+    if other:
+        more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+        return (
+            f"With this strategy ({view.strategy or 'unknown'}) a client sends {', '.join(other[:3])}{more}, its "
+            "number of training examples, and these metrics. The lists below hold every tensor that was sent. Data "
+            "never leave a client."
+        )
+    return (
+        "A client sends the increments ΔT (delta), the mask Ω (mask), the relation P (relation), its number of "
+        "training examples, and these metrics. A, B, the mask scores, task heads and data never leave it: no tensor "
+        "of theirs is in the lists below, which hold every tensor that was sent."
+    )
+
 
 def totals(view: View) -> Table:
     """Return what each client exchanged in all, and whether its model held what it had been sent."""

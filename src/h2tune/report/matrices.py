@@ -94,8 +94,8 @@ def _change_by_role(view: View) -> list[Figure]:
     svg = heat_maps(
         "shared-roles", f"Change of {view.held} by {word} and round", told,
         [HeatMap("L2 norm of the change", values)], Axis(word, 0, len(names) - 1, rows),
-        Axis("round", 0, len(steps) - 1, columns), high=high, form=lambda v: formats.number(v, 2), left=86,
-        cell_height=21,
+        Axis("round", 0, len(steps) - 1, columns), high=high, form=formats.short, left=86,
+        cell_height=max(21, 105 / len(names)),
     )  # fmt: skip
     return [figure(f"By {word}", svg)]
 

@@ -10,9 +10,6 @@ from h2tune.report.parts import Section, legend_entry
 from h2tune.report.svg import CROSS
 from h2tune.report.view import View
 
-SHARED = ("delta.", "mask.")
-"""How the names of ΔT and Ω start in an h2tune message; P is "relation"."""
-
 
 def sections(view: View) -> list[Section]:
     """Return the sections in their order; those that the run has nothing for say so, optional ones are left out."""
@@ -21,8 +18,11 @@ def sections(view: View) -> list[Section]:
     found = [results(view)]
     if view.compared:
         found.append(compare(view))
+    middles = [
+        section for section in (relation(view), coverage(view)) if section.figures or view.shares_middles
+    ]
     return [
-        *found, accuracy(view), loss(view), wire(view), movement(view), relation(view), coverage(view),
+        *found, accuracy(view), loss(view), wire(view), movement(view), *middles,
         shared(view), traffic(view), timing(view), setup(view),
     ]  # fmt: skip
 
@@ -30,11 +30,12 @@ def sections(view: View) -> list[Section]:
 def results(view: View) -> Section:
     """Return the table of accuracies and how to read it."""
     told = summary(view)
+    alone = "after training alone, " if any(client.alone for client in view.clients) else ""
     reading = (
-        "Accuracy on the same examples before training, after training alone and after training in the federation. "
-        f"Below each accuracy stands Wilson's {formats.LEVEL} interval; below the difference, Newcombe's, which takes "
-        "the two as independent and is wider than it need be where both are scored on the same examples. These "
-        "intervals say what a test set of this size can tell. They say nothing of other seeds: h2tune compare does."
+        f"Accuracy on the same examples before training, {alone}and after training in the federation. Below each "
+        f"accuracy stands Wilson's {formats.LEVEL} interval; below the difference, Newcombe's, which takes the two as "
+        "independent and is wider than it need be where both are scored on the same examples. These intervals say "
+        "what a test set of this size can tell. They say nothing of other seeds: h2tune compare does."
     )
     return Section("results", "Results", [*([told] if told else []), reading], tables=[tables.results(view)])
 
@@ -120,29 +121,15 @@ def wire(view: View) -> Section:
     title = "What left each client"
     if not any(client.trained for client in view.clients):
         return _none("wire", title, "No message is in the events yet.")
-    names = sorted({t.name for c in view.clients for r in c.trained.values() for t in r.sent})
-    other = [name for name in names if name != "relation" and not name.startswith(SHARED)]
-    if not names:
-        text = "No client sent any tensor: nothing but its number of training examples and these metrics left it."
-    elif other:
-        more = f" and {len(other) - 3} more" if len(other) > 3 else ""
-        text = (
-            f"With this strategy ({view.strategy or 'unknown'}) a client sends {', '.join(other[:3])}{more}, its number "
-            "of training examples, and these metrics. The lists below hold every tensor that was sent. Data never "
-            "leave a client."
-        )
-    else:
-        text = (
-            "A client sends the increments ΔT (delta), the mask Ω (mask), the relation P (relation), its number of "
-            "training examples, and these metrics. A, B, the mask scores, task heads and data never leave it: "
-            "no tensor of theirs is in the lists below, which hold every tensor that was sent."
-        )
     reading = (
         f"Checksums are the first {manifests.DIGITS} digits of SHA-256; events.jsonl has all 64. Training alone is "
         "left out: it sends nothing to others."
     )
     return Section(
-        "wire", title, [text, reading], tables=[manifests.totals(view), *manifests.manifests(view)]
+        "wire",
+        title,
+        [manifests.what_is_sent(view), reading],
+        tables=[manifests.totals(view), *manifests.manifests(view)],
     )
 
 
@@ -151,8 +138,8 @@ def movement(view: View) -> Section:
     figures, title = charts.movement(view), "Movement of parameters"
     if not figures:
         return _none("movement", title, "No movement is in the events yet.")
-    kinds = dict.fromkeys(kind for c in view.clients for t in c.trained.values() for kind in t.moved)
-    legend = [legend_entry(*charts.KINDS[kind]) for kind in charts.KINDS if kind in kinds]
+    kinds = charts.kinds(view)
+    legend = [legend_entry(*look) for look in kinds.values()]
     text = [
         "L2 norm of the change of each kind of parameter in a round, on a logarithmic scale; zero lies on the "
         "horizontal axis. A part that should learn and stays there does not learn."

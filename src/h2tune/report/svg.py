@@ -139,7 +139,7 @@ def log_axis(label: str, values: Iterable[float]) -> Axis:
     ticks = [10.0**power for power in range(low, high + 1, every)]
     if high - low == 1:
         ticks = [factor * 10.0**low for factor in (1, 2, 5, 10)]
-    return Axis(label, 10.0**low, 10.0**high, tuple((t, formats.number(t, 1)) for t in ticks), log=True)
+    return Axis(label, 10.0**low, 10.0**high, tuple((t, formats.short(t)) for t in ticks), log=True)
 
 
 def count_axis(label: str, low: int, high: int, room: int = 9, shift: int = 0) -> Axis:
