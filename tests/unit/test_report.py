@@ -13,7 +13,7 @@ import pytest
 from report_events import make_events, with_comparison, with_problems, write_events
 
 from h2tune.errors import H2TuneError
-from h2tune.report import formats, write_report
+from h2tune.report import formats, manifests, write_report
 from h2tune.report.intervals import difference, wilson
 
 KEYS = (
@@ -361,3 +361,18 @@ def test_a_large_run_stays_below_a_megabyte(tmp_path: Path) -> None:
     html = report(tmp_path, make_events(rounds=20, clients=10, steps=30))
     assert len(html.encode()) < 1_000_000
     assert "each point is the mean of up to 3 steps" in html
+
+
+def test_very_many_tensors_are_all_listed_but_not_every_checksum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifests, "MOST_CHECKSUMS", 50)
+    events = make_events(rounds=4, clients=1, alone=False)
+    for event in events:
+        for tensor in event.get("sent", ()):
+            tensor["name"] += f".{event['round']}"
+    page = Page(report(tmp_path, events))
+    head = next(row for row in page.rows["wire"] if row[0] == "tensor")
+    assert head[5:] == ["SHA-256, round 1", "SHA-256, round 4"]
+    names = {t["name"] for e in events for t in e.get("sent", ())}
+    assert names <= {row[0] for row in page.rows["wire"]}

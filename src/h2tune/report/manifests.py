@@ -8,7 +8,8 @@ from h2tune.report.view import View, WireTensor
 
 DIGITS = 12
 """Leading digits of a checksum that are shown; all 64 are in the events."""
-
+MOST_CHECKSUMS = 12_000
+"""More than this in all would make the report too large to open."""
 SHARED = ("delta.", "mask.")
 """How the names of ΔT and Ω start in an h2tune message; P is "relation"."""
 
@@ -59,24 +60,33 @@ def totals(view: View) -> Table:
 
 
 def manifests(view: View) -> list[Table]:
-    """Return each client's wire manifest: every tensor that left it or reached it, with checksums by round."""
+    """Return each client's wire manifest: every tensor that left it or reached it, with checksums by round.
+
+    Where there are very many, every tensor is still listed, but with its checksums of the first and last round alone.
+    """
     tables = []
+    every = not _many(view)
     for client in view.clients:
         if not client.trained:
             continue
         rounds = sorted(client.trained)
-        rows: list[list[Cell | str]] = [
-            *_manifest("sent", {r: client.trained[r].sent for r in rounds}),
-            *_manifest("received", {r: client.trained[r].received for r in rounds}),
-        ]
-        head = ["tensor", "direction", "shape", "type", "bytes", *(f"SHA-256, round {r + 1}" for r in rounds)]
-        sent = len({t.name for r in rounds for t in client.trained[r].sent})
-        caption = f"{client.name}: {formats.plural(sent, 'tensor')} sent per round"
-        tables.append(Table(caption, head, rows, words=(1, 2, 3), folded=True))
+        shown = rounds if every or len(rounds) < 3 else [rounds[0], rounds[-1]]
+        sent = _manifest("sent", {r: client.trained[r].sent for r in rounds}, shown)
+        received = _manifest("received", {r: client.trained[r].received for r in rounds}, shown)
+        head = ["tensor", "direction", "shape", "type", "bytes", *(f"SHA-256, round {r + 1}" for r in shown)]
+        caption = f"{client.name}: {formats.plural(len(sent), 'tensor')} sent, {len(received)} received"
+        tables.append(Table(caption, head, [*sent, *received], words=(1, 2, 3), folded=True))
     return tables
 
 
-def _manifest(direction: str, by_round: dict[int, tuple[WireTensor, ...]]) -> list[list[Cell | str]]:
+def _many(view: View) -> bool:
+    trained = [t for client in view.clients for t in client.trained.values()]
+    return sum(len(t.sent) + len(t.received) for t in trained) > MOST_CHECKSUMS
+
+
+def _manifest(
+    direction: str, by_round: dict[int, tuple[WireTensor, ...]], shown: list[int]
+) -> list[list[Cell | str]]:
     sums: dict[tuple[str, tuple[int, ...], str, int], dict[int, str]] = {}
     for when, tensors in by_round.items():
         for t in tensors:
@@ -88,7 +98,7 @@ def _manifest(direction: str, by_round: dict[int, tuple[WireTensor, ...]]) -> li
             formats.shape(shape),
             dtype,
             formats.count(size),
-            *(Cell(known.get(when, formats.NONE), code=when in known) for when in by_round),
+            *(Cell(known.get(when, formats.NONE), code=when in known) for when in shown),
         ]
         for (name, shape, dtype, size), known in sorted(sums.items())
     ]

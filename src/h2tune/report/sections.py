@@ -122,8 +122,8 @@ def wire(view: View) -> Section:
     if not any(client.trained for client in view.clients):
         return _none("wire", title, "No message is in the events yet.")
     reading = (
-        f"Checksums are the first {manifests.DIGITS} digits of SHA-256; events.jsonl has all 64. Training alone is "
-        "left out: it sends nothing to others."
+        f"Checksums are the first {manifests.DIGITS} digits of SHA-256; events.jsonl has all of them in full. "
+        "Training alone is left out: it sends nothing to others."
     )
     return Section(
         "wire",
