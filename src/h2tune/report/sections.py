@@ -30,9 +30,9 @@ def sections(view: View) -> list[Section]:
 def results(view: View) -> Section:
     """Return the table of accuracies and how to read it."""
     told = summary(view)
-    alone = "after training alone, " if any(client.alone for client in view.clients) else ""
+    alone = ", after training alone" if any(client.alone for client in view.clients) else ""
     reading = (
-        f"Accuracy on the same examples before training, {alone}and after training in the federation. Below each "
+        f"Accuracy on the same examples before training{alone} and after training in the federation. Below each "
         f"accuracy stands Wilson's {formats.LEVEL} interval; below the difference, Newcombe's, which takes the two as "
         "independent and is wider than it need be where both are scored on the same examples. These intervals say "
         "what a test set of this size can tell. They say nothing of other seeds: h2tune compare does."
