@@ -1,0 +1,224 @@
+"""Carries the round loop's messages over Flower's grid; members are known by name, whatever node they come back as."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from h2tune.errors import H2TuneError
+from h2tune.federation.flower.files import Coordinator
+from h2tune.federation.flower.messages import ENROL, TRAIN, pack, text, unpack
+from h2tune.federation.flower.roster import Roster, read_events
+from h2tune.federation.ledger import Event
+from h2tune.federation.server import Reply
+from h2tune.federation.strategy import Strategy
+from h2tune.federation.update import Download, Update
+
+log = logging.getLogger("flwr.h2tune")
+
+ATTEMPTS = 3
+"""Times that one round is sent to a member that is lost on the way; it answers the same if it was trained already."""
+
+
+@dataclass
+class _Asked:
+    """A member in the round that is going on."""
+
+    download: Download
+    sent: int = 0
+    message: str = ""
+    reason: str = "it is not connected"
+    since: float = field(default_factory=time.monotonic)
+
+
+class GridChannel:
+    """A channel of the round loop over Flower's messages.
+
+    Args:
+        grid: Flower's grid.
+        coordinator: Deadlines, and the settings that travel.
+        experiment: Names the members' folders of this run.
+        roster: Who may join, and who has.
+        poll: Seconds between looks at the grid.
+    """
+
+    strategy: Strategy
+
+    def __init__(
+        self, grid: Grid, coordinator: Coordinator, experiment: str, roster: Roster, *, poll: float = 1.0
+    ) -> None:
+        self.grid, self.coordinator, self.experiment = grid, coordinator, experiment
+        self.roster, self.poll = roster, poll
+        self.nodes: dict[str, int] = {}  # member → the node it is at
+        self._settings = coordinator.settings.model_dump_json()
+        self._queries: dict[str, int] = {}  # message → node
+        self._asked_nodes: set[int] = set()
+        self._unwelcome: set[int] = set()
+        self._late: dict[str, tuple[str, int]] = {}  # message → member and round, of rounds that are over
+        self._notes: dict[str, list[Event]] = {}
+        self._warnings: list[str] = []
+
+    def gather(self) -> None:
+        """Wait until everyone who may join has enrolled; after a while, go on with those who have.
+
+        Raises:
+            H2TuneError: Fewer than `min_clients` have enrolled by then; with the reasons of those who were refused.
+        """
+        end = time.monotonic() + self.coordinator.gather
+        known = bool(self.roster.cards)  # a restarted run does not wait for members that it can do without
+        while time.monotonic() < end:
+            self._look()
+            self._collect({})
+            if len(self.nodes) == len(self.roster.admitted) or (
+                known and self.roster.cards.keys() <= self.nodes.keys()
+            ):
+                return
+            time.sleep(self.poll)
+        least = self.coordinator.server.min_clients
+        if len(self.roster.cards) < least:
+            told = f" ({'; '.join(sorted(set(self._warnings)))})" if self._warnings else ""
+            raise H2TuneError(
+                f"{len(self.roster.cards)} members enrolled within {self.coordinator.gather:.0f} s, "
+                f"min_clients is {least}{told}",
+                where="coordinator",
+                remedy="See that the members' SuperNodes are running, and start again",
+            )
+
+    def exchange(self, round_number: int, downloads: Mapping[str, Download]) -> Iterator[Reply]:
+        """Send each member its download and yield the replies as they come, until all are there or time is up."""
+        asked = {client: _Asked(download) for client, download in sorted(downloads.items())}
+        end = time.monotonic() + self.coordinator.deadline
+        while asked and time.monotonic() < end:
+            self._look()
+            self._send(asked)
+            for reply in self._collect(asked):
+                del asked[reply.client]
+                yield reply
+            for client in [c for c, a in asked.items() if self._given_up(a)]:
+                yield self._failure(client, asked.pop(client).reason)
+            if asked:
+                time.sleep(self.poll)
+        for client, late in asked.items():
+            if late.message:
+                self._late[late.message] = (client, round_number)
+            yield self._failure(client, f"no answer within {self.coordinator.deadline:.0f} s")
+
+    def _look(self) -> None:
+        """Ask nodes that are new who they are, and forget those that are gone."""
+        present = {node.node_id for node in self.grid.get_nodes()}
+        self.nodes = {client: node for client, node in self.nodes.items() if node in present}
+        if not self._asked_nodes <= present:  # who was refused for another's sake may have its turn
+            self._asked_nodes = (self._asked_nodes & present) - self._unwelcome
+            self._unwelcome.clear()
+        for node in sorted(present - self._asked_nodes):
+            content = pack({"settings": self._settings})
+            message = Message(content, dst_node_id=node, message_type=ENROL, ttl=self.coordinator.deadline)
+            identifier = self._push(message)
+            if identifier:
+                self._queries[identifier] = node
+                self._asked_nodes.add(node)
+
+    def _push(self, message: Message) -> str | None:
+        return next(iter(self.grid.push_messages([message])), None)
+
+    def _send(self, asked: Mapping[str, _Asked]) -> None:
+        for client, wanted in asked.items():
+            if wanted.message or client not in self.nodes or wanted.sent >= ATTEMPTS:
+                continue
+            down = wanted.download
+            head = {"settings": self._settings, "experiment": self.experiment, "digest": down.digest}
+            message = Message(
+                pack(head, Update(client, down.round, 0, down.tensors)),
+                dst_node_id=self.nodes[client],
+                message_type=TRAIN,
+                group_id=str(down.round),
+                ttl=2 * self.coordinator.deadline,  # so that one that is late is seen, and told as late
+            )
+            identifier = self._push(message)
+            if identifier:
+                wanted.message, wanted.sent = identifier, wanted.sent + 1
+
+    def _collect(self, asked: Mapping[str, _Asked]) -> list[Reply]:
+        """Take in what has arrived; return the replies of this round."""
+        waiting = {wanted.message: client for client, wanted in asked.items() if wanted.message}
+        identifiers = [*waiting, *self._queries, *self._late]
+        replies = []
+        for message in self.grid.pull_messages(identifiers) if identifiers else []:
+            # an error's source is not the member, so the message it answers says who it is
+            identifier = message.metadata.reply_to_message_id
+            if identifier in self._queries:
+                self._enrolled(self._queries.pop(identifier), message)
+            elif identifier in self._late:
+                client, round_number = self._late.pop(identifier)
+                if not message.has_error():
+                    told = "an update came after its round was over; it was left out"
+                    self._note(client, round_number, "late_update", told)
+            elif identifier in waiting:
+                client = waiting[identifier]
+                reply = self._reply(client, asked[client], message)
+                replies += [reply] if reply is not None else []
+        return replies
+
+    def _enrolled(self, node: int, message: Message) -> None:
+        if message.has_error():
+            self._asked_nodes.discard(node)  # it is asked again if it is still there
+            return
+        try:
+            head, _ = unpack(message.content)
+            if "reason" in head:
+                raise H2TuneError(text(head, "reason")[:500], where=f"node {node}")
+            key = next((n.public_key for n in self.grid.get_nodes() if n.node_id == node), b"")
+            card = self.roster.admit(text(head, "card"), key)
+        except H2TuneError as error:
+            self._refused(node, str(error))
+            return
+        other = self.nodes.get(card.name)
+        if other is not None and other != node:  # the first to come has the name, until its node is gone
+            self._refused(node, f"node {node} says it is '{card.name}', which is at node {other}")
+            return
+        self.nodes[card.name] = node
+        strategy = getattr(self, "strategy", None)
+        if strategy is not None and card.name not in strategy.enrolments:
+            strategy.enrolments[card.name] = card.enrolment  # it takes part from the next round on
+
+    def _refused(self, node: int, reason: str) -> None:
+        self._unwelcome.add(node)
+        self._warnings.append(reason)
+        log.warning("%s", reason)
+
+    def _reply(self, client: str, wanted: _Asked, message: Message) -> Reply | None:
+        if message.has_error():
+            # lost with its node or its process: sent again when it is there again, while patience lasts
+            wanted.message, wanted.since = "", time.monotonic()
+            wanted.reason = f"it was lost (Flower's code {message.error.code})"
+            return None
+        try:
+            head, update = unpack(message.content)
+            if update is None:
+                return self._failure(client, text(head, "reason")[:500])
+            events = read_events(text(head, "events"), client, wanted.download.round)
+        except H2TuneError as error:
+            return self._failure(client, str(error))
+        return Reply(client, update, [*self._notes.pop(client, []), *events])
+
+    def _given_up(self, wanted: _Asked) -> bool:
+        waited = time.monotonic() - wanted.since > self.coordinator.patience
+        return not wanted.message and (waited or wanted.sent >= ATTEMPTS)
+
+    def _failure(self, client: str, reason: str) -> Reply:
+        return Reply(client, None, self._notes.pop(client, []), reason)
+
+    def _note(self, client: str, round_number: int, code: str, message: str) -> None:
+        event = {
+            "event": "warning",
+            "client": client,
+            "round": round_number,
+            "code": code,
+            "message": message,
+        }
+        self._notes.setdefault(client, []).append(event)

@@ -1,0 +1,75 @@
+"""The ClientApp: each message is one call of `member`; what goes wrong is a reason, never a traceback with paths."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from h2tune.errors import H2TuneError
+from h2tune.federation.flower.files import Settings
+from h2tune.federation.flower.member import join, take_part
+from h2tune.federation.flower.messages import pack, text, unpack
+
+NODE_KEY = "h2tune"
+"""Key of the node's configuration that holds the path of the member's file."""
+
+app = ClientApp()
+
+
+@app.query("enrol")
+def enrol(message: Message, context: Context) -> Message:
+    """Tell who this is and what it has."""
+    return _answer(message, lambda: _enrol(message, context))
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Train and evaluate for a round."""
+    return _answer(message, lambda: _train(message, context))
+
+
+def _answer(message: Message, work: Callable[[], RecordDict]) -> Message:
+    try:
+        content = work()
+    except Exception as error:  # Flower would send the exception's text, which may name paths or quote data
+        traceback.print_exc(file=sys.stderr)
+        reason = error.message if isinstance(error, H2TuneError) and not error.where else type(error).__name__
+        content = pack({"reason": f"{reason}; the member's own log says more"})
+    return Message(content, reply_to=message)
+
+
+def _enrol(message: Message, context: Context) -> RecordDict:
+    head, _ = unpack(message.content)
+    settings = Settings.model_validate_json(text(head, "settings"))
+    return pack({"card": join(_file(context), settings).card.model_dump_json()})
+
+
+def _train(message: Message, context: Context) -> RecordDict:
+    head, down = unpack(message.content)
+    if down is None:
+        raise H2TuneError("the message holds no tensors")
+    reply = take_part(
+        _file(context),
+        Settings.model_validate_json(text(head, "settings")),
+        text(head, "experiment"),
+        down.client,
+        down.round,
+        text(head, "digest"),
+        down.tensors,
+    )
+    if reply.update is None:
+        return pack({"reason": reply.reason})
+    return pack({"events": json.dumps(list(reply.events))}, reply.update)
+
+
+def _file(context: Context) -> Path:
+    path = context.node_config.get(NODE_KEY)
+    if not isinstance(path, str):
+        raise H2TuneError(f"this node was started without --node-config '{NODE_KEY}=\"…/member.toml\"'")
+    return Path(path)

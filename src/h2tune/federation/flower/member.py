@@ -1,0 +1,142 @@
+"""A member's side of a message: enrol, or take part in a round; its state never leaves its folder. Knows no flwr."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from h2tune.errors import H2TuneError
+from h2tune.federation.client import Member
+from h2tune.federation.embedded import BaseModels, Embedded
+from h2tune.federation.enrol import Seen, build_strategy, enrolment, load_member, rank_of, see
+from h2tune.federation.flower.card import Card, card_of
+from h2tune.federation.flower.files import MemberFile, Settings, load_member_file
+from h2tune.federation.ledger import Ledger
+from h2tune.federation.run import _export as export_adapters
+from h2tune.federation.server import Reply
+from h2tune.federation.strategy import Strategy
+from h2tune.federation.update import Download, Tensors, manifest
+from h2tune.training.local import check_arguments
+
+EXPERIMENT = re.compile(r"[0-9a-f]{32}")
+FAILURES = "failures.log"
+"""In the member's folder: why rounds failed, in full."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A member that has its data in memory.
+
+    Args:
+        file: Its own file.
+        seen: What its model and task look like.
+        member: It, with its data.
+        strategy: The method, as far as this member is concerned.
+        card: What it tells.
+    """
+
+    file: MemberFile
+    seen: Seen
+    member: Member
+    strategy: Strategy
+    card: Card
+
+
+def join(path: Path, settings: Settings) -> Joined:
+    """Read a member's own file and data under the coordinator's settings; no weights are read.
+
+    Raises:
+        H2TuneError: The file, the model's description or the data cannot be used, or the settings do not go with them.
+    """
+    file = load_member_file(path)
+    federation = file.joined(settings, path.resolve().parent)
+    check_arguments(federation.train.arguments, federation.train.scheduler)
+    size, slots = federation.server.shared_rank, federation.server.slots
+    if not isinstance(size, int) or not isinstance(slots, int):
+        raise H2TuneError("the coordinator did not say R and D")
+    seen = see(federation.client[0])
+    examples = seen.client.train or federation.data.train
+    enrolled = enrolment(seen, rank_of(seen, federation, size, slots), examples)
+    strategy = build_strategy(federation, [enrolled], size, slots)
+    member = load_member(seen, enrolled, federation)
+    relation_slots = slots if federation.adapter.alignment == "learned" else 0
+    return Joined(file, seen, member, strategy, card_of(seen, member, size, relation_slots, file.describe))
+
+
+def take_part(
+    path: Path,
+    settings: Settings,
+    experiment: str,
+    name: str,
+    round_number: int,
+    digest: str,
+    tensors: Tensors,
+) -> Reply:
+    """Run a member's round, or give the same answer again if it was run already.
+
+    Args:
+        path: The member's file.
+        settings: What the coordinator sent.
+        experiment: The coordinator's run, which names a folder within the member's.
+        name: The member that the message is for.
+        round_number: Number of the round.
+        digest: Checksum of what the member must hold after loading the tensors.
+        tensors: The server's tensors.
+
+    Raises:
+        H2TuneError: The message is not for this member, or not of a round that it can take part in now.
+    """
+    joined = join(path, settings)
+    if joined.member.name != name:
+        raise H2TuneError(f"the message is for '{name}', this is '{joined.member.name}'")
+    if not EXPERIMENT.fullmatch(experiment):
+        raise H2TuneError("the experiment's name is none")
+    if not 0 <= round_number < settings.server.rounds:
+        raise H2TuneError(f"there is no round {round_number}")
+    ledger = Ledger(Path(joined.file.folder) / experiment, resume=True)
+    try:
+        models = BaseModels(settings.seed)
+        dtypes = {name: joined.seen.client.dtype}
+        engine = Embedded([joined.member], dtypes, joined.strategy, models, ledger)
+        rounds = range(settings.server.rounds)
+        _refuse_stale(engine, ledger, name, round_number, tensors, rounds)
+        _log(engine, ledger, name, rounds)  # what a crash between state and log left out
+        (reply,) = engine.exchange(round_number, {name: Download(round_number, tensors, digest)})
+        if reply.update is None:
+            failed = {"event": "client_failed", "client": name, "round": round_number, "reason": reply.reason}
+            attempts = sum(unit.startswith(f"failed/{round_number}/") for unit in ledger.logged)
+            ledger.record(f"failed/{round_number}/{attempts}", [failed])
+            return Reply(
+                name, None, [], f"training failed ({reply.reason.split(':')[0]}); its own log says more"
+            )
+        _log(engine, ledger, name, rounds)
+        if round_number == settings.server.rounds - 1:
+            export_adapters(engine, joined.member, settings.server.rounds, ledger.folder / "clients" / name)
+    finally:
+        ledger.close()
+    return reply
+
+
+def _refuse_stale(
+    engine: Embedded, ledger: Ledger, name: str, round_number: int, tensors: Tensors, rounds: Iterable[int]
+) -> None:
+    """Refuse a round that is over, or the same round with other tensors than this member trained on."""
+    done = [number for number in rounds if ledger.committed(engine.path(name, number)) is not None]
+    if round_number in done:
+        _, facts = ledger.committed(engine.path(name, round_number)) or ({}, {"events": []})
+        received = [e["received"] for e in facts["events"] if e["event"] == "client_trained"]
+        if received != [manifest(tensors)]:
+            raise H2TuneError(f"round {round_number} was trained on other tensors than these")
+    elif done and round_number < max(done):
+        raise H2TuneError(f"round {round_number} is over; round {max(done)} is done here")
+
+
+def _log(engine: Embedded, ledger: Ledger, name: str, rounds: Iterable[int]) -> None:
+    for number in rounds:
+        unit, found = f"round/{number}", None
+        if unit not in ledger.logged:
+            found = ledger.committed(engine.path(name, number))
+        if found is not None:
+            ledger.record(unit, found[1]["events"])

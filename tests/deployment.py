@@ -1,0 +1,180 @@
+"""Real SuperLink and SuperNode processes on loopback, for tests of federations across machines."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import federations
+import tomli_w
+
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class Deployment:
+    """A federation's processes; every one has a log in `logs/`, and all are stopped at the end.
+
+    Args:
+        folder: Where the parties' folders are.
+        secure: Whether there is TLS and authentication of nodes.
+    """
+
+    def __init__(self, folder: Path, *, secure: bool = False, port: int | None = None) -> None:
+        self.folder, self.secure = folder, secure
+        self.home = folder / "coordinator"
+        self.port = port or free_port()
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        (folder / "logs").mkdir(exist_ok=True)
+
+    def environment(self, home: Path) -> dict[str, str]:
+        return {
+            **federations.environment(),
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "FLWR_HOME": str(home / "flwr"),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def start(self, name: str, arguments: Sequence[str], home: Path) -> subprocess.Popen[bytes]:
+        log = (self.folder / "logs" / f"{name}.log").open("ab")
+        process = subprocess.Popen(
+            arguments,
+            cwd=home,
+            env=self.environment(home),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # a group of its own, so that its children end with it
+        )
+        log.close()
+        self.processes[name] = process
+        return process
+
+    def log(self, name: str) -> str:
+        return (self.folder / "logs" / f"{name}.log").read_text(errors="replace")
+
+    def superlink(self) -> None:
+        arguments = ["flower-superlink", "--host", "127.0.0.1", "--port", str(self.port)]
+        arguments += ["--database", str(self.home / "flwr" / "state.db")]
+        if self.secure:
+            tls = self.home / "tls"
+            arguments += ["--enable-supernode-auth", "--ssl-ca-certfile", str(tls / "ca.crt")]
+            arguments += ["--ssl-certfile", str(tls / "server.crt"), "--ssl-keyfile", str(tls / "server.key")]
+        else:
+            arguments.append("--insecure")
+        process = self.start("superlink", arguments, self.home)
+        self.until(lambda: self.listening() or process.poll() is not None, 90)
+        assert process.poll() is None, self.log("superlink")
+
+    def listening(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True
+        return False
+
+    def supernode(
+        self,
+        name: str,
+        *,
+        key: Path | None = None,
+        trusted: bool = True,
+        label: str = "",
+        port: int | None = None,
+    ) -> subprocess.Popen[bytes]:
+        home = self.folder / "members" / name
+        arguments = ["flower-supernode", "--superlink", f"127.0.0.1:{port or self.port}"]
+        arguments += ["--host", "127.0.0.1", "--port", str(free_port())]
+        arguments += ["--node-config", f'h2tune="{home / "member.toml"}"']
+        if self.secure:
+            arguments += ["--root-certificates", str(home / "tls" / "ca.crt")] if trusted else []
+            arguments += ["--auth-supernode-private-key", str(key or home / "node")]
+        else:
+            arguments.append("--insecure")
+        return self.start(label or name, arguments, home)
+
+    def flwr(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["flwr", *arguments],
+            cwd=self.home,
+            env=self.environment(self.home),
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+
+    def register(self, name: str) -> None:
+        done = self.flwr(
+            "supernode", "register", str(self.home / "keys" / f"{name}.pub"), "h2tune", "--name", name
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def run(self) -> None:
+        file = self.home / "coordinator.toml"
+        done = self.flwr("run", "app", "h2tune", "--run-config", f'coordinator="{file}"')
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def until(self, condition, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, self.tails()
+            time.sleep(0.2)
+
+    def tails(self) -> str:
+        logs = sorted((self.folder / "logs").glob("*.log"))
+        return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-2500:]}" for log in logs)
+
+    def kill(self, name: str, how: signal.Signals = signal.SIGKILL) -> None:
+        process = self.processes.pop(name)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, how)
+        process.wait()
+
+    def stop(self) -> None:
+        for name in list(self.processes):
+            self.kill(name, signal.SIGTERM if self.processes[name].poll() is None else signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def deployment(folder: Path, *, secure: bool = False, port: int | None = None) -> Iterator[Deployment]:
+    """Yield a deployment whose processes end with the block."""
+    parties = Deployment(folder, secure=secure, port=port)
+    try:
+        yield parties
+    finally:
+        parties.stop()
+
+
+def lay_out(folder: Path, content, *, port: int, secure: bool = False, **coordinator) -> None:
+    """Write the parties' folders as the kit does, with changes to the coordinator's file."""
+    import tomllib
+
+    from h2tune.config import load
+    from h2tune.federation.flower import kit
+
+    federation = load(federations.write(folder, content))
+    kit.init(federation, folder / "parties", host="127.0.0.1", port=port, control_port=port)
+    for party in (folder / "parties").iterdir():
+        shutil.move(party, folder)
+    file = folder / "coordinator" / "coordinator.toml"
+    changed = tomllib.loads(file.read_text()) | coordinator
+    if not secure:
+        connection = {"default": "h2tune", "h2tune": {"address": f"127.0.0.1:{port}", "insecure": True}}
+        (folder / "coordinator" / "flwr" / "config.toml").write_text(tomli_w.dumps({"superlink": connection}))
+        changed["member"] = [{k: v for k, v in m.items() if k != "key"} for m in changed["member"]]
+    file.write_text(tomli_w.dumps(changed))
