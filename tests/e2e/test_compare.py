@@ -125,9 +125,12 @@ def _alone(file: Path, stopped: Path) -> None:
 
 
 def test_a_method_that_fails_is_listed_and_the_others_go_on(file, tmp_path):
-    methods = ["local", "local+data.test=1000"]
+    methods = ["local", "local+data.test=1000", "fedit"]
     found = compare(file, methods, seeds=1, out=tmp_path, overrides=["server.rounds=1"])
-    assert [row.method for row in found.rows()] == ["local"] * 3
+    assert [row.method for row in found.rows()] == ["local", "fedit"] * 3
+    # no two clients have one model: fedit is local here, and is not trained again
+    assert not (tmp_path / "fedit").exists() and {row.difference for row in found.rows()} == {None, 0.0}
+    assert "same as local" in (tmp_path / "comparison.md").read_text()
     [(method, seed, reason)] = found.problems
     assert (method, seed) == ("local+data.test=1000", 0) and "1000 test examples" in reason
     told = json.loads((tmp_path / "events.jsonl").read_text())

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from h2tune.compare.methods import parse_methods, reference_of
+from h2tune.compare.methods import as_local, parse_methods, reference_of
 from h2tune.compare.results import RunResult, is_finished, read_result
 from h2tune.compare.rows import ALL, Row, rows_of
 from h2tune.compare.tables import csv_text, event_of, markdown
@@ -173,3 +173,8 @@ def test_scoring_the_last_round_alone_needs_everyone_in_it():
     assert parse(content, "f.toml").data.evaluate_rounds == "last"
     with pytest.raises(H2TuneError, match=r"participation = 1"):
         parse(content | {"server": {"participation": 0.5}}, "f.toml")
+
+
+def test_a_method_whose_clients_all_train_as_local_takes_the_runs_of_local():
+    fedit, local = parse_methods(["fedit+train.x=1", "local+train.x=1"])
+    assert as_local(fedit).folder == local.folder and as_local(fedit).label == "fedit"

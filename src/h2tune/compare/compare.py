@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from h2tune import __version__, files
-from h2tune.compare.methods import Method, parse_methods, reference_of
+from h2tune.compare.methods import Method, as_local, parse_methods, reference_of
 from h2tune.compare.results import RunResult, is_finished, read_result
 from h2tune.compare.rows import Row, rows_of
 from h2tune.compare.tables import csv_text, event_of, markdown
@@ -110,6 +110,10 @@ def compare(
     folder = Path(out) if out is not None else Path("runs") / default
     names = [client.name for client in first.sorted_clients()]
     found = Comparison(folder, first.name, first.data.evaluate, reference.label, parsed, values, names)
+    found.notes = _notes(parsed, Path(file), changes)
+    # where no client shares, clients train as `local` does: its runs serve, and nothing is trained twice
+    parsed = [as_local(m) if all((m.label, name) in found.notes for name in names) else m for m in parsed]
+    found.methods = parsed
     federations = {
         (method.folder, seed): _federation(Path(file), changes, method, parsed, seed)
         for method in parsed
@@ -117,7 +121,6 @@ def compare(
     }
     for (name, seed), federation in federations.items():
         _check_run(_run_folder(folder, name, seed), federation)
-    found.notes = _notes(parsed, federations, values[0])
     began, done = time.time(), 0
     for seed in values:
         for name in dict.fromkeys(method.folder for method in parsed):
@@ -226,16 +229,14 @@ def _settings(federation: Federation) -> dict[str, Any]:
     return flat
 
 
-def _notes(
-    methods: Sequence[Method], federations: dict[tuple[str, int], Federation], seed: int
-) -> dict[tuple[str, str], str]:
+def _notes(methods: Sequence[Method], file: Path, changes: Sequence[str]) -> dict[tuple[str, str], str]:
     """Ask each method how each client takes part; what cannot be built says so before anything is trained."""
     from h2tune.federation.enrol import build_strategy, enrol_all
     from h2tune.federation.strategy import note_of
 
     notes = {}
     for method in methods:
-        federation = federations[method.folder, seed]
+        federation = _federation(file, changes, method, methods, 0)
         _, enrolments, size, slots = enrol_all(federation)
         strategy = build_strategy(federation, enrolments, size, slots)
         for enrolment in enrolments:

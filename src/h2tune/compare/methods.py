@@ -33,6 +33,7 @@ class Method:
         strategy: `server.strategy` of its runs.
         changes: Changes to the federation file, as after --set.
         stage: Which results of its runs are its own: "trained", or "alone".
+        runs_as: Name of the method whose runs give the same; "" for its own.
     """
 
     label: str
@@ -40,12 +41,14 @@ class Method:
     strategy: str
     changes: tuple[str, ...]
     stage: Literal["trained", "alone"] = "trained"
+    runs_as: str = ""
 
     @property
     def folder(self) -> str:
         """Name of the folder of its runs; h2tune and h2tune-alone share one, so that nothing is trained twice."""
-        text = CHANGE.split(self.text, maxsplit=1)
-        name = "+".join(["h2tune", *text[1:]]) if self.stage == "alone" else self.text
+        _, *changes = CHANGE.split(self.text)
+        runs_as = "h2tune" if self.stage == "alone" else self.runs_as
+        name = "+".join([runs_as, *changes]) if runs_as else self.text
         safe = re.sub(r"[^A-Za-z0-9._+=-]", "_", name)
         if safe == name and len(name) <= 100:
             return name
@@ -89,6 +92,11 @@ def reference_of(methods: Sequence[Method], against: str | None) -> Method:
         where="--against",
         remedy="Name one of --methods",
     )
+
+
+def as_local(method: Method) -> Method:
+    """Return a method that takes the runs of `local`: in a federation where none of its clients can share."""
+    return replace(method, strategy="local", runs_as="local")
 
 
 def _parse(text: str) -> Method:
