@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -9,6 +10,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from jaxtyping import install_import_hook
+
+# the Trainer collects garbage in every round; what the imports left need not be gone through again
+gc.collect()
+gc.freeze()
 
 # shapes in the types of the pure modules are checked while tests run
 install_import_hook(

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from h2tune.deploy_cli import deploy_app
 from h2tune.errors import H2TuneError
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 assets_app = typer.Typer(help="Demo models and data, pinned and checked.", no_args_is_help=True)
 app.add_typer(assets_app, name="assets")
+app.add_typer(deploy_app, name="deploy")
 
 File = Annotated[Path, typer.Argument(help="A federation file (TOML).", metavar="FEDERATION.toml")]
 Change = Annotated[list[str] | None, typer.Option("--set", help="Change a key: train.learning_rate=1e-4.")]
@@ -77,7 +79,8 @@ def inspect(file: File, change: Change = None) -> None:
         how = "its words" if c["kind"] == "causal" else "a private head"
         console.print(
             f"{c['name']}: {c['model']}, {c['depth']} blocks, answers through {how}, {c['memory_bytes'] / 1e6:,.0f} MB"
-            f" (weights, gradients, Adam; without activations)\n  {roles}",
+            f" (weights, gradients, Adam; without activations)\n  {roles}"
+            + (f"\n  {c['note']}" if c["note"] else ""),
             highlight=False,
             soft_wrap=True,
         )

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from h2tune.config import Federation
-from h2tune.federation.enrol import ADAM_BYTES, build_strategy, enrol_all, trainable
+from h2tune.federation.enrol import ADAM_BYTES, build_strategy, enrol_all, trainable_in
+from h2tune.federation.strategy import note_of
 from h2tune.federation.update import payload_bytes
 
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -38,10 +39,9 @@ def inspect(federation: Federation) -> Forecast:
     """
     seen, enrolments, size, slots = enrol_all(federation)
     strategy = build_strategy(federation, enrolments, size, slots)
-    learned = federation.adapter.alignment == "learned"
     clients = []
     for s, e in zip(seen, enrolments, strict=True):
-        parameters = trainable(s, e.rank, size, slots if learned else 0)
+        parameters = trainable_in(federation, s, e.rank, size, slots)
         clients.append(
             {
                 "name": e.name,
@@ -56,6 +56,7 @@ def inspect(federation: Federation) -> Forecast:
                 "trainable_parameters": parameters,
                 "base_parameters": s.base_parameters,
                 "memory_bytes": s.base_parameters * WIDTH[s.client.dtype] + parameters * ADAM_BYTES,
+                "note": note_of(strategy, e.name),
                 "bytes_up": payload_bytes(strategy.upload_spec(e.name, 0)),
                 "bytes_down": [
                     payload_bytes(strategy.download_spec(e.name, number))

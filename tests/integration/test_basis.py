@@ -18,7 +18,9 @@ from h2tune.federation.run import run
 from h2tune.tasks.task import Task
 from h2tune.training.readings import read_texts
 
-TASK = Task("toy", "label", ("yes", "no"), (" yes", " no"), "text : {words} answer :", "none", "none", "label", 32)
+TASK = Task(
+    "toy", "label", ("yes", "no"), (" yes", " no"), "text : {words} answer :", "none", "none", "label", 32
+)
 TEXTS = [f"{a} {b} {c}" for a in tiny.WORDS[15:25] for b in tiny.WORDS[25:35] for c in ("good", "film")]
 SIZE = 6
 
@@ -30,18 +32,15 @@ def permuted(model, seed: int = 3):
     order = torch.randperm(model.config.hidden_size, generator=draw)
     inner = torch.randperm(model.config.intermediate_size, generator=draw)
     state = {}
-    for name, tensor in model.state_dict().items():
-        if "norm" in name:
-            tensor = tensor[order]
-        elif any(part in name for part in ("embed_tokens", "lm_head", "q_proj", "k_proj", "v_proj")):
-            tensor = tensor[:, order]
-        elif "o_proj" in name:
-            tensor = tensor[order]
+    for name, weight in model.state_dict().items():
+        if "down_proj" in name:
+            state[name] = weight[order][:, inner]
         elif "gate_proj" in name or "up_proj" in name:
-            tensor = tensor[inner][:, order]
-        elif "down_proj" in name:
-            tensor = tensor[order][:, inner]
-        state[name] = tensor
+            state[name] = weight[inner][:, order]
+        elif "norm" in name or "o_proj" in name:
+            state[name] = weight[order]
+        else:  # embeddings, the head, and what reads the residual stream
+            state[name] = weight[:, order]
     twin.load_state_dict(state)
     return twin
 
@@ -49,7 +48,9 @@ def permuted(model, seed: int = 3):
 def anchored(model, z, *, random: int | None = None):
     """Put an anchored adapter on a model: frames from its own readings, or random ones of the same norm."""
     placements = [p.module for p in find_roles(model)]
-    _, inputs, outputs = read_texts(model, tiny.tokenizer(side="left"), TASK, TEXTS, causal=True, modules=placements)
+    _, inputs, outputs = read_texts(
+        model, tiny.tokenizer(side="left"), TASK, TEXTS, causal=True, modules=placements
+    )
     peft = get_peft_model(model, H2TuneConfig(r=SIZE, basis="anchored"))
     for name in placements:
         down, up = down_frame(inputs[name], z), up_frame(outputs[name], z)
@@ -78,7 +79,8 @@ def logits(model) -> torch.Tensor:
 def twins():
     model = tiny.causal("llama")
     finals = [
-        read_texts(m, tiny.tokenizer(side="left"), TASK, TEXTS, causal=True)[0] for m in (model, permuted(model))
+        read_texts(m, tiny.tokenizer(side="left"), TASK, TEXTS, causal=True)[0]
+        for m in (model, permuted(model))
     ]
     return model, common_coordinates([view(f, 16) for f in finals], SIZE)
 
@@ -116,7 +118,9 @@ def test_an_anchored_adapter_starts_as_the_base_model_and_exports_exactly(twins)
     config, tensors = to_lora(model)
     assert config.r == 2 * SIZE
     lora = get_peft_model(tiny.causal("llama"), config)
-    lora.load_state_dict({n.replace(".weight", ".default.weight"): t for n, t in tensors.items()}, strict=False)
+    lora.load_state_dict(
+        {n.replace(".weight", ".default.weight"): t for n, t in tensors.items()}, strict=False
+    )
     assert torch.allclose(logits(lora), changed, atol=1e-5)
     model.merge_adapter()
     assert torch.allclose(logits(model), changed, atol=1e-5)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from h2tune.adapter.state import check_names
+from h2tune.adapter.state import check_names, take_off
 from h2tune.federation.update import Download, Enrolment, Spec, Tensors, check_tensors, digest, spec_of
 from h2tune.quiet import quiet
 from h2tune.seeds import generator, isolated
@@ -163,14 +163,8 @@ class LoraParticipant:
             mine[name].copy_(tensor)
 
     def detach(self) -> PreTrainedModel:
-        for head in self.heads:  # PEFT would leave the trained copy
-            parent, _, name = head.rpartition(".")
-            setattr(self.base.get_submodule(parent), name, self.base.get_submodule(head).original_module)
-        with quiet():
-            base: PreTrainedModel = self.model.unload()
-        if hasattr(base, "peft_config"):
-            del base.peft_config
-        return base
+        take_off(self.model, {head: self.base.get_submodule(head).original_module for head in self.heads})
+        return self.base
 
     def _of(self, kinds: Collection[str]) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.parameters().items() if name.rpartition(".")[2] in kinds}

@@ -79,7 +79,7 @@ class Embedded:
     def _client(self, client: str, download: Download) -> Reply:
         path = self.path(client, download.round)
         found = self.ledger.committed(path)
-        if found is None and download.round == 0 and self.first is not None:
+        if found is None and download.round == 0 and self.first is not None and self._starts_alike(client):
             found = self.ledger.committed(self.first.path(client, 0))
             if found is not None:
                 events = [
@@ -122,6 +122,11 @@ class Embedded:
     def base_of(self, member: Member) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Return a client's base model and tokenizer."""
         return self.models.get(member.enrolment.model, member.kind, self.dtypes[member.name])
+
+    def _starts_alike(self, client: str) -> bool:
+        """Return whether the first round is the same in the other engine: some methods send nothing when alone."""
+        own, other = (engine.strategy.upload_spec(client, 0) for engine in (self, self.first or self))
+        return own == other
 
     def _frames(self, client: str) -> Tensors | None:
         found = self.ledger.committed(f"clients/{client}/frames")

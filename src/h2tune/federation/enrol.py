@@ -139,6 +139,13 @@ def bytes_up(seen: Seen, federation: Federation, rank: int, size: int, slots: in
     )
 
 
+def trainable_in(federation: Federation, seen: Seen, rank: int, size: int, slots: int) -> int:
+    """Return the parameters a client trains; for a baseline those of plain LoRA, though some freeze a part."""
+    if federation.server.strategy != "h2tune":
+        return sum(rank * (p.d_in + p.d_out) for p in seen.placements) + seen.head_parameters
+    return trainable(seen, rank, size, slots if federation.adapter.alignment == "learned" else 0)
+
+
 def trainable(seen: Seen, rank: int, size: int, slots: int = 0) -> int:
     """Return the parameters an h2tune client trains: A, B, Δ, S where masks choose, Z, and its head."""
     per_module = sum(rank * (p.d_in + p.d_out) + rank * rank for p in seen.placements)

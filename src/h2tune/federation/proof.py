@@ -17,6 +17,7 @@ from h2tune.federation.update import Download, Tensors
 
 KINDS = {"h2tune_delta": "delta", "h2tune_scores": "scores", "relation.": "relation"}
 KINDS |= {"h2tune_down": "down", "h2tune_up": "up", "lora_A": "down", "lora_B": "up"}
+KINDS |= {".middle": "delta", ".offset": "delta"}
 
 
 def kind_of(name: str) -> str:

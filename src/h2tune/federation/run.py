@@ -22,11 +22,11 @@ from h2tune.federation.enrol import (
     build_strategy,
     enrol_all,
     load_member,
-    trainable,
+    trainable_in,
 )
 from h2tune.federation.ledger import Event, Ledger
 from h2tune.federation.server import run_rounds
-from h2tune.federation.strategy import Strategy
+from h2tune.federation.strategy import Strategy, note_of
 from h2tune.federation.update import Enrolment
 from h2tune.report.events import read_events
 from h2tune.training.trainer import Progress
@@ -222,9 +222,8 @@ def _started(
                 "examples": {
                     split: len(getattr(member.splits, split)) for split in ("train", "validation", "test")
                 },
-                "trainable_parameters": trainable(
-                    s, e.rank, size, slots if federation.adapter.alignment == "learned" else 0
-                ),
+                "trainable_parameters": trainable_in(federation, s, e.rank, size, slots),
+                "note": note_of(strategy, e.name),
                 "majority_accuracy": majority(member.scored),
             }
             for s, e, member in zip(seen, enrolments, members, strict=True)
