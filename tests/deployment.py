@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -160,17 +159,16 @@ def deployment(folder: Path, *, secure: bool = False, port: int | None = None) -
         parties.stop()
 
 
-def lay_out(folder: Path, content, *, port: int, secure: bool = False, **coordinator) -> None:
-    """Write the parties' folders as the kit does, with changes to the coordinator's file."""
+def lay_out(folder: Path, content, *, port: int, secure: bool = False, **coordinator) -> Path:
+    """Write the parties' folders as the kit does, with changes to the coordinator's file, and return where they are."""
     import tomllib
 
     from h2tune.config import load
     from h2tune.federation.flower import kit
 
     federation = load(federations.write(folder, content))
-    kit.init(federation, folder / "parties", host="127.0.0.1", port=port, control_port=port)
-    for party in (folder / "parties").iterdir():
-        shutil.move(party, folder)
+    folder = folder / "parties"
+    kit.init(federation, folder, host="127.0.0.1", port=port, control_port=port)
     file = folder / "coordinator" / "coordinator.toml"
     changed = tomllib.loads(file.read_text()) | coordinator
     if not secure:
@@ -178,3 +176,4 @@ def lay_out(folder: Path, content, *, port: int, secure: bool = False, **coordin
         (folder / "coordinator" / "flwr" / "config.toml").write_text(tomli_w.dumps({"superlink": connection}))
         changed["member"] = [{k: v for k, v in m.items() if k != "key"} for m in changed["member"]]
     file.write_text(tomli_w.dumps(changed))
+    return folder

@@ -135,7 +135,7 @@ def init(
         raise H2TuneError("is there already", where=str(out), remedy="Name another folder")
     coordinator_content(federation)  # says what is wrong before anything is written
     with files.new_folder(out) as temporary:
-        home = temporary / "coordinator"
+        home, authority = temporary / "coordinator", str(out.resolve() / "coordinator" / "tls" / "ca.crt")
         certificates(home / "tls", host)
         keys = {}
         names = [client.name for client in federation.sorted_clients()]
@@ -150,27 +150,24 @@ def init(
             (folder / "member.toml").write_text(tomli_w.dumps(content))
             (folder / "README.md").write_text(pages.member(federation.name, client.name, f"{host}:{port}"))
             load_member_file(folder / "member.toml")
-        write_coordinator(home, federation, keys, control_port)
+        _coordinator(
+            home, federation, keys, {"address": f"127.0.0.1:{control_port}", "root-certificates": authority}
+        )
         (home / "nginx.conf").write_text(pages.nginx(port, control_port))
         (home / "README.md").write_text(pages.coordinator(federation.name, names, host, port, control_port))
     return [out / "coordinator", *(out / "members" / name for name in names)]
 
 
-def write_coordinator(
-    home: Path, federation: Federation, keys: dict[str, str] | None, control_port: int, *, secure: bool = True
-) -> None:
+def _coordinator(home: Path, federation: Federation, keys: dict[str, str], link: dict[str, str]) -> None:
     """Write the coordinator's file, Flower's app, and Flower's connection to the control interface."""
-    (home / "app").mkdir(parents=True)
+    (home / "app").mkdir()
     (home / "keys").mkdir()
-    for name, key in (keys or {}).items():
+    for name, key in keys.items():
         (home / "keys" / f"{name}.pub").write_text(key + "\n")
     (home / "coordinator.toml").write_text(tomli_w.dumps(coordinator_content(federation, keys)))
     (home / "app" / "pyproject.toml").write_text(tomli_w.dumps(app_content()))
-    link: dict[str, Any] = {"address": f"127.0.0.1:{control_port}"}
-    link |= {"root-certificates": "tls/ca.crt"} if secure else {"insecure": True}
-    files.write_text(
-        home / "flwr" / "config.toml", tomli_w.dumps({"superlink": {"default": "h2tune", "h2tune": link}})
-    )
+    connections = {"superlink": {"default": "h2tune", "h2tune": link}}
+    files.write_text(home / "flwr" / "config.toml", tomli_w.dumps(connections))
     load_coordinator(home / "coordinator.toml")
 
 

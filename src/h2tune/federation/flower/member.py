@@ -101,8 +101,8 @@ def take_part(
         dtypes = {name: joined.seen.client.dtype}
         engine = Embedded([joined.member], dtypes, joined.strategy, models, ledger)
         rounds = range(settings.server.rounds)
-        _refuse_stale(engine, ledger, name, round_number, tensors, rounds)
         _log(engine, ledger, name, rounds)  # what a crash between state and log left out
+        _refuse_stale(engine, ledger, name, round_number, tensors, rounds)
         (reply,) = engine.exchange(round_number, {name: Download(round_number, tensors, digest)})
         if reply.update is None:
             failed = {"event": "client_failed", "client": name, "round": round_number, "reason": reply.reason}

@@ -42,7 +42,8 @@ def coordinator(federation: str, names: Sequence[str], host: str, port: int, con
 
 `tls/ca.key` and `tls/server.key` are private. Members need their folder and nothing else. Members reach {host}:{port};
 open that port and no other. Port {control_port} is Flower's own, which asks nobody for a password: it listens on the
-loopback interface alone, and nginx passes on only what members' nodes need (`/v1/fleet/`).
+loopback interface alone, and nginx passes on only what members' nodes need (`/v1/fleet/`). If this folder was moved,
+put its new place into `flwr/config.toml`.
 
 Type, in this folder, with h2tune installed (`pip install 'h2tune[flower]'`), its `bin` on the PATH, and nginx:
 

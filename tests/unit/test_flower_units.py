@@ -1,0 +1,298 @@
+"""Federations across machines, without processes: files, who may join, what a member accepts, a grid in memory."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass, field
+
+import federations
+import pytest
+import tomli_w
+import torch
+
+from h2tune.config import load
+from h2tune.errors import H2TuneError
+from h2tune.federation.update import Download, Update, digest
+
+pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
+
+from flwr.app import Error, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from h2tune.federation.flower import kit
+from h2tune.federation.flower.card import Card
+from h2tune.federation.flower.channel import GridChannel
+from h2tune.federation.flower.check import check
+from h2tune.federation.flower.files import load_coordinator
+from h2tune.federation.flower.member import join, take_part
+from h2tune.federation.flower.messages import pack, unpack
+from h2tune.federation.flower.roster import Roster, read_events
+
+EXPERIMENT = "0" * 32
+
+
+@pytest.fixture(scope="module")
+def parties(tmp_path_factory):
+    """A kit for two members, written once."""
+    folder = tmp_path_factory.mktemp("kit")
+    content = federations.federation(folder, train={"local_steps": 1}, data={"train": 8, "test": 4})
+    kit.init(load(federations.write(folder, content)), folder / "parties", host="127.0.0.1")
+    return folder / "parties"
+
+
+@pytest.fixture
+def coordinator(parties):
+    found = load_coordinator(parties / "coordinator" / "coordinator.toml")
+    members = tuple(member.model_copy(update={"key": None}) for member in found.member)
+    return found.model_copy(update={"member": members, "deadline": 2.0, "patience": 0.05, "gather": 1.0})
+
+
+@pytest.fixture
+def cards(parties, coordinator):
+    return {
+        name: join(parties / "members" / name / "member.toml", coordinator.settings).card
+        for name in ("one", "two")
+    }
+
+
+@pytest.fixture
+def identity(monkeypatch):
+    """What Flower sets in the process of an app before it makes messages."""
+    for key in ("_run_id", "_node_id", "_task_id"):
+        monkeypatch.setattr(TaskIdentity, key, 1)
+
+
+def test_the_kit_keeps_secrets_private_and_tells_the_coordinator_nothing_of_paths(parties):
+    private = [parties / "members" / n / "node" for n in ("one", "two")]
+    private += [parties / "coordinator" / "tls" / k for k in ("ca.key", "server.key")]
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in private)
+    assert not list((parties / "members").rglob("ca.key")) and not list(
+        (parties / "coordinator").rglob("node")
+    )
+    text = (parties / "coordinator" / "coordinator.toml").read_text()
+    assert "jsonl" not in text and "models" not in text and "task" not in text
+    nginx = (parties / "coordinator" / "nginx.conf").read_text()
+    assert nginx.count("proxy_pass ") == 1 and "https://127.0.0.1:9091" in nginx
+    assert "--host 127.0.0.1" in (parties / "coordinator" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda c: c["server"].update(shared_rank="auto"), "server.shared_rank must be a number"),
+        (lambda c: c["server"].update(strategy="fedit"), "runs on one machine"),
+        (lambda c: c.update(dedline=3.0), "did you mean"),
+        (lambda c: c["member"].append(dict(c["member"][0])), "two members are called 'one'"),
+        (lambda c: c["train"].update(arguments={"push_to_hub": True}), "each member's own"),
+        (lambda c: c.update(roles=["attn.x"]), "no role 'attn.x'"),
+    ],
+)
+def test_a_coordinators_file_is_strict(parties, tmp_path, change, told):
+    content = tomllib.loads((parties / "coordinator" / "coordinator.toml").read_text())
+    change(content)
+    (tmp_path / "c.toml").write_text(tomli_w.dumps(content))
+    with pytest.raises(H2TuneError, match=told):
+        load_coordinator(tmp_path / "c.toml")
+
+
+def test_who_may_join_is_checked_against_the_file(coordinator, cards, tmp_path):
+    roster = Roster(coordinator, tmp_path / "members.json")
+    for changes, told in (
+        ({"name": "three"}, "nobody of that name"),
+        ({"rank": 5}, "rank 5 is not the stated 4"),
+        ({"examples": 9}, "more than the stated 8"),
+        ({"roles": {"mlp.gate_up": [0]}}, "not shared here"),
+        ({"roles": {"attn.q": [0, 99]}}, "do not go with depth"),
+    ):
+        with pytest.raises(H2TuneError, match=told):
+            roster.admit(cards["one"].model_copy(update=changes).model_dump_json())
+    with pytest.raises(H2TuneError, match="unknown key"):
+        roster.admit(json.dumps(cards["one"].model_dump() | {"path": "/data"}))
+    assert roster.admit(cards["one"].model_dump_json()) == cards["one"]
+    assert Roster(coordinator, tmp_path / "members.json").cards == {"one": cards["one"]}
+    with pytest.raises(H2TuneError, match="not what it enrolled with"):
+        roster.admit(cards["one"].model_copy(update={"examples": 7}).model_dump_json())
+
+
+def test_a_name_is_bound_to_its_key(parties, cards, tmp_path):
+    secure = load_coordinator(parties / "coordinator" / "coordinator.toml")
+    keys = {name: kit_pem(parties, name) for name in ("one", "two")}
+    roster = Roster(secure, tmp_path / "members.json")
+    for wrong in (b"", keys["two"]):
+        with pytest.raises(H2TuneError, match="another key"):
+            roster.admit(cards["one"].model_dump_json(), wrong)
+    assert roster.admit(cards["one"].model_dump_json(), keys["one"]).name == "one"
+
+
+def kit_pem(parties, name: str) -> bytes:
+    from h2tune.federation.flower.roster import pem
+
+    return pem((parties / "members" / name / "node.pub").read_text())
+
+
+def test_a_card_names_no_path_and_no_task_if_that_is_wished(parties, coordinator, tmp_path):
+    content = tomllib.loads((parties / "members" / "one" / "member.toml").read_text()) | {"describe": False}
+    (tmp_path / "m.toml").write_text(tomli_w.dumps(content))
+    card = join(tmp_path / "m.toml", coordinator.settings).card
+    assert (card.task, card.labels, card.majority_accuracy) == ("", [], 0.0)
+    assert "/" not in card.model_dump_json()
+
+
+def test_events_of_others_and_of_other_kinds_are_left_out():
+    good = {"event": "evaluated", "client": "one", "round": 2, "stage": "trained"}
+    before = good | {"round": -1, "stage": "before"}
+    bad = [
+        good | {"client": "two"},
+        good | {"round": 1},
+        good | {"event": "aggregated"},
+        good | {"stage": "alone"},
+        3,
+    ]
+    assert read_events(json.dumps([good, before, *bad]), "one", 2) == [good, before]
+    with pytest.raises(H2TuneError):
+        read_events("{", "one", 2)
+
+
+def test_messages_carry_tensors_to_the_bit_and_refuse_what_is_none():
+    tensors = {"a": torch.randn(3, 4), "b": torch.arange(5, dtype=torch.int16)}
+    head, update = unpack(pack({"x": "y"}, Update("one", 2, 7, tensors)))
+    assert head == {"x": "y"} and (update.client, update.round, update.examples) == ("one", 2, 7)
+    assert digest(update.tensors) == digest(tensors)
+    assert unpack(pack({}, Update("one", 0, 0, {})))[1].tensors == {}
+    with pytest.raises(H2TuneError, match="malformed"):
+        unpack(RecordDict())
+
+
+def test_a_member_answers_a_replay_alike_and_refuses_other_rounds_and_names(parties, coordinator):
+    file, settings = parties / "members" / "one" / "member.toml", coordinator.settings
+    strategy = join(file, settings).strategy
+    down = strategy.download(strategy.start(), "one", 0)
+    first = take_part(file, settings, EXPERIMENT, "one", 0, down.digest, {})
+    again = take_part(file, settings, EXPERIMENT, "one", 0, down.digest, {})
+    assert first.update is not None and digest(first.update.tensors) == digest(again.update.tensors)
+    later = strategy.download(strategy.start(), "one", 1)
+    take_part(file, settings, EXPERIMENT, "one", 1, later.digest, later.tensors)
+    other = {name: tensor + 1 for name, tensor in later.tensors.items()}
+    for arguments, told in (
+        ((EXPERIMENT, "two", 1, "", {}), "the message is for 'two'"),
+        ((EXPERIMENT, "one", 9, "", {}), "no round 9"),
+        ((EXPERIMENT, "one", 1, "", other), "other tensors"),
+        (("../x", "one", 1, "", {}), "experiment"),
+    ):
+        with pytest.raises(H2TuneError, match=told):
+            take_part(file, settings, *arguments)
+    log = (parties / "members" / "one" / "private" / EXPERIMENT / "events.jsonl").read_text()
+    assert [json.loads(line)["round"] for line in log.splitlines() if "client_trained" in line] == [0, 1]
+    assert (parties / "members" / "one" / "private" / EXPERIMENT / "clients" / "one" / "lora").is_dir()
+    with pytest.raises(H2TuneError, match="federation is 'other'"):
+        take_part(file, settings.model_copy(update={"name": "other"}), EXPERIMENT, "one", 0, "", {})
+
+
+def test_a_check_names_what_is_wrong(parties, tmp_path):
+    found = {f.what: f for f in check(parties / "members" / "one" / "member.toml")}
+    assert all(found[what].good for what in ("file", "folder", "model", "data", "memory"))
+    assert not found["connection"].good and "cannot be reached" in found["connection"].told
+    content = tomllib.loads((parties / "members" / "one" / "member.toml").read_text())
+    content["client"]["task"]["file"] = "nowhere.jsonl"
+    (tmp_path / "m.toml").write_text(tomli_w.dumps(content))
+    assert "nowhere.jsonl" in {f.what: f for f in check(tmp_path / "m.toml")}["data"].told
+
+
+@dataclass
+class Node:
+    node_id: int
+    public_key: bytes = b""
+
+
+@dataclass
+class Grid:
+    """A grid whose members answer at once, as `answers` says; None is no answer."""
+
+    answers: dict
+    present: set = field(default_factory=set)
+    waiting: dict = field(default_factory=dict)
+    trained: list = field(default_factory=list)
+
+    def get_nodes(self):
+        return [Node(number) for number in sorted(self.present or self.answers)]
+
+    def push_messages(self, messages):
+        names = []
+        for message in messages:
+            name = f"m{len(self.waiting) + len(names)}"
+            message.metadata.__dict__["_message_id"] = name
+            self.waiting[name] = message
+            names.append(name)
+        return names
+
+    def pull_messages(self, identifiers):
+        replies = []
+        for identifier in identifiers:
+            message = self.waiting.get(identifier)
+            if message is None:
+                continue
+            content = self.answers[message.metadata.dst_node_id](message)
+            if content is None:
+                continue
+            self.waiting[identifier] = None
+            message.metadata.__dict__["_src_node_id"] = 1
+            reply = Message(content, reply_to=message)
+            replies.append(reply)
+        return replies
+
+
+def answers(card: Card, train):
+    def answer(message):
+        if message.metadata.message_type == "query.enrol":
+            return pack({"card": card.model_dump_json()})
+        return train(message)
+
+    return answer
+
+
+def sends(name: str, round_number: int = 0):
+    return lambda message: pack({"events": "[]"}, Update(name, round_number, 8, {}))
+
+
+def exchanged(coordinator, tmp_path, table):
+    grid = Grid(table)
+    channel = GridChannel(grid, coordinator, EXPERIMENT, Roster(coordinator, tmp_path / "m.json"), poll=0.01)
+    channel.gather()
+    downloads = {name: Download(0, {}, "") for name in ("one", "two")}
+    return {reply.client: reply for reply in channel.exchange(0, downloads)}
+
+
+def test_a_round_goes_on_with_those_who_answer(identity, coordinator, cards, tmp_path):
+    silent = answers(cards["two"], lambda message: None)
+    lost = answers(cards["two"], lambda message: Error(5, "gone"))
+    reason = answers(cards["two"], lambda message: pack({"reason": "training failed"}))
+    broken = answers(cards["two"], lambda message: RecordDict())
+    for i, (other, told) in enumerate(
+        [(silent, "no answer within"), (lost, "was lost"), (reason, "training failed"), (broken, "malformed")]
+    ):
+        (tmp_path / str(i)).mkdir()
+        replies = exchanged(
+            coordinator, tmp_path / str(i), {1: answers(cards["one"], sends("one")), 2: other}
+        )
+        assert replies["one"].update is not None
+        assert replies["two"].update is None and told in replies["two"].reason
+
+
+def test_one_name_at_two_nodes_belongs_to_the_first(identity, coordinator, cards, tmp_path):
+    table = {1: answers(cards["one"], sends("one")), 2: answers(cards["two"], sends("two"))}
+    table[3] = answers(cards["one"], sends("false"))
+    replies = exchanged(coordinator, tmp_path, table)
+    assert replies["one"].update.client == "one" and replies["two"].update is not None
+
+
+def test_too_few_members_are_told_with_the_reasons(identity, coordinator, cards, tmp_path):
+    strange = cards["one"].model_copy(update={"name": "three"})
+    with pytest.raises(H2TuneError, match="nobody of that name"):
+        exchanged(coordinator, tmp_path, {1: answers(strange, sends("three"))})
+
+
+def test_nothing_outside_the_flower_folder_imports_flwr():
+    sources = (federations.SOURCE / "h2tune").rglob("*.py")
+    for source in (s for s in sources if "flower" not in s.parts):
+        assert "import flwr" not in source.read_text() and "from flwr" not in source.read_text(), source
