@@ -16,14 +16,15 @@ A method is a rule of the server (`groups.Method`) and a client's half (`lora.Lo
 
 A client that is alone in its group trains as `local` does, and `Strategy.note` says so.
 
-Ablations of h2tune are one switch each in a federation file, or `--set` on the command line:
+Ablations of h2tune are one switch each in a federation file, or `--set` on the command line; `h2tune compare` calls
+them by name:
 
-| without | switch |
-|---|---|
-| learned masks: every client keeps the leading r × r entries | `adapter.mask = "leading"` |
-| learned alignment: slots by relative depth, fixed | `adapter.alignment = "depth"` |
-| alternation: all parameters in every step | `train.alternation = "joint"` |
-| sharing: every client by itself, with h2tune's adapter | `server.alone = true`, the column "alone" |
+| name | without | switch |
+|---|---|---|
+| h2tune-leading | learned masks: every client keeps the leading r × r entries | `adapter.mask = "leading"` |
+| h2tune-depth | learned alignment: slots by relative depth, fixed | `adapter.alignment = "depth"` |
+| h2tune-joint | alternation: all parameters in every step | `train.alternation = "joint"` |
+| h2tune-alone | sharing: every client by itself, with h2tune's adapter | `server.alone = true`, the column "alone" |
 """
 
 from __future__ import annotations
