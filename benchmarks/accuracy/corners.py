@@ -38,6 +38,8 @@ def with_rate(method: str, corner: str, rate: float) -> str:
     """Return a method with its learning rate, in the words of `h2tune compare`."""
     clients = tomllib.loads(file_of(corner).read_text())["client"]
     small = [c["name"] for c in clients if c["model"] in ENCODERS]
+    if len(small) == len(clients):
+        return f"{method}+train.learning_rate={ENCODER * rate:g}"
     settings = [f"train.learning_rate={rate:g}"]
     settings += [f"client.{name}.learning_rate={ENCODER * rate:g}" for name in small]
     return "+".join([method, *settings])
