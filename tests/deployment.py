@@ -24,18 +24,45 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def listening(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def arguments_of(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    return ""
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes that a process started, and those that they started."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(stat.parent.name))
+    found = [pid]
+    for parent in found:
+        found += children.get(parent, [])
+    return found[1:]
+
+
 class Deployment:
     """A federation's processes; every one has a log in `logs/`, and all are stopped at the end.
 
     Args:
         folder: Where the parties' folders are.
+        port: Port of the SuperLink on the loopback interface.
         secure: Whether there is TLS and authentication of nodes.
+        public: Port of the reverse proxy, if there is one.
     """
 
-    def __init__(self, folder: Path, *, secure: bool = False, port: int | None = None) -> None:
+    def __init__(self, folder: Path, port: int, *, secure: bool = False, public: int | None = None) -> None:
         self.folder, self.secure = folder, secure
         self.home = folder / "coordinator"
-        self.port = port or free_port()
+        self.port, self.public = port, public or port
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         (folder / "logs").mkdir(exist_ok=True)
 
@@ -78,13 +105,16 @@ class Deployment:
         else:
             arguments.append("--insecure")
         process = self.start("superlink", arguments, self.home)
-        self.until(lambda: self.listening() or process.poll() is not None, 90)
+        self.until(lambda: listening(self.port) or process.poll() is not None, 90)
         assert process.poll() is None, self.log("superlink")
 
-    def listening(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-            return True
-        return False
+    def proxy(self) -> None:
+        """Start nginx with the kit's configuration."""
+        process = self.start(
+            "nginx", ["nginx", "-p", str(self.home), "-c", "nginx.conf", "-g", "daemon off;"], self.home
+        )
+        self.until(lambda: listening(self.public) or process.poll() is not None, 30)
+        assert process.poll() is None, self.log("nginx")
 
     def supernode(
         self,
@@ -92,14 +122,14 @@ class Deployment:
         *,
         key: Path | None = None,
         trusted: bool = True,
+        plain: bool = False,
         label: str = "",
-        port: int | None = None,
     ) -> subprocess.Popen[bytes]:
         home = self.folder / "members" / name
-        arguments = ["flower-supernode", "--superlink", f"127.0.0.1:{port or self.port}"]
+        arguments = ["flower-supernode", "--superlink", f"127.0.0.1:{self.public}"]
         arguments += ["--host", "127.0.0.1", "--port", str(free_port())]
         arguments += ["--node-config", f'h2tune="{home / "member.toml"}"']
-        if self.secure:
+        if self.secure and not plain:
             arguments += ["--root-certificates", str(home / "tls" / "ca.crt")] if trusted else []
             arguments += ["--auth-supernode-private-key", str(key or home / "node")]
         else:
@@ -139,10 +169,23 @@ class Deployment:
         return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-2500:]}" for log in logs)
 
     def kill(self, name: str, how: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal to a process and all that it started."""
         process = self.processes.pop(name)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, how)
-        process.wait()
+        for pid in [process.pid, *descendants(process.pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, how)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def kill_child(self, name: str, command: str) -> None:
+        """Kill the processes below one of ours that run a command."""
+        found = [pid for pid in descendants(self.processes[name].pid) if command in arguments_of(pid)]
+        assert found, self.tails()
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
 
     def stop(self) -> None:
         for name in list(self.processes):
@@ -150,16 +193,20 @@ class Deployment:
 
 
 @contextlib.contextmanager
-def deployment(folder: Path, *, secure: bool = False, port: int | None = None) -> Iterator[Deployment]:
+def deployment(
+    folder: Path, port: int, *, secure: bool = False, public: int | None = None
+) -> Iterator[Deployment]:
     """Yield a deployment whose processes end with the block."""
-    parties = Deployment(folder, secure=secure, port=port)
+    parties = Deployment(folder, port, secure=secure, public=public)
     try:
         yield parties
     finally:
         parties.stop()
 
 
-def lay_out(folder: Path, content, *, port: int, secure: bool = False, **coordinator) -> Path:
+def lay_out(
+    folder: Path, content, port: int, *, secure: bool = False, public: int | None = None, **coordinator
+) -> Path:
     """Write the parties' folders as the kit does, with changes to the coordinator's file, and return where they are."""
     import tomllib
 
@@ -168,7 +215,7 @@ def lay_out(folder: Path, content, *, port: int, secure: bool = False, **coordin
 
     federation = load(federations.write(folder, content))
     folder = folder / "parties"
-    kit.init(federation, folder, host="127.0.0.1", port=port, control_port=port)
+    kit.init(federation, folder, host="127.0.0.1", port=public or port, control_port=port)
     file = folder / "coordinator" / "coordinator.toml"
     changed = tomllib.loads(file.read_text()) | coordinator
     if not secure:

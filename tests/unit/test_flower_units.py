@@ -279,6 +279,36 @@ def test_a_round_goes_on_with_those_who_answer(identity, coordinator, cards, tmp
         assert replies["two"].update is None and told in replies["two"].reason
 
 
+def test_a_late_update_is_left_out_and_told(identity, coordinator, cards, tmp_path):
+    slow = [None]
+
+    def two(message):
+        return slow[0] and pack({"events": "[]"}, Update("two", int(message.metadata.group_id), 8, {}))
+
+    grid = Grid({1: answers(cards["one"], sends("one")), 2: answers(cards["two"], two)})
+    hasty = coordinator.model_copy(update={"deadline": 0.3})
+    channel = GridChannel(grid, hasty, EXPERIMENT, Roster(hasty, tmp_path / "m.json"), poll=0.01)
+    channel.gather()
+    first = {r.client: r for r in channel.exchange(0, {name: Download(0, {}, "") for name in ("one", "two")})}
+    assert first["two"].update is None and "no answer within" in first["two"].reason
+    slow[0] = True
+    (second,) = channel.exchange(1, {"two": Download(1, {}, "")})
+    assert second.update.round == 1
+    assert [(e["code"], e["round"]) for e in second.events] == [("late_update", 0)]
+
+
+def test_a_member_that_returns_as_another_node_is_known_by_name(identity, coordinator, cards, tmp_path):
+    grid = Grid({1: answers(cards["one"], sends("one")), 2: answers(cards["two"], sends("two"))})
+    roster = Roster(coordinator, tmp_path / "m.json")
+    channel = GridChannel(grid, coordinator, EXPERIMENT, roster, poll=0.01)
+    channel.gather()
+    grid.answers[7] = grid.answers.pop(2)
+    replies = {
+        r.client: r for r in channel.exchange(0, {name: Download(0, {}, "") for name in ("one", "two")})
+    }
+    assert replies["two"].update is not None and channel.nodes == {"one": 1, "two": 7}
+
+
 def test_one_name_at_two_nodes_belongs_to_the_first(identity, coordinator, cards, tmp_path):
     table = {1: answers(cards["one"], sends("one")), 2: answers(cards["two"], sends("two"))}
     table[3] = answers(cards["one"], sends("false"))

@@ -69,8 +69,10 @@ class GridChannel:
         Raises:
             H2TuneError: Fewer than `min_clients` have enrolled by then; with the reasons of those who were refused.
         """
-        end = time.monotonic() + self.coordinator.gather
-        known = bool(self.roster.cards)  # a restarted run does not wait for members that it can do without
+        known = bool(
+            self.roster.cards
+        )  # a restarted run: its rounds wait for those who are missing, or do without
+        end = time.monotonic() + (self.coordinator.patience if known else self.coordinator.gather)
         while time.monotonic() < end:
             self._look()
             self._collect({})
@@ -146,7 +148,7 @@ class GridChannel:
     def _collect(self, asked: Mapping[str, _Asked]) -> list[Reply]:
         """Take in what has arrived; return the replies of this round."""
         waiting = {wanted.message: client for client, wanted in asked.items() if wanted.message}
-        identifiers = [*waiting, *self._queries, *self._late]
+        identifiers = [*self._late, *self._queries, *waiting]
         replies = []
         for message in self.grid.pull_messages(identifiers) if identifiers else []:
             # an error's source is not the member, so the message it answers says who it is

@@ -43,6 +43,8 @@ class Settings(_Section):
             )
         if self.server.alone:
             raise ValueError("server.alone is for one machine; leave it out")
+        if self.data.evaluate_rounds == "last" and self.server.participation < 1:
+            raise ValueError('data.evaluate_rounds = "last" needs server.participation = 1')
         if self.train.arguments:
             raise ValueError("train.arguments are each member's own; they belong into its file")
         return self

@@ -130,11 +130,10 @@ def _started(coordinator: Coordinator, roster: Roster) -> Event:
 
 
 def _table(ledger: Ledger, roster: Roster) -> list[dict[str, Any]]:
-    scores = {
-        (e["client"], e["stage"]): e["accuracy"]
-        for e in read_events(ledger.events_file)
-        if e["event"] == "evaluated"
-    }
+    scores: dict[tuple[Any, Any], Any] = {}
+    for event in read_events(ledger.events_file):
+        if event["event"] == "evaluated":
+            scores[event.get("client"), event.get("stage")] = event.get("accuracy")
     return [
         {
             "client": name,
