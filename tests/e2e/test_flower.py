@@ -1,0 +1,213 @@
+"""Federations across processes on Flower: real SuperLink, real SuperNodes, tiny models."""
+
+from __future__ import annotations
+
+import shutil
+
+import deployment
+import federations
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from h2tune.report.events import read_events
+
+pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+CLIENTS = (("films", "llama", 4), ("news", "bert", 8), ("feed", "gpt2", 6))
+TRAIN = {"train": {"local_steps": 2}, "data": {"train": 16, "test": 12}}
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory):
+    """The same federation on one machine: its folder, content and run folder."""
+    folder = tmp_path_factory.mktemp("embedded")
+    content = federations.federation(folder, CLIENTS, server={"rounds": 3, "min_clients": 2}, **TRAIN)
+    file = federations.write(folder, content)
+    federations.h2tune("run", str(file), "--out", str(folder / "run"))
+    return content, folder / "run"
+
+
+def finished(run) -> bool:
+    log = run / "events.jsonl"
+    return log.exists() and '"run_finished"' in log.read_text()
+
+
+def scores(events):
+    return {
+        (e["client"], e["round"], e["stage"]): (e["accuracy"], e["loss"])
+        for e in events
+        if e["event"] == "evaluated"
+    }
+
+
+def assert_equal(run, other) -> None:
+    """Server tensors of every round and all scores are equal."""
+    for number in (1, 2, 3):
+        one, two = (load_file(r / f"server/round-{number:04d}/state.safetensors") for r in (run, other))
+        assert one.keys() == two.keys()
+        for name in one:
+            torch.testing.assert_close(one[name], two[name], rtol=0, atol=1e-6)
+    left, right = (scores(read_events(r / "events.jsonl")) for r in (run, other))
+    assert left.keys() == right.keys() and len(left) == 3 * 4
+    for key in left:
+        assert left[key] == pytest.approx(right[key], abs=1e-6)
+
+
+def over(parties) -> bool:
+    return finished(parties.home / "run") or "raised an exception" in parties.log("superlink")
+
+
+@pytest.fixture(scope="module")
+def secured(embedded, tmp_path_factory):
+    """A federation with TLS and keys, behind the kit's proxy where nginx is, that ran to its end and is still there."""
+    port = deployment.free_port()
+    public = deployment.free_port() if shutil.which("nginx") else None
+    parties = tmp_path_factory.mktemp("secured")
+    folder = deployment.lay_out(parties, embedded[0], port, secure=True, public=public)
+    with deployment.deployment(folder, port, secure=True, public=public) as parties:
+        parties.superlink()
+        if public is not None:
+            parties.proxy()
+        for name, *_ in CLIENTS:
+            parties.register(name)
+            parties.supernode(name)
+        parties.run()
+        parties.until(lambda: over(parties), 600)
+        assert finished(parties.home / "run"), parties.tails()
+        yield parties
+
+
+def test_tls_and_keys_give_the_numbers_of_one_machine(embedded, secured):
+    run = secured.home / "run"
+    assert_equal(embedded[1], run)
+    told = read_events(run / "events.jsonl")
+    assert not [e for e in told if e["event"] in ("warning", "client_failed")]
+    assert (run / "report.html").stat().st_size > 1000
+    for name, *_ in CLIENTS:
+        (private,) = (secured.folder / "members" / name / "private").iterdir()
+        assert (private / "clients" / name / "lora" / "adapter_config.json").exists()
+    # neither the coordinator's run folder nor its log knows where members keep what
+    seen = "".join(p.read_text(errors="replace") for p in run.rglob("*") if p.is_file())
+    seen += secured.log("superlink")
+    assert str(secured.folder / "members") not in seen
+    assert ".jsonl" not in seen.replace("events.jsonl", "")
+
+
+def refused(parties, name: str, told: str, seconds: float = 60) -> None:
+    parties.until(lambda: told in parties.log(name) or parties.processes[name].poll() is not None, seconds)
+    parties.kill(name)
+    assert told in parties.log(name), parties.log(name)
+    assert "SuperNode ID" not in parties.log(name)
+
+
+def test_a_node_with_an_unregistered_key_is_refused(secured, tmp_path):
+    from h2tune.federation.flower.kit import node_key
+
+    node_key(tmp_path / "stranger", "films")
+    secured.supernode("films", key=tmp_path / "stranger", label="stranger")
+    refused(secured, "stranger", "Failed to activate SuperNode")
+    assert "No SuperNode found with the given public key" in secured.log("superlink")
+
+
+def test_a_node_without_the_ca_is_refused(secured):
+    secured.supernode("films", trusted=False, label="without-ca")
+    refused(secured, "without-ca", "CERTIFICATE_VERIFY_FAILED")
+
+
+def test_a_node_without_tls_is_refused(secured):
+    secured.supernode("films", plain=True, label="plain")
+    refused(secured, "plain", "HTTP")
+
+
+def test_a_stranger_at_the_open_port_can_neither_register_a_key_nor_see_start_or_stop_a_run(secured):
+    if secured.public == secured.port:
+        pytest.skip("nginx is not installed")
+    file = secured.home / "flwr" / "config.toml"
+    before = file.read_text()
+    try:
+        file.write_text(before.replace(f":{secured.port}", f":{secured.public}"))
+        for arguments in (
+            ("supernode", "register", str(secured.home / "keys" / "films.pub"), "h2tune"),
+            ("supernode", "list", "h2tune"),
+            ("run", "app", "h2tune"),
+            ("list", "h2tune"),
+            ("stop", "1", "h2tune"),
+        ):
+            done = secured.flwr(*arguments)
+            assert done.returncode != 0, (arguments, done.stdout)
+            assert "404" in done.stdout + done.stderr, (arguments, done.stdout + done.stderr)
+    finally:
+        file.write_text(before)
+
+
+def test_the_check_says_whether_the_connection_will_do(secured):
+    file = secured.folder / "members" / "films" / "member.toml"
+    done = federations.h2tune("deploy", "check", str(file), check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("ok ") == 7 and "TLSv1." in done.stdout
+
+
+def test_three_members_give_the_numbers_of_one_machine(embedded, tmp_path):
+    content, run = embedded
+    port = deployment.free_port()
+    folder = deployment.lay_out(tmp_path, content, port)
+    with deployment.deployment(folder, port) as parties:
+        parties.superlink()
+        for name, *_ in CLIENTS:
+            parties.supernode(name)
+        parties.run()
+        parties.until(lambda: over(parties), 600)
+        assert finished(parties.home / "run"), parties.tails()
+    assert_equal(run, parties.home / "run")
+
+
+def rounds_of(run, name: str, kind: str) -> list[int]:
+    return [
+        e["round"] for e in read_events(run / "events.jsonl") if e["event"] == kind and e["client"] == name
+    ]
+
+
+def test_a_killed_supernode_is_left_out_and_comes_back_with_its_state(embedded, tmp_path):
+    content, _ = embedded
+    port = deployment.free_port()
+    folder = deployment.lay_out(tmp_path, content, port, patience=60.0)
+    run = folder / "coordinator" / "run"
+    with deployment.deployment(folder, port) as parties:
+        parties.superlink()
+        for name, *_ in CLIENTS:
+            parties.supernode(name)
+        parties.run()
+        parties.until(lambda: "ROUND 1]" in parties.log("films") or over(parties), 400)
+        parties.kill("films")
+        parties.until(lambda: rounds_of(run, "films", "client_failed") or over(parties), 400)
+        parties.supernode("films")
+        parties.until(lambda: over(parties), 400)
+        assert finished(run), parties.tails()
+    told = read_events(run / "events.jsonl")
+    took_part = [e["clients"] for e in told if e["event"] == "aggregated"]
+    assert took_part == [["feed", "films", "news"], ["feed", "news"], ["feed", "films", "news"]]
+    assert rounds_of(run, "films", "client_failed") == [1]
+    (private,) = (folder / "members" / "films" / "private").iterdir()
+    own = read_events(private / "events.jsonl")
+    assert [e["round"] for e in own if e["event"] == "evaluated" and e["stage"] == "before"] == [-1]
+    assert {e["round"] for e in own if e["event"] == "client_trained"} >= {0, 2}
+    assert (private / "clients" / "films" / "state" / "round-0000").is_dir()
+
+
+def test_a_killed_serverapp_is_started_again_and_gives_the_same_numbers(embedded, tmp_path):
+    content, run = embedded
+    port = deployment.free_port()
+    folder = deployment.lay_out(tmp_path, content, port)
+    with deployment.deployment(folder, port) as parties:
+        parties.superlink()
+        for name, *_ in CLIENTS:
+            parties.supernode(name)
+        parties.run()
+        parties.until(lambda: (folder / "coordinator/run/server/round-0001").exists() or over(parties), 400)
+        parties.kill_child("superlink", "flwr-serverapp")
+        parties.run()
+        parties.until(lambda: over(parties), 400)
+        assert finished(parties.home / "run"), parties.tails()
+    assert_equal(run, parties.home / "run")

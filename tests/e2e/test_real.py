@@ -1,0 +1,64 @@
+"""The quickstart on real weights and real text, with a few steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import federations
+import pytest
+import torch
+
+from h2tune.report.events import read_events
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
+QUICKSTART = Path(__file__).resolve().parents[2] / "examples" / "quickstart.toml"
+FEW = (
+    "server.rounds=2",
+    "server.alone=false",
+    "train.local_steps=2",
+    "client.feed.local_steps=4",
+    "data.test=32",
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("real") / "run"
+    changes = [word for change in FEW for word in ("--set", change)]
+    federations.h2tune("run", str(QUICKSTART), "--out", str(out), "--strict", *changes)
+    return out
+
+
+def test_inspect_predicted_what_was_recorded(run):
+    from h2tune.config import load
+    from h2tune.inspection import inspect
+
+    told = read_events(run / "events.jsonl")
+    for client in inspect(load(QUICKSTART, FEW)).clients:
+        started = next(c for c in told[0]["clients"] if c["name"] == client["name"])
+        assert client["trainable_parameters"] == started["trainable_parameters"]
+        mine = [e for e in told if e["event"] == "client_trained" and e["client"] == client["name"]]
+        assert len(mine) == 2
+        for event in mine:
+            assert event["bytes_up"] == client["bytes_up"]
+            assert event["bytes_down"] == client["bytes_down"][event["round"]]
+
+
+@pytest.mark.parametrize("client", ["films", "news"])
+def test_the_exported_lora_gives_the_logits_of_the_adapter(run, client):
+    from peft import PeftModel
+
+    import h2tune.adapter  # noqa: F401 - enters the adapter in PEFT's tables
+    from h2tune.models import load_model
+    from h2tune.results import read_run
+
+    model = next(c for c in read_run(run).client if c.name == client).model
+    ids = torch.tensor([[100, 2000, 345, 678, 901]])
+    logits = []
+    for form in ("adapter", "lora"):
+        adapted = PeftModel.from_pretrained(
+            load_model(model, "causal", "float32", 0), run / "clients" / client / form
+        )
+        with torch.inference_mode():
+            logits.append(adapted.eval()(input_ids=ids).logits)
+    assert torch.allclose(*logits, rtol=1e-5, atol=1e-4)
