@@ -196,7 +196,8 @@ def test_a_killed_supernode_is_left_out_and_comes_back_with_its_state(embedded, 
     assert (private / "clients" / "films" / "state" / "round-0000").is_dir()
 
 
-def test_a_killed_serverapp_is_started_again_and_gives_the_same_numbers(embedded, tmp_path):
+@pytest.mark.parametrize("victim", ["serverapp", "superlink"])
+def test_a_killed_server_is_started_again_and_gives_the_same_numbers(embedded, tmp_path, victim):
     content, run = embedded
     port = deployment.free_port()
     folder = deployment.lay_out(tmp_path, content, port)
@@ -206,7 +207,11 @@ def test_a_killed_serverapp_is_started_again_and_gives_the_same_numbers(embedded
             parties.supernode(name)
         parties.run()
         parties.until(lambda: (folder / "coordinator/run/server/round-0001").exists() or over(parties), 400)
-        parties.kill_child("superlink", "flwr-serverapp")
+        if victim == "serverapp":
+            parties.kill_child("superlink", "flwr-serverapp")
+        else:
+            parties.kill("superlink")
+            parties.superlink()
         parties.run()
         parties.until(lambda: over(parties), 400)
         assert finished(parties.home / "run"), parties.tails()

@@ -77,6 +77,13 @@ def test_the_kit_keeps_secrets_private_and_tells_the_coordinator_nothing_of_path
     assert "--host 127.0.0.1" in (parties / "coordinator" / "README.md").read_text()
 
 
+def test_what_is_for_one_machine_is_refused_before_anything_is_written(tmp_path):
+    content = federations.federation(tmp_path, server={"strategy": "fedit"})
+    with pytest.raises(H2TuneError, match="runs on one machine"):
+        kit.init(load(federations.write(tmp_path, content)), tmp_path / "parties", host="127.0.0.1")
+    assert not (tmp_path / "parties").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

@@ -188,10 +188,19 @@ def _load(path: Path, model: type[Content]) -> Content:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         remedy = "Make one with h2tune deploy init"
         raise H2TuneError(f"cannot be read ({error})", where=str(path), remedy=remedy) from None
+    return validated(model, raw, str(path))
+
+
+def validated(model: type[Content], raw: object, where: str) -> Content:
+    """Return content that is what its model says.
+
+    Raises:
+        H2TuneError: One line with what is wrong.
+    """
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise H2TuneError(problem(error, model), where=str(path)) from None
+        raise H2TuneError(problem(error, model), where=where) from None
 
 
 def problem(error: ValidationError, model: type[BaseModel]) -> str:

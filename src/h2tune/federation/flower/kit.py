@@ -18,7 +18,13 @@ from h2tune.config import Client, Federation
 from h2tune.errors import H2TuneError
 from h2tune.federation.enrol import enrol_all
 from h2tune.federation.flower import pages
-from h2tune.federation.flower.files import Coordinator, MemberFile, load_coordinator, load_member_file
+from h2tune.federation.flower.files import (
+    Coordinator,
+    MemberFile,
+    load_coordinator,
+    load_member_file,
+    validated,
+)
 
 DAYS = "825"
 
@@ -93,13 +99,16 @@ def coordinator_content(federation: Federation, keys: dict[str, str] | None = No
         ],
     }
     content["train"].pop("arguments")
-    Coordinator.model_validate(content)
+    validated(Coordinator, content, "federation file")
     return content
 
 
 def member_content(federation: Federation, client: Client, **connection: str) -> dict[str, Any]:
     """Return a member's file."""
     table = json.loads(client.model_dump_json(exclude_none=True, exclude_defaults=True))
+    table.setdefault(
+        "rank", client.rank
+    )  # said, even if it is the default: it is what the coordinator's file says
     for split in ("train", "validation", "test"):
         table.setdefault(split, getattr(federation.data, split))
     content = {
@@ -109,7 +118,7 @@ def member_content(federation: Federation, client: Client, **connection: str) ->
         "arguments": dict(federation.train.arguments),
         "client": table,
     }
-    MemberFile.model_validate(content)
+    validated(MemberFile, content, f"client '{client.name}'")
     return content
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import time
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +97,7 @@ def _check_same(file: Path, coordinator: Coordinator) -> None:
     """Refuse to go on with a run of other settings; more rounds, other waiting times and more members are fine."""
     if not file.exists():
         return
-    old = Coordinator.model_validate(tomllib.loads(file.read_text()))
+    old = load_coordinator(file)
     one, two = (c.settings.model_dump() | {"roles": c.roles} for c in (old, coordinator))
     for settings in (one, two):
         del settings["server"]["rounds"]
