@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 HEAD = (
     "method",
+    "seeds",
     "accuracy, %",
     "difference, points",
     "bootstrap",
@@ -84,6 +85,7 @@ def cells(row: Row) -> tuple[str, ...]:
     )
     return (
         row.method,
+        str(row.seeds),
         f"{row.mean * 100:.1f}{spread}",
         formats.points(row.difference) + _between(row.difference_low, row.difference_high),
         _between(row.bootstrap_low, row.bootstrap_high).strip(" ()") or formats.NONE,
