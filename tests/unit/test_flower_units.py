@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import federations
 import pytest
@@ -314,6 +315,17 @@ def test_a_member_that_returns_as_another_node_is_known_by_name(identity, coordi
         r.client: r for r in channel.exchange(0, {name: Download(0, {}, "") for name in ("one", "two")})
     }
     assert replies["two"].update is not None and channel.nodes == {"one": 1, "two": 7}
+
+
+def test_a_member_may_join_between_rounds(identity, coordinator, cards, tmp_path):
+    grid = Grid({1: answers(cards["one"], sends("one"))})
+    early = coordinator.model_copy(update={"gather": 0.1})
+    channel = GridChannel(grid, early, EXPERIMENT, Roster(early, tmp_path / "m.json"), poll=0.01)
+    channel.gather()
+    channel.strategy = SimpleNamespace(enrolments={"one": cards["one"].enrolment})
+    grid.answers[2] = answers(cards["two"], sends("two"))
+    assert [r.client for r in channel.exchange(0, {"one": Download(0, {}, "")})] == ["one"]
+    assert channel.strategy.enrolments["two"] == cards["two"].enrolment
 
 
 def test_one_name_at_two_nodes_belongs_to_the_first(identity, coordinator, cards, tmp_path):
