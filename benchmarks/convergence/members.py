@@ -20,7 +20,7 @@ from h2tune.models import head_modules, set_head
 from h2tune.quiet import quiet
 from h2tune.seeds import derive, isolated
 from h2tune.training.encode import Encoded, collator, kept_logits
-from h2tune.training.local import train_locally
+from h2tune.training.local import LocalTraining, train_locally
 from h2tune.training.losses import IGNORED, task_loss
 from h2tune.training.trainer import Terms
 
@@ -66,22 +66,24 @@ class Client:
             self.participant.model,
             self.data,
             TOKENIZER,
+            LocalTraining(
+                alternation="step",
+                rounds=round_number + 1,
+                local_steps=local_steps,
+                batch_size=batch,
+                accumulation=1,
+                learning_rates=dict.fromkeys(("specific", "shared", "relation"), rate),
+                weight_decay=0.0,
+                scheduler="constant",
+                warmup_steps=0,
+                max_grad_norm=0.0,
+                arguments={"optim": "sgd"},
+            ),
             causal=self.causal,
             phases=self.participant.phases(),
             terms=Terms(),
             alternation=self.participant.alternation,
-            later_alternation="step",
             round_number=round_number,
-            rounds=round_number + 1,
-            local_steps=local_steps,
-            batch_size=batch,
-            accumulation=1,
-            learning_rates=dict.fromkeys(("specific", "shared", "relation"), rate),
-            weight_decay=0.0,
-            scheduler="constant",
-            warmup_steps=0,
-            max_grad_norm=0.0,
-            arguments={"optim": "sgd"},
             seed=derive(seed, self.enrolment.name),
         )
 

@@ -8,13 +8,14 @@ import torch
 
 from h2tune.adapter.export import save_lora
 from h2tune.adapter.roles import depth, find_roles
-from h2tune.federation.client import LocalTraining, Member, attach
+from h2tune.federation.client import Member, attach
 from h2tune.federation.embedded import Embedded
 from h2tune.federation.h2tune import H2Tune
 from h2tune.federation.ledger import Ledger
 from h2tune.federation.server import run_rounds
 from h2tune.federation.update import Enrolment
 from h2tune.tasks.task import Example, Splits, Task
+from h2tune.training.local import LocalTraining
 
 TASK = Task(
     "toy", "label", ("yes", "no"), (" yes", " no"), "text : {words} answer :", "none", "none", "label", 32
@@ -70,7 +71,8 @@ def federation(tmp_path_factory):
         strategy, engine, ledger, rounds=2, min_clients=16, participation=1.0, seed=0, strict=True,
         notice=events.append,
     )  # fmt: skip
-    return members, strategy, engine, state, events
+    yield members, strategy, engine, state, events
+    ledger.close()
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

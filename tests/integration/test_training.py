@@ -13,7 +13,7 @@ from h2tune.federation.participant import H2TuneParticipant
 from h2tune.federation.update import Download, digest
 from h2tune.tasks.task import Example, Task
 from h2tune.training.encode import encode_causal, encode_texts
-from h2tune.training.local import train_locally
+from h2tune.training.local import LocalTraining, train_locally
 from h2tune.training.trainer import AlternatingTrainer
 
 TASK = Task(
@@ -51,16 +51,18 @@ def download(of: H2TuneParticipant, round_number: int) -> Download:
 
 
 def train(of: H2TuneParticipant, round_number: int, *, steps: int = 2, causal: bool = True, **changes):
-    settings = {
-        "causal": causal, "phases": of.phases(), "terms": of.terms(), "alternation": of.alternation,
-        "later_alternation": of.later_alternation, "round_number": round_number, "rounds": 3, "local_steps": steps,
-        "batch_size": 4, "accumulation": 1, "learning_rates": {"specific": 1e-2, "shared": 1e-2, "relation": 1e-2},
-        "weight_decay": 0.0, "scheduler": "constant", "warmup_steps": 0, "max_grad_norm": 1.0, "arguments": {},
-        "seed": 0,
+    numbers = {
+        "alternation": of.later_alternation, "rounds": 3, "local_steps": steps, "batch_size": 4, "accumulation": 1,
+        "learning_rates": {"specific": 1e-2, "shared": 1e-2, "relation": 1e-2}, "weight_decay": 0.0,
+        "scheduler": "constant", "warmup_steps": 0, "max_grad_norm": 1.0, "arguments": {},
     }  # fmt: skip
     tokens = tiny.tokenizer(side="left")
     encode = encode_causal if causal else encode_texts
-    return train_locally(of.model, encode(TASK, EXAMPLES, tokens), tokens, **{**settings, **changes})
+    return train_locally(
+        of.model, encode(TASK, EXAMPLES, tokens), tokens, LocalTraining(**{**numbers, **changes}),
+        causal=causal, phases=of.phases(), terms=of.terms(), alternation=of.alternation,
+        round_number=round_number, seed=0,
+    )  # fmt: skip
 
 
 def trained(of: H2TuneParticipant) -> dict[str, torch.Tensor]:

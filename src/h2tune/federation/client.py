@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,25 +18,8 @@ from h2tune.models import Kind, base_seed, head_modules, set_head
 from h2tune.seeds import derive
 from h2tune.tasks.task import Example, Splits, Task
 from h2tune.training.encode import encode_causal, encode_texts
-from h2tune.training.local import train_locally
-from h2tune.training.trainer import Progress
-
-
-@dataclass(frozen=True)
-class LocalTraining:
-    """The plain numbers of local training, as `train_locally` takes them."""
-
-    alternation: Any
-    rounds: int
-    local_steps: int
-    batch_size: int
-    accumulation: int
-    learning_rates: Mapping[str, float]
-    weight_decay: float
-    scheduler: str
-    warmup_steps: int
-    max_grad_norm: float
-    arguments: Mapping[str, Any]
+from h2tune.training.local import LocalTraining, train_locally
+from h2tune.training.trainer import Progress, Record
 
 
 @dataclass(frozen=True)
@@ -144,66 +127,27 @@ def run_round(
     Raises:
         H2TuneError: A loss that is not finite, or tensors that do not fit.
     """
-    began, seconds = time.perf_counter(), {}
-    training = member.training
+    clock = Clock()
     participant = attach(base, member, strategy, state, frames)
     try:
         events = []
         if state is None and member.scores(-1):
-            score, took = _evaluate(participant, member, tokenizer)
-            events.append(_evaluated(member, -1, "before", score, took))
-            began += took
+            start = _evaluate(participant, member, tokenizer)
+            events.append(_evaluated(member, -1, "before", start, clock.lap("before")))
         participant.receive(download)
         loaded = participant.loaded_digest()
         parameters = {name: p for group in participant.phases().values() for name, p in group.items()}
         before = proof.snapshot(parameters)
-        seconds["load"], began = time.perf_counter() - began, time.perf_counter()
-
-        record = train_locally(
-            participant.model,
-            (encode_causal if member.causal else encode_texts)(member.task, member.splits.train, tokenizer),
-            tokenizer,
-            causal=member.causal,
-            phases=participant.phases(),
-            terms=participant.terms(),
-            alternation=participant.alternation,
-            later_alternation=training.alternation,
-            round_number=download.round,
-            rounds=training.rounds,
-            local_steps=training.local_steps,
-            batch_size=training.batch_size,
-            accumulation=training.accumulation,
-            learning_rates=training.learning_rates,
-            weight_decay=training.weight_decay,
-            scheduler=training.scheduler,
-            warmup_steps=training.warmup_steps,
-            max_grad_norm=training.max_grad_norm,
-            arguments=training.arguments,
-            seed=derive(member.seed, "client", member.name),
-            progress=progress(member.name) if progress else None,
-        )
-        seconds["train"], began = time.perf_counter() - began, time.perf_counter()
-        scored = member.scores(download.round)
-        if scored:
-            score, seconds["evaluate"] = _evaluate(participant, member, tokenizer)
-
-        began = time.perf_counter()
-        sent = participant.send()
-        movement = proof.moved(before, parameters)
+        clock.lap("load")
+        record = _train(participant, member, tokenizer, download.round, progress)
+        clock.lap("train")
+        score = _evaluate(participant, member, tokenizer) if member.scores(download.round) else None
+        clock.lap("evaluate")
+        sent, movement = participant.send(), proof.moved(before, parameters)
         with torch.no_grad():
             learned = participant.learned()
-        warnings = proof.warnings_of(
-            client=member.name,
-            round_number=download.round,
-            download=download,
-            loaded_digest=loaded,
-            sent=sent,
-            learned=learned,
-            movement=movement,
-            without_gradient=record.without_gradient,
-        )
         kept, facts = participant.state(), participant.facts()
-        seconds["save"] = time.perf_counter() - began
+        clock.lap("save")
     finally:
         participant.detach()
 
@@ -218,7 +162,7 @@ def run_round(
                 {"step": step, "phase": phase, "loss": loss}
                 for step, (phase, loss) in enumerate(record.losses, 1)
             ],
-            "seconds": {key: round(value, 3) for key, value in seconds.items()},
+            "seconds": {key: round(clock.seconds[key], 3) for key in ("load", "train", "evaluate", "save")},
             "bytes_up": payload_bytes(spec_of(sent)),
             "bytes_down": payload_bytes(spec_of(download.tensors)),
             "sent": manifest(sent),
@@ -229,18 +173,60 @@ def run_round(
             **facts,
         }
     )
-    events += warnings
-    if scored:
-        events.append(_evaluated(member, download.round, stage, score, seconds["evaluate"]))
+    events += proof.warnings_of(
+        client=member.name,
+        round_number=download.round,
+        download=download,
+        loaded_digest=loaded,
+        sent=sent,
+        learned=learned,
+        movement=movement,
+        without_gradient=record.without_gradient,
+    )
+    if score is not None:
+        events.append(_evaluated(member, download.round, stage, score, clock.seconds["evaluate"]))
     update = Update(member.name, download.round, len(member.splits.train), sent)
     return Outcome(update, kept, events)
 
 
-def _evaluate(
-    participant: Participant, member: Member, tokenizer: PreTrainedTokenizerBase
-) -> tuple[Score, float]:
-    began = time.perf_counter()
-    score = evaluate(
+class Clock:
+    """Seconds of one part of the work after the other."""
+
+    def __init__(self) -> None:
+        self.last = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def lap(self, name: str) -> float:
+        """Note the seconds since the last lap under `name`, and return them."""
+        now = time.perf_counter()
+        self.seconds[name], self.last = now - self.last, now
+        return self.seconds[name]
+
+
+def _train(
+    participant: Participant,
+    member: Member,
+    tokenizer: PreTrainedTokenizerBase,
+    round_number: int,
+    progress: Callable[[str], Progress] | None,
+) -> Record:
+    return train_locally(
+        participant.model,
+        (encode_causal if member.causal else encode_texts)(member.task, member.splits.train, tokenizer),
+        tokenizer,
+        member.training,
+        causal=member.causal,
+        phases=participant.phases(),
+        terms=participant.terms(),
+        alternation=participant.alternation,
+        round_number=round_number,
+        seed=derive(member.seed, "client", member.name),
+        progress=progress(member.name) if progress else None,
+    )
+
+
+def _evaluate(participant: Participant, member: Member, tokenizer: PreTrainedTokenizerBase) -> Score:
+    return evaluate(
         participant.model,
         member.task,
         member.scored,
@@ -248,7 +234,6 @@ def _evaluate(
         causal=member.causal,
         batch_size=member.evaluate_batch_size,
     )
-    return score, time.perf_counter() - began
 
 
 def _evaluated(member: Member, round_number: int, stage: str, score: Score, seconds: float) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from h2tune.adapter.roles import Placement, depth, find_roles
 from h2tune.config import Client, Data, Federation
 from h2tune.errors import H2TuneError
 from h2tune.federation import wire
-from h2tune.federation.client import LocalTraining, Member
+from h2tune.federation.client import Member
 from h2tune.federation.h2tune import H2Tune
 from h2tune.federation.strategy import Strategy
 from h2tune.federation.update import Enrolment, payload_bytes
 from h2tune.models import Kind, empty_model, head_modules, kind_of, read_config, summary
 from h2tune.tasks.task import Splits, Task, describe_task, load_task
-from h2tune.training.local import check_arguments
+from h2tune.training.local import LocalTraining, check_arguments
 
 ADAM_BYTES = 16
 """Bytes a trained float32 parameter takes: itself, its gradient, and Adam's two moments."""

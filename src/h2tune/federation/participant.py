@@ -102,7 +102,8 @@ class H2TuneParticipant:
         return Terms(size, drift, distillation, self._middles, self._previous_at_current_masks())
 
     def receive(self, download: Download) -> None:
-        """Choose Ω anew, load G, set Δ to zero; the first round trains all phases jointly."""
+        """Choose Ω anew, load G, set Δ to zero; a client's first round trains all phases jointly."""
+        first = not self.previous and not self.received
         self.shared.choose_masks(self.mask)
         size = self.shared.size
         shared = torch.zeros(self.shared.slots, len(self.shared.roles), size, size)
@@ -111,7 +112,7 @@ class H2TuneParticipant:
                 shared[:, i] = download.tensors[f"shared.{role}"].float()
         self.shared.load(shared)
         self.received = self.shared.middles()
-        self.alternation = self.later_alternation if download.round else "joint"
+        self.alternation = "joint" if first else self.later_alternation
 
     def loaded_digest(self) -> str:
         return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -61,45 +62,13 @@ def check_arguments(arguments: Mapping[str, Any], scheduler: str) -> None:
         )
 
 
-def train_locally(
-    model: nn.Module,
-    data: Sequence[Encoded],
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    causal: bool,
-    phases: Mapping[str, Mapping[str, nn.Parameter]],
-    terms: Terms,
-    alternation: Alternation,
-    later_alternation: Alternation,
-    round_number: int,
-    rounds: int,
-    local_steps: int,
-    batch_size: int,
-    accumulation: int,
-    learning_rates: Mapping[str, float],
-    weight_decay: float,
-    scheduler: str,
-    warmup_steps: int,
-    max_grad_norm: float,
-    arguments: Mapping[str, Any],
-    seed: int,
-    progress: Progress | None = None,
-) -> Record:
-    """Train a client's adapter for one round, and return what that did.
-
-    The first round may alternate in another way than the later ones; the scheduler spans them all.
+@dataclass(frozen=True)
+class LocalTraining:
+    """The numbers of a client's local training.
 
     Args:
-        model: A PEFT model.
-        data: The client's encoded training examples.
-        tokenizer: Its tokenizer.
-        causal: Whether it answers with words.
-        phases: Trained parameters by phase and name.
-        terms: Loss terms beside the task loss.
-        alternation: How the phases take turns in this round.
-        later_alternation: How they do in all rounds but the first.
-        round_number: Number of the round, from 0.
-        rounds: Number of all rounds.
+        alternation: How the phases take turns in all rounds but a client's first, which trains them jointly.
+        rounds: Number of all rounds; the scheduler spans them.
         local_steps: Local steps of a round.
         batch_size: Examples of a local step.
         accumulation: Micro-batches it is split into.
@@ -109,52 +78,98 @@ def train_locally(
         warmup_steps: Optimiser steps of warm-up, at the start of the first round.
         max_grad_norm: Norm to which gradients are clipped; 0 for never.
         arguments: Further arguments of `TrainingArguments`.
+    """
+
+    alternation: Alternation
+    rounds: int
+    local_steps: int
+    batch_size: int
+    accumulation: int
+    learning_rates: Mapping[str, float]
+    weight_decay: float
+    scheduler: str
+    warmup_steps: int
+    max_grad_norm: float
+    arguments: Mapping[str, Any]
+
+
+def train_locally(
+    model: nn.Module,
+    data: Sequence[Encoded],
+    tokenizer: PreTrainedTokenizerBase,
+    numbers: LocalTraining,
+    *,
+    causal: bool,
+    phases: Mapping[str, Mapping[str, nn.Parameter]],
+    terms: Terms,
+    alternation: Alternation,
+    round_number: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> Record:
+    """Train a client's adapter for one round, and return what that did.
+
+    Args:
+        model: A PEFT model.
+        data: The client's encoded training examples.
+        tokenizer: Its tokenizer.
+        numbers: The numbers of its local training.
+        causal: Whether it answers with words.
+        phases: Trained parameters by phase and name.
+        terms: Loss terms beside the task loss.
+        alternation: How the phases take turns in this round.
+        round_number: Number of the round, from 0.
         seed: The client's seed.
         progress: Called after each optimiser step.
     """
-    later = optimiser_steps(local_steps, later_alternation)
-    first = (
-        optimiser_steps(local_steps, alternation)
-        if round_number == 0
-        else optimiser_steps(local_steps, "joint")
-    )
-    steps = first if round_number == 0 else later
+    steps = numbers.local_steps
+    first, later = steps, optimiser_steps(steps, numbers.alternation)
     with (
         isolated(seed, "train", round_number),
         quiet(),
         tempfile.TemporaryDirectory(prefix="h2tune-") as folder,
     ):
-        settings = {"save_strategy": "no", "report_to": "none", "logging_strategy": "no"} | dict(arguments)
         trainer = AlternatingTrainer(
             model,
-            TrainingArguments(
-                output_dir=folder,
-                max_steps=steps,
-                per_device_train_batch_size=batch_size // accumulation,
-                gradient_accumulation_steps=accumulation,
-                learning_rate=learning_rates["specific"],
-                weight_decay=weight_decay,
-                lr_scheduler_type=scheduler,
-                warmup_steps=warmup_steps,
-                max_grad_norm=max_grad_norm,
-                seed=derive(seed, "trainer", round_number) % 2**31,
-                remove_unused_columns=False,
-                disable_tqdm=True,
-                dataloader_pin_memory=settings.pop("dataloader_pin_memory", False),
-                **settings,
+            _arguments(
+                numbers, folder, optimiser_steps(steps, alternation), derive(seed, "trainer", round_number)
             ),
             data,
             collator(model, tokenizer, causal=causal),
-            order=draw(len(data), batch_size, round_number * local_steps, local_steps, alternation, seed),
+            order=draw(len(data), numbers.batch_size, round_number * steps, steps, alternation, seed),
             phases=phases,
-            learning_rates=learning_rates,
+            learning_rates=numbers.learning_rates,
             alternation=alternation,
             terms=terms,
             causal=causal,
             progress=progress,
             schedule_offset=first + (round_number - 1) * later if round_number else 0,
-            schedule_total=first + (rounds - 1) * later,
+            schedule_total=first + (numbers.rounds - 1) * later,
         )
         trainer.train()
     model.eval()
     return trainer.record
+
+
+def _arguments(numbers: LocalTraining, folder: str, steps: int, seed: int) -> TrainingArguments:
+    defaults = {
+        "save_strategy": "no",
+        "report_to": "none",
+        "logging_strategy": "no",
+        "dataloader_pin_memory": False,
+    }
+    return TrainingArguments(
+        output_dir=folder,
+        max_steps=steps,
+        per_device_train_batch_size=numbers.batch_size // numbers.accumulation,
+        gradient_accumulation_steps=numbers.accumulation,
+        learning_rate=numbers.learning_rates["specific"],
+        weight_decay=numbers.weight_decay,
+        lr_scheduler_type=numbers.scheduler,
+        warmup_steps=numbers.warmup_steps,
+        max_grad_norm=numbers.max_grad_norm,
+        seed=seed % 2**31,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        **(defaults | dict(numbers.arguments)),
+    )

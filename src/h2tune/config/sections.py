@@ -1,16 +1,11 @@
-"""A federation file: what it may say, and one clear line for what it may not."""
+"""What a federation file may say."""
 
 from __future__ import annotations
 
-import json
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from h2tune.errors import H2TuneError, nearest
 from h2tune.tasks.rows import FileTask
 
 Positive = Annotated[int, Field(ge=1)]
@@ -206,133 +201,3 @@ class Federation(_Section):
     def sorted_clients(self) -> tuple[Client, ...]:
         """Return the clients by name: their order in the file means nothing."""
         return tuple(sorted(self.client, key=lambda client: client.name))
-
-
-def load(path: Path, overrides: Sequence[str] = ()) -> Federation:
-    """Read a federation file.
-
-    Args:
-        path: A TOML file.
-        overrides: Changes such as `"train.learning_rate=1e-4"` or `"client.films.rank=4"`; the value is TOML, and what
-            is no TOML is taken for a string.
-
-    Raises:
-        H2TuneError: The file is not there, is no TOML, or says something it may not; one line with the key.
-    """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise H2TuneError(
-            "no such file", where=str(path), remedy="Give the path of a federation file"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise H2TuneError(f"cannot be read ({error})", where=str(path)) from None
-    except tomllib.TOMLDecodeError as error:
-        raise H2TuneError(f"no valid TOML: {error}", where=str(path), remedy="See https://toml.io") from None
-    for override in overrides:
-        _apply(raw, override)
-    return parse(raw, str(path), path.parent)
-
-
-def parse(raw: Mapping[str, Any], where: str, folder: Path | None = None) -> Federation:
-    """Validate the content of a federation file; relative paths in it start from `folder`."""
-    try:
-        federation = Federation.model_validate(raw)
-    except ValidationError as error:
-        raise H2TuneError(_first_problem(error, raw), where=where) from None
-    return federation if folder is None else _absolute(federation, folder.resolve())
-
-
-def dump(federation: Federation) -> dict[str, Any]:
-    """Return the resolved file as plain values, without what is None: it reads back to the same federation."""
-    plain: dict[str, Any] = json.loads(federation.model_dump_json(exclude_none=True))
-    return plain
-
-
-def _apply(raw: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator:
-        raise H2TuneError(f"'{override}' is no change", where="--set", remedy="Write --set section.key=value")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *path, last = key.strip().split(".")
-    table: Any = raw
-    for i, part in enumerate(path):
-        if isinstance(table, list):
-            named = [entry for entry in table if isinstance(entry, dict) and entry.get("name") == part]
-            if not named:
-                names = [str(entry.get("name")) for entry in table]
-                raise H2TuneError(f"no client '{part}'{nearest(part, names)}", where=f"--set {key}")
-            table = named[0]
-        else:
-            table = table.setdefault(part, {})
-        if not isinstance(table, dict | list):
-            raise H2TuneError(f"'{'.'.join(path[: i + 1])}' is no table", where=f"--set {key}")
-    if isinstance(table, list):
-        raise H2TuneError("name the client first, as in client.films.rank=4", where=f"--set {key}")
-    table[last] = value
-
-
-def _first_problem(error: ValidationError, raw: Mapping[str, Any]) -> str:
-    """Say the first problem in words, with the key and the nearest known one."""
-    problems = error.errors()
-    # A value that fits neither side of "text or table" is reported once for each; the table's report says more.
-    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    key = _key(problem["loc"], raw)
-    if problem["type"] == "extra_forbidden":
-        known = list(_known(problem["loc"]))
-        return f"unknown key '{key}'{nearest(str(problem['loc'][-1]), known)}"
-    if problem["type"] == "missing":
-        return f"'{key}' is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    given = f", not {problem['input']!r}" if isinstance(problem["input"], str | int | float | bool) else ""
-    return f"{key + ': ' if key else ''}{message[:1].lower() + message[1:]}{given}"
-
-
-def _key(location: Sequence[int | str], raw: Any) -> str:
-    words: list[str] = []
-    for i, part in enumerate(location):
-        if isinstance(part, int) and isinstance(raw, list | tuple) and part < len(raw):
-            raw = raw[part]
-            words[-1:] = [f"{words[-1]}.{raw.get('name', part)}" if isinstance(raw, dict) else str(part)]
-        elif isinstance(raw, Mapping) and isinstance(part, str) and (part in raw or i == len(location) - 1):
-            raw = raw.get(part)
-            words.append(part)
-        # else: pydantic's own words, such as the branch of a union
-    return ".".join(words)
-
-
-def _known(location: Sequence[int | str]) -> Iterator[str]:
-    model: type[BaseModel] = Federation
-    sections: dict[str, type[BaseModel]] = {"server": Server, "adapter": Adapter, "basis": Basis}
-    sections |= {"train": Train, "data": Data, "client": Client}
-    for part in location[:-1]:
-        if part in sections:
-            model = sections[str(part)]
-        elif part == "task":
-            model = FileTask
-    yield from model.model_fields
-
-
-def _absolute(federation: Federation, folder: Path) -> Federation:
-    """Make the paths in a file independent of where the program is started."""
-
-    def absolute(path: str) -> str:
-        return str(folder / Path(path).expanduser()) if not Path(path).expanduser().is_absolute() else path
-
-    clients = []
-    for client in federation.client:
-        changes: dict[str, Any] = {}
-        if client.model.startswith((".", "/", "~")) or (folder / client.model).is_dir():
-            changes["model"] = absolute(str(Path(client.model).expanduser()))
-        if isinstance(client.task, FileTask):
-            files = {key: getattr(client.task, key) for key in ("file", "validation_file", "test_file")}
-            changes["task"] = client.task.model_copy(update={k: absolute(v) for k, v in files.items() if v})
-        clients.append(client.model_copy(update=changes))
-    texts = tuple(
-        absolute(t) if "/" in t or t.endswith((".txt", ".text")) else t for t in federation.basis.texts
-    )
-    basis = federation.basis.model_copy(update={"texts": texts})
-    return federation.model_copy(update={"client": tuple(clients), "basis": basis})
