@@ -1,0 +1,231 @@
+"""Real pairs: T trained on a data-rich source, given untrained to a data-poor target of another family.
+
+    python benchmarks/transfer/pairs.py --split validation --runs 1 --scales 1 2 4 8    # choose the scale
+    python benchmarks/transfer/pairs.py --split test --runs 5 --scales 4                # report
+
+A run draws its own 2,000 of the source's labels, order of training, few target labels and random matrix.
+Rows are appended to OUT/pairs.csv; what is there already is not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from anchored import (
+    Frame,
+    Key,
+    Middles,
+    anchored_frames,
+    carrying,
+    common_coordinates,
+    probe,
+    random_middles,
+    train_middles,
+    verbaliser,
+    view_basis,
+)
+from members import ASSETS, Member, States, Texts, load_texts
+from safetensors.torch import load_file, save
+
+from h2tune.evaluation.statistics import mean_interval
+from h2tune.files import write_bytes
+
+COLUMNS = ("source", "target", "split", "run", "scale", "condition", "probe", "said", "said_calibrated")
+LABELS = 2000  # of the source in a run
+
+
+def public_features(name: str, texts: Texts, cache: Path) -> dict[str, torch.Tensor]:
+    """Return a member's pooled features on the public sentences; computed once."""
+    path = cache / f"public-{name}.safetensors"
+    if not path.exists():
+        member = Member(name)
+        features = member.public_features(member.prepare(texts.public))
+        write_bytes(path, save(features))
+    return load_file(path)
+
+
+def coordinates(texts: Texts, cache: Path, k: int) -> torch.Tensor:
+    """Return the common coordinates of all three members on the public sentences, (n, k)."""
+    bases = []
+    for name in ASSETS:
+        public = public_features(name, texts, cache)
+        bases += [view_basis(value) for key, value in public.items() if key.startswith("final/")]
+    return common_coordinates(bases, k)
+
+
+def frames_of(name: str, texts: Texts, z: torch.Tensor, cache: Path) -> dict[Key, Frame]:
+    """Return a member's frames; computed once."""
+    path = cache / f"frames-{name}-{z.shape[1]}.safetensors"
+    if not path.exists():
+        frames = anchored_frames(public_features(name, texts, cache), z)
+        write_bytes(
+            path,
+            save({f"{s}/{r}/{end}": t for (s, r), f in frames.items() for end, t in f._asdict().items()}),
+        )
+    found: dict[Key, dict[str, torch.Tensor]] = {}
+    for key, value in load_file(path).items():
+        slot, role, end = key.split("/")
+        found.setdefault((int(slot), role), {})[end] = value
+    return {key: Frame(**ends) for key, ends in found.items()}
+
+
+class Site:
+    """A member with its prepared texts and frames."""
+
+    def __init__(self, name: str, texts: Texts, z: torch.Tensor, cache: Path) -> None:
+        self.name, self.texts, self.cache = name, texts, cache
+        self.frames = frames_of(name, texts, z, cache)
+        self.member = Member(name)
+        self.prepared: dict[str, States] = {}
+        self.unchanged: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}  # features without T
+
+    def states(self, split: str) -> States:
+        """Return a split's prepared states."""
+        if split not in self.prepared:
+            self.prepared[split] = self.member.prepare([e.text for e in self.texts.labelled[split]])
+        return self.prepared[split]
+
+    def middles(self, run: int) -> Middles:
+        """Return T trained on this member with the labels of one run; trained once."""
+        path = self.cache / f"middle-{self.name}-{run}.safetensors"
+        if not path.exists():
+            states, labels = self.states("source"), self.texts.labels("source")
+            rows = np.random.default_rng(run).choice(len(states), LABELS, replace=False)
+            began = time.perf_counter()
+            trained = train_middles(
+                self.member, self.frames, [states[i] for i in rows], labels[rows], seed=run
+            )
+            print(f"trained {self.name} run {run}: {time.perf_counter() - began:.0f} s", flush=True)
+            write_bytes(path, save({f"{slot}/{role}": t for (slot, role), t in trained.items()}))
+        return {(int(n.split("/")[0]), n.split("/")[1]): t for n, t in load_file(path).items()}
+
+    def measure(self, middles: Middles, scale: float, split: str, run: int) -> dict[str, float]:
+        """Return the accuracies with s · T: probe on few labels, and what a decoder says."""
+        if scale == 0 and split in self.unchanged:
+            pool, test = self.unchanged[split]
+        else:
+            with carrying(self.member, self.frames, middles, scale):
+                pool = self.member.features(self.states("pool"))
+                test = self.member.features(self.states(split))
+        if scale == 0:
+            self.unchanged[split] = pool, test
+        labels = self.texts.labels(split)
+        found = {"probe": probe(pool, self.texts.labels("pool"), test, labels, seed=run)}
+        if not self.member.encoder:
+            found["said"], found["said_calibrated"] = verbaliser(self.member, pool, test, labels)
+        return found
+
+
+def conditions(middles: Middles, scale: float, run: int) -> dict[str, tuple[Middles, float]]:
+    """Return what is given to a target."""
+    return {
+        "T": (middles, scale),
+        "-T": (middles, -scale),
+        "random": (random_middles(middles, seed=run), scale),
+    }
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Train what is missing, and append the rows that are missing."""
+    texts = load_texts()
+    z = coordinates(texts, args.cache, args.k)
+    path = args.out / "pairs.csv"
+    rows = read_rows(path)
+    done = {tuple(row[c] for c in COLUMNS[:6]) for row in rows}
+    trained: dict[tuple[str, int], Middles] = {}
+    for name in args.sources:
+        site = Site(name, texts, z, args.cache)
+        trained |= {(name, run): site.middles(run) for run in range(args.runs)}
+    for target in args.targets:
+        site = Site(target, texts, z, args.cache)
+        for run in range(args.runs):
+            wanted = [("-", "zero", 0.0, trained[args.sources[0], run], 0.0)]
+            for source in args.sources:
+                middles = trained[source, run]
+                if source == target and args.split == "test":
+                    continue
+                for scale in args.scales if source != target else [1.0]:
+                    given = conditions(middles, scale, run)
+                    if args.split == "validation":  # to choose the scale; what the source itself gains
+                        given = {"T": given["T"]}
+                    wanted += [(source, name, scale, t, s) for name, (t, s) in given.items()]
+            for source, name, scale, middles, signed in wanted:
+                row = (source, target, args.split, str(run), f"{scale:g}", name)
+                if row not in done:
+                    append(path, row, site.measure(middles, signed, args.split, run))
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a table, none if there is none."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def append(path: Path, row: tuple[str, ...], found: dict[str, float]) -> None:
+    """Add one line, with a header if it is the first."""
+    new = not path.exists()
+    with path.open("a", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        if new:
+            writer.writerow(COLUMNS)
+        writer.writerow([*row, *(f"{found[c]:.5f}" if c in found else "" for c in COLUMNS[6:])])
+    print(*row, {key: round(value, 4) for key, value in found.items()}, flush=True)
+
+
+def summary(rows: list[dict[str, str]], split: str) -> str:
+    """Return a Markdown table: means over runs, differences to zero T with 95 % t intervals over runs."""
+    table = {tuple(r[c] for c in COLUMNS[:6]): r for r in rows if r["split"] == split}
+    groups = sorted({(r["source"], r["target"], r["scale"]) for r in table.values() if r["source"] != "-"})
+    lines = ["| source → target | s | measure | runs | zero | T − zero | −T − zero | random − zero |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    for source, target, scale in groups:
+        runs = sorted({key[3] for key in table if key[:3] == (source, target, split) and key[4] == scale})
+        for measure in COLUMNS[6:]:
+            zero = np.array(
+                [float(table["-", target, split, r, "0", "zero"][measure] or "nan") for r in runs]
+            )
+            if np.isnan(zero).any():
+                continue
+            cells = []
+            for name in ("T", "-T", "random"):
+                if any((source, target, split, r, scale, name) not in table for r in runs):
+                    cells.append("")
+                    continue
+                value = [float(table[source, target, split, r, scale, name][measure]) for r in runs]
+                mean, low, high = 100 * np.array(mean_interval(np.array(value) - zero))
+                cells.append(f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]")
+            head = f"| {source} → {target} | {scale} | {measure} | {len(runs)} | {100 * zero.mean():.1f} |"
+            lines.append(f"{head} {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--sources", nargs="+", default=list(ASSETS), choices=ASSETS)
+    parser.add_argument("--targets", nargs="*", default=list(ASSETS), choices=ASSETS)
+    parser.add_argument("--split", default="validation", choices=("validation", "test"))
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--scales", type=float, nargs="+", default=[4.0])
+    parser.add_argument("-k", type=int, default=64)
+    parser.add_argument("--cache", type=Path, default=Path("transfer-cache"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.cache.mkdir(parents=True, exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    evaluate(args)
+    table = summary(read_rows(args.out / "pairs.csv"), args.split)
+    (args.out / f"pairs-{args.split}.md").write_text(table, encoding="utf-8")
+    print(table)
+
+
+if __name__ == "__main__":
+    main()
