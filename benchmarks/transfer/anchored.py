@@ -100,6 +100,12 @@ def random_middles(middles: Middles, seed: int) -> Middles:
     return {key: r * middles[key].norm() / r.norm() for key, r in drawn.items()}
 
 
+def truncated(middle: Tensor, rank: int) -> Tensor:
+    """Return the best approximation of T (k, k) with `rank` singular directions."""
+    u, s, v = torch.linalg.svd(middle)
+    return (u[:, :rank] * s[:rank]) @ v[:rank]
+
+
 @contextmanager
 def carrying(member: Member, frames: Mapping[Key, Frame], middles: Middles, scale: float) -> Iterator[None]:
     """Let the member compute with s · B T A (x − μ) added to its framed modules."""

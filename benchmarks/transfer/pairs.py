@@ -10,7 +10,6 @@ Rows are appended to OUT/pairs.csv; what is there already is not computed again.
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from pathlib import Path
 
@@ -26,16 +25,16 @@ from anchored import (
     probe,
     random_middles,
     train_middles,
+    truncated,
     verbaliser,
     view_basis,
 )
 from members import ASSETS, Member, States, Texts, load_texts
 from safetensors.torch import load_file, save
+from table import COLUMNS, KEYS, append, read_rows, summary
 
-from h2tune.evaluation.statistics import mean_interval
 from h2tune.files import write_bytes
 
-COLUMNS = ("source", "target", "split", "run", "scale", "condition", "probe", "said", "said_calibrated")
 LABELS = 2000  # of the source in a run
 
 
@@ -121,12 +120,19 @@ class Site:
         return found
 
 
-def conditions(middles: Middles, scale: float, run: int) -> dict[str, tuple[Middles, float]]:
-    """Return what is given to a target."""
+def conditions(full: Middles, scale: float, rank: int, run: int) -> dict[str, tuple[Middles, float]]:
+    """Return what is given to a target; all have T's norm in every module."""
+    middles = {key: truncated(t, rank) for key, t in full.items()}
+    drawn = {key: truncated(t, rank) for key, t in random_middles(full, seed=run).items()}
+    alike = {key: torch.eye(len(t)) for key, t in full.items()}  # stresses all that the models have in common
+    drawn, alike = (
+        {k: v * (middles[k].norm() / v.norm()) for k, v in others.items()} for others in (drawn, alike)
+    )
     return {
         "T": (middles, scale),
         "-T": (middles, -scale),
-        "random": (random_middles(middles, seed=run), scale),
+        "random": (drawn, scale),
+        "identity": (alike, scale),
     }
 
 
@@ -136,7 +142,7 @@ def evaluate(args: argparse.Namespace) -> None:
     z = coordinates(texts, args.cache, args.k)
     path = args.out / "pairs.csv"
     rows = read_rows(path)
-    done = {tuple(row[c] for c in COLUMNS[:6]) for row in rows}
+    done = {tuple(row[c] for c in COLUMNS[:KEYS]) for row in rows}
     trained: dict[tuple[str, int], Middles] = {}
     for name in args.sources:
         site = Site(name, texts, z, args.cache)
@@ -150,60 +156,22 @@ def evaluate(args: argparse.Namespace) -> None:
                 if source == target and args.split == "test":
                     continue
                 for scale in args.scales if source != target else [1.0]:
-                    given = conditions(middles, scale, run)
+                    given = conditions(middles, scale, args.rank, run)
                     if args.split == "validation":  # to choose the scale; what the source itself gains
                         given = {"T": given["T"]}
                     wanted += [(source, name, scale, t, s) for name, (t, s) in given.items()]
             for source, name, scale, middles, signed in wanted:
-                row = (source, target, args.split, str(run), f"{scale:g}", name)
+                row = (
+                    source,
+                    target,
+                    args.split,
+                    str(run),
+                    f"{scale:g}",
+                    str(args.rank if source != "-" else 0),
+                    name,
+                )
                 if row not in done:
                     append(path, row, site.measure(middles, signed, args.split, run))
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a table, none if there is none."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
-
-
-def append(path: Path, row: tuple[str, ...], found: dict[str, float]) -> None:
-    """Add one line, with a header if it is the first."""
-    new = not path.exists()
-    with path.open("a", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        if new:
-            writer.writerow(COLUMNS)
-        writer.writerow([*row, *(f"{found[c]:.5f}" if c in found else "" for c in COLUMNS[6:])])
-    print(*row, {key: round(value, 4) for key, value in found.items()}, flush=True)
-
-
-def summary(rows: list[dict[str, str]], split: str) -> str:
-    """Return a Markdown table: means over runs, differences to zero T with 95 % t intervals over runs."""
-    table = {tuple(r[c] for c in COLUMNS[:6]): r for r in rows if r["split"] == split}
-    groups = sorted({(r["source"], r["target"], r["scale"]) for r in table.values() if r["source"] != "-"})
-    lines = ["| source → target | s | measure | runs | zero | T − zero | −T − zero | random − zero |"]
-    lines.append("|---|---|---|---|---|---|---|---|")
-    for source, target, scale in groups:
-        runs = sorted({key[3] for key in table if key[:3] == (source, target, split) and key[4] == scale})
-        for measure in COLUMNS[6:]:
-            zero = np.array(
-                [float(table["-", target, split, r, "0", "zero"][measure] or "nan") for r in runs]
-            )
-            if np.isnan(zero).any():
-                continue
-            cells = []
-            for name in ("T", "-T", "random"):
-                if any((source, target, split, r, scale, name) not in table for r in runs):
-                    cells.append("")
-                    continue
-                value = [float(table[source, target, split, r, scale, name][measure]) for r in runs]
-                mean, low, high = 100 * np.array(mean_interval(np.array(value) - zero))
-                cells.append(f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]")
-            head = f"| {source} → {target} | {scale} | {measure} | {len(runs)} | {100 * zero.mean():.1f} |"
-            lines.append(f"{head} {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -215,6 +183,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--scales", type=float, nargs="+", default=[4.0])
     parser.add_argument("-k", type=int, default=64)
+    parser.add_argument("--rank", type=int, default=64, help="singular directions of T that are kept")
     parser.add_argument("--cache", type=Path, default=Path("transfer-cache"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     args = parser.parse_args()
