@@ -126,7 +126,7 @@ def run(
                 alone = engine([member], single, "alone", federated)
                 _rounds(alone, federation, ledger, f"clients/{member.name}/alone/server", strict, notice)
         for member in members:
-            _export(federated, member, federation.server.rounds, folder / "clients" / member.name)
+            export_adapters(federated, member, federation.server.rounds, folder / "clients" / member.name)
         table = _table(ledger, members, federation)
         finished = {"event": "run_finished", "rounds": federation.server.rounds, "table": table}
         finished["seconds"] = round(time.perf_counter() - began, 3)
@@ -231,7 +231,7 @@ def _started(
     }
 
 
-def _export(engine: Embedded, member: Member, rounds: int, folder: Path) -> None:
+def export_adapters(engine: Embedded, member: Member, rounds: int, folder: Path) -> None:
     """Write a client's adapter in PEFT's format and as plain LoRA."""
     from h2tune.adapter.export import save_adapter, save_lora
     from h2tune.federation.participant import H2TuneParticipant
