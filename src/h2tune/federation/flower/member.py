@@ -14,7 +14,7 @@ from h2tune.federation.enrol import Seen, build_strategy, enrolment, load_member
 from h2tune.federation.flower.card import Card, card_of
 from h2tune.federation.flower.files import MemberFile, Settings, load_member_file
 from h2tune.federation.ledger import Ledger
-from h2tune.federation.run import export_adapters as export_adapters
+from h2tune.federation.run import export_adapters
 from h2tune.federation.server import Reply
 from h2tune.federation.strategy import Strategy
 from h2tune.federation.update import Download, Tensors, manifest
