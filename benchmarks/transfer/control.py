@@ -86,29 +86,36 @@ def main() -> None:
     # The same numbers in both, as when every client starts from one seed; centres stay each model's own.
     copied = {k: f._replace(center=anchored["twin"][k].center) for k, f in drawn["source"].items()}
 
+    still = {
+        name: (m.features(states["pool"]), m.features(states["test"]))
+        for name, m in (("source", source), ("twin", twin))
+    }
+
     rows: list[dict[str, float]] = []
     for run in range(args.runs):
         chosen = np.random.default_rng(run).choice(len(states["source"]), LABELS, replace=False)
         labels = texts.labels("source")[chosen]
         given = [states["source"][i] for i in chosen]
 
-        def measure(member: Member, frames: dict, middles: dict, scale: float, run: int = run) -> float:
+        def score(features: tuple[torch.Tensor, torch.Tensor], run: int = run) -> float:
+            return probe(features[0], texts.labels("pool"), features[1], texts.labels("test"), seed=run)
+
+        def measure(member: Member, frames: dict, middles: dict, scale: float = 1.0) -> float:
             with carrying(member, frames, middles, scale):
-                pool, test = member.features(states["pool"]), member.features(states["test"])
-            return probe(pool, texts.labels("pool"), test, texts.labels("test"), seed=run)
+                return score((member.features(states["pool"]), member.features(states["test"])))
 
         t = train_middles(source, anchored["source"], given, labels, seed=run)
         r = train_middles(source, drawn["source"], given, labels, seed=run)
         rows.append(
             {
-                "source, zero T": measure(source, anchored["source"], t, 0.0),
-                "source, T in anchored frames": measure(source, anchored["source"], t, 1.0),
-                "source, T in random frames": measure(source, drawn["source"], r, 1.0),
-                "twin, zero T": measure(twin, anchored["twin"], t, 0.0),
-                "twin, T in anchored frames": measure(twin, anchored["twin"], t, 1.0),
+                "source, zero T": score(still["source"]),
+                "source, T in anchored frames": measure(source, anchored["source"], t),
+                "source, T in random frames": measure(source, drawn["source"], r),
+                "twin, zero T": score(still["twin"]),
+                "twin, T in anchored frames": measure(twin, anchored["twin"], t),
                 "twin, −T in anchored frames": measure(twin, anchored["twin"], t, -1.0),
-                "twin, T in random frames of its own": measure(twin, drawn["twin"], r, 1.0),
-                "twin, T in the source's random frames": measure(twin, copied, r, 1.0),
+                "twin, T in random frames of its own": measure(twin, drawn["twin"], r),
+                "twin, T in the source's random frames": measure(twin, copied, r),
             }
         )
         print(run, {key: round(value, 4) for key, value in rows[-1].items()}, flush=True)
