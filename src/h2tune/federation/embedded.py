@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from h2tune.errors import H2TuneError
 from h2tune.federation.client import Member, run_round
 from h2tune.federation.ledger import Event, Ledger
 from h2tune.federation.server import Reply
@@ -107,7 +106,7 @@ class Embedded:
                 stage=self.stage,
                 progress=self.progress,
             )
-        except (H2TuneError, RuntimeError, ValueError, ArithmeticError) as error:
+        except Exception as error:
             # one client's trouble is not the federation's: the round goes on while min_clients allow
             return Reply(client, None, [], f"{type(error).__name__}: {error}".removeprefix("H2TuneError: "))
         self._commit(path, outcome.update, outcome.state, outcome.events)

@@ -74,9 +74,13 @@ def run_rounds(
         chosen = participants(sorted(strategy.enrolments), participation, min_clients, seed, round_number)
         downloads = {client: strategy.download(state, client, round_number) for client in chosen}
         updates: list[Update] = []
+        told: dict[str, list[Event]] = {}
         for reply in channel.exchange(round_number, downloads):
             events, update = _accept(strategy, reply, round_number)
-            _record(ledger, f"{path}/{round_number}/{reply.client}", events, notice)
+            # a failure is a unit of its own: a resumed run may do better, and tells so
+            unit = f"{path}/{round_number}/{reply.client}" + ("" if update is not None else "/failed")
+            told[unit] = events
+            _record(ledger, unit, events, notice)
             if strict:
                 _raise_first_warning(events)
             updates += [update] if update is not None else []
@@ -89,7 +93,9 @@ def run_rounds(
         began = time.perf_counter()
         following, facts = strategy.aggregate(state, updates)
         events = _aggregated(strategy, state, following, facts, updates, round_number, stage, began)
-        ledger.commit(f"{path}/round-{round_number + 1:04d}", {"state": following}, {"events": events})
+        ledger.commit(
+            f"{path}/round-{round_number + 1:04d}", {"state": following}, {"events": events, "told": told}
+        )
         _record(ledger, f"{path}/{round_number}/aggregate", events, notice)
         if strict:
             _raise_first_warning(events)
@@ -111,6 +117,8 @@ def _last_state(strategy: Strategy, ledger: Ledger, path: str, rounds: int) -> t
         found = ledger.committed(f"{path}/round-{done:04d}")
         if found is not None:
             tensors, facts = found
+            for unit, events in facts["told"].items():  # what a crash right after the commit cut off the log
+                ledger.record(unit, events)
             ledger.record(f"{path}/{done - 1}/aggregate", facts["events"])
             return tensors["state"], done
     return strategy.start(), 0
