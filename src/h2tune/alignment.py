@@ -23,10 +23,7 @@ def initial_logits(slots: int, depth: int, sharpness: float = SHARPNESS) -> Floa
     A single block looks at the middle slot. For L = D the relation starts as the identity to within 7e-4; an exact
     identity would saturate the softmax, and Z could never learn.
     """
-    last = (slots - 1) / 2 if depth == 1 else None
-    centres = torch.full((1,), last) if last is not None else torch.linspace(0, slots - 1, depth)
-    distance = torch.arange(slots, dtype=torch.float32)[:, None] - centres[None, :].float()
-    return -sharpness * distance.square()
+    return -sharpness * _distance(slots, depth).square()
 
 
 def relation(logits: Float[Tensor, "D L"], temperature: float = 1.0) -> Float[Tensor, "D L"]:
@@ -39,9 +36,7 @@ def fixed_relation(slots: int, depth: int) -> Float[Tensor, "D L"]:
 
     Block l takes the two slots around l·(D−1)/(L−1), weighted by nearness.
     """
-    centres = torch.linspace(0, slots - 1, depth) if depth > 1 else torch.tensor([(slots - 1) / 2])
-    distance = (torch.arange(slots, dtype=torch.float32)[:, None] - centres[None, :]).abs()
-    return (1 - distance).clamp(min=0)
+    return (1 - _distance(slots, depth).abs()).clamp(min=0)
 
 
 def to_blocks(
@@ -56,3 +51,9 @@ def to_slots(
 ) -> Float[Tensor, "D modules R R"]:
     """Carry blocks back to slots: N[g, m] = Σ_l P[g, l] · (·)[l, m]. Equation (4), for increments and for masks."""
     return torch.einsum("gl,lmab->gmab", torch.where(relation > TINY, relation, 0.0), blocks)
+
+
+def _distance(slots: int, depth: int) -> Float[Tensor, "D L"]:
+    """Return how far each slot is from where each block looks by relative depth."""
+    centres = torch.linspace(0, slots - 1, depth) if depth > 1 else torch.tensor([(slots - 1) / 2])
+    return torch.arange(slots, dtype=torch.float32)[:, None] - centres[None, :]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from h2tune.tasks.rows import FileTask
 
+FROM_LIST = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+"""TOML has lists alone; in a frozen section they are tuples."""
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -54,16 +56,11 @@ class Basis(_Section):
 
     kind: Literal["free", "anchored"] = "free"
     """Between the private A and B, equation (1); or between frames that mean the same on every model, equation (8)."""
-    texts: tuple[str, ...] = ("movie_reviews", "tweets", "bbc_topics")
+    texts: Annotated[tuple[str, ...], FROM_LIST] = ("movie_reviews", "tweets", "bbc_topics")
     """Public texts on which the clients agree: text files (one text a line), or built-in tasks' training texts."""
     count: Annotated[int, Field(ge=8)] = 480
     scale: Rate = 1.0
     """s of equation (8)."""
-
-    @field_validator("texts", mode="before")
-    @classmethod
-    def _tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
 
 
 class Train(_Section):
@@ -132,7 +129,7 @@ class Client(_Section):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     roles: dict[str, str] | None = None
     """Module-name suffixes by role, for models that are not known."""
-    part: tuple[int, int] | None = None
+    part: Annotated[tuple[int, int] | None, FROM_LIST] = None
     """[k, n]: the k-th of n disjoint parts of the task's training pool."""
     local_steps: Positive | None = None
     learning_rate: Rate | None = None
@@ -141,11 +138,6 @@ class Client(_Section):
     train: Positive | None = None
     validation: Annotated[int, Field(ge=0)] | None = None
     test: Positive | None = None
-
-    @field_validator("part", mode="before")
-    @classmethod
-    def _pair(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")
     def _budget(self) -> Client:
@@ -164,12 +156,7 @@ class Federation(_Section):
     basis: Basis = Basis()
     train: Train = Train()
     data: Data = Data()
-    client: Annotated[tuple[Client, ...], Field(min_length=1)]
-
-    @field_validator("client", mode="before")
-    @classmethod
-    def _tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
+    client: Annotated[tuple[Client, ...], FROM_LIST, Field(min_length=1)]
 
     @model_validator(mode="after")
     def _consistent(self) -> Federation:

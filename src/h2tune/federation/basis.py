@@ -100,10 +100,7 @@ def agree_on_basis(
     for member in sorted(members, key=lambda member: member.name):
         compute = partial(_frames, member, get_model, texts, views[member.name], z)
         _, facts = ledger.once(f"clients/{member.name}/frames", compute)
-        unit = f"basis/{member.name}"
-        if unit not in ledger.logged and notice is not None:
-            notice(facts["event"])
-        ledger.record(unit, [facts["event"]])
+        ledger.record(f"basis/{member.name}", [facts["event"]], notice)
 
 
 def _view(

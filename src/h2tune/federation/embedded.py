@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from h2tune.federation.client import Member, run_round
-from h2tune.federation.ledger import Event, Ledger
+from h2tune.federation.ledger import Commit, Event, Ledger
 from h2tune.federation.server import Reply
 from h2tune.federation.strategy import Strategy
 from h2tune.federation.update import Download, Tensors, Update
@@ -77,15 +77,7 @@ class Embedded:
 
     def _client(self, client: str, download: Download) -> Reply:
         path = self.path(client, download.round)
-        found = self.ledger.committed(path)
-        if found is None and download.round == 0 and self.first is not None and self._starts_alike(client):
-            found = self.ledger.committed(self.first.path(client, 0))
-            if found is not None:
-                events = [
-                    {**e, "stage": self.stage} for e in found[1]["events"] if e.get("stage") == "trained"
-                ]
-                self.ledger.commit(path, found[0], {**found[1], "events": events})
-                found[1]["events"] = events
+        found = self.ledger.committed(path) or self._same_first_round(client, download.round)
         if found is not None:
             tensors, facts = found
             update = Update(client, download.round, facts["examples"], tensors.get("update", {}))
@@ -95,14 +87,15 @@ class Embedded:
         member = self.members[client]
         try:
             base, tokenizer = self.base_of(member)
+            state = self.last_state(client, download.round)
             outcome = run_round(
                 base,
                 tokenizer,
                 member,
                 self.strategy,
                 download,
-                self.last_state(client, download.round),
-                frames=self._frames(client),
+                state,
+                frames=self._frames(client) if state is None else None,  # later they are part of the state
                 stage=self.stage,
                 progress=self.progress,
             )
@@ -122,10 +115,23 @@ class Embedded:
         """Return a client's base model and tokenizer."""
         return self.models.get(member.enrolment.model, member.kind, self.dtypes[member.name])
 
-    def _starts_alike(self, client: str) -> bool:
-        """Return whether the first round is the same in the other engine: some methods send nothing when alone."""
-        own, other = (engine.strategy.upload_spec(client, 0) for engine in (self, self.first or self))
-        return own == other
+    def _same_first_round(self, client: str, round_number: int) -> Commit | None:
+        """Take over the first round of the other engine, where it was the same, as this stage's own.
+
+        It was not for methods that send nothing when alone.
+        """
+        if round_number or self.first is None:
+            return None
+        if self.strategy.upload_spec(client, 0) != self.first.strategy.upload_spec(client, 0):
+            return None
+        found = self.ledger.committed(self.first.path(client, 0))
+        if found is None:
+            return None
+        tensors, facts = found
+        events = [{**e, "stage": self.stage} for e in facts["events"] if e.get("stage") == "trained"]
+        facts = {**facts, "events": events}
+        self.ledger.commit(self.path(client, 0), tensors, facts)
+        return tensors, facts
 
     def _frames(self, client: str) -> Tensors | None:
         found = self.ledger.committed(f"clients/{client}/frames")

@@ -26,6 +26,8 @@ from h2tune import files
 from h2tune.errors import H2TuneError
 
 Event = dict[str, Any]
+Commit = tuple[dict[str, dict[str, Tensor]], dict[str, Any]]
+"""Tensors by file and name, and facts, as `Ledger.commit` keeps them."""
 
 
 class Ledger:
@@ -72,10 +74,21 @@ class Ledger:
         """Let others use the folder."""
         self._lock.close()
 
-    def record(self, unit: str, events: Sequence[Event]) -> None:
-        """Add a unit's events to the log, in one write that is flushed to disk; nothing if they are there already."""
+    def record(
+        self, unit: str, events: Sequence[Event], notice: Callable[[Event], None] | None = None
+    ) -> None:
+        """Add a unit's events to the log, in one write that is flushed to disk; nothing if they are there already.
+
+        Args:
+            unit: Name of the unit.
+            events: Its events.
+            notice: Called with every event that is new.
+        """
         if unit in self.logged:
             return
+        if notice is not None:
+            for event in events:
+                notice(event)
         lines = [json.dumps({**event, "unit": unit, "time": round(self.clock(), 3)}) for event in events]
         with self.events_file.open("a", encoding="utf-8") as stream:
             stream.write("".join(line + "\n" for line in lines))
@@ -94,7 +107,8 @@ class Ledger:
             facts: Anything in JSON; its `events` are logged by `record`.
         """
         target = self.folder / path
-        files.sweep(target.parent) if target.parent.exists() else None
+        if target.parent.exists():
+            files.sweep(target.parent)
         with files.new_folder(target) as temporary:
             sums = {}
             for name, content in tensors.items():
@@ -103,7 +117,7 @@ class Ledger:
                 sums[name] = files.sha256(data)
             (temporary / "facts.json").write_text(json.dumps({"facts": dict(facts), "sha256": sums}))
 
-    def committed(self, path: str) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+    def committed(self, path: str) -> Commit | None:
         """Return what was committed, or None if it is not there or was altered since."""
         folder = self.folder / path
         try:
@@ -119,9 +133,7 @@ class Ledger:
             return None
         return tensors, facts
 
-    def once(
-        self, path: str, compute: Callable[[], tuple[dict[str, dict[str, Tensor]], dict[str, Any]]]
-    ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    def once(self, path: str, compute: Callable[[], Commit]) -> Commit:
         """Return what was committed at `path`; compute and commit it if it is not there."""
         found = self.committed(path)
         if found is None:

@@ -94,9 +94,7 @@ def run(
         notice = display.notice if display else None
         began = time.perf_counter()
         started = _started(federation, seen, enrolments, members, strategy, size, slots)
-        if "start" not in ledger.logged and notice:
-            notice(started)
-        ledger.record("start", [started])
+        ledger.record("start", [started], notice)
         models = BaseModels(federation.seed)
         dtypes = {s.client.name: s.client.dtype for s in seen}
 
@@ -130,9 +128,7 @@ def run(
         table = _table(ledger, members, federation)
         finished = {"event": "run_finished", "rounds": federation.server.rounds, "table": table}
         finished["seconds"] = round(time.perf_counter() - began, 3)
-        if "finish" not in ledger.logged and notice:
-            notice(finished)
-        ledger.record("finish", [finished])
+        ledger.record("finish", [finished], notice)
     finally:
         ledger.close()
     from h2tune.report import write_report

@@ -80,7 +80,7 @@ def run_rounds(
             # a failure is a unit of its own: a resumed run may do better, and tells so
             unit = f"{path}/{round_number}/{reply.client}" + ("" if update is not None else "/failed")
             told[unit] = events
-            _record(ledger, unit, events, notice)
+            ledger.record(unit, events, notice)
             if strict:
                 _raise_first_warning(events)
             updates += [update] if update is not None else []
@@ -96,7 +96,7 @@ def run_rounds(
         ledger.commit(
             f"{path}/round-{round_number + 1:04d}", {"state": following}, {"events": events, "told": told}
         )
-        _record(ledger, f"{path}/{round_number}/aggregate", events, notice)
+        ledger.record(f"{path}/{round_number}/aggregate", events, notice)
         if strict:
             _raise_first_warning(events)
         state = following
@@ -182,15 +182,6 @@ def _aggregated(
 
 def _failed(client: str, round_number: int, reason: str) -> Event:
     return {"event": "client_failed", "client": client, "round": round_number, "reason": reason}
-
-
-def _record(
-    ledger: Ledger, unit: str, events: Sequence[Event], notice: Callable[[Event], None] | None
-) -> None:
-    if unit not in ledger.logged and notice is not None:
-        for event in events:
-            notice(event)
-    ledger.record(unit, events)
 
 
 def _raise_first_warning(events: Sequence[Event]) -> None:

@@ -7,10 +7,11 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from h2tune.adapter.roles import ROLES
 from h2tune.config import Adapter, Client, Data, Federation, Server, Train, parse
+from h2tune.config.sections import FROM_LIST
 from h2tune.errors import H2TuneError, nearest
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -69,7 +70,7 @@ class Coordinator(Settings):
 
     folder: str
     """The run folder on the coordinator's machine."""
-    roles: tuple[str, ...]
+    roles: Annotated[tuple[str, ...], FROM_LIST]
     """Roles that are shared; a member may lack some, and may have no other."""
     deadline: Seconds = 3600.0
     """Seconds that a round may take; who has not answered by then is left out of it."""
@@ -77,12 +78,7 @@ class Coordinator(Settings):
     """Seconds of a round that a member which is not connected, or was lost, is waited for."""
     gather: Seconds = 900.0
     """Seconds before the first round in which members may enrol; it starts as soon as all are there."""
-    member: Annotated[tuple[Admitted, ...], Field(min_length=1)]
-
-    @field_validator("member", "roles", mode="before")
-    @classmethod
-    def _tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
+    member: Annotated[tuple[Admitted, ...], FROM_LIST, Field(min_length=1)]
 
     @model_validator(mode="after")
     def _consistent(self) -> Coordinator:
