@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -28,6 +28,7 @@ from h2tune.seeds import derive, generator, isolated
 
 Kind = Literal["causal", "classifier"]
 DEMO = "pypi:"
+PADDED_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
 
 
 def folder_of(model: str) -> str:
@@ -118,7 +119,14 @@ def load_model(model: str, kind: Kind, dtype: str, seed: int) -> PreTrainedModel
             f"cannot be loaded ({str(error).strip().splitlines()[0]})", where=f"model {model}"
         ) from None
     loaded.config.use_cache = False
+    if (head := loaded.get_output_embeddings()) is not None:
+        head.register_forward_pre_hook(_contiguous)
     return loaded.eval()
+
+
+def _contiguous(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Make the last positions contiguous: torch multiplies a slice with a large head three times slower."""
+    return tuple(x.contiguous() if isinstance(x, Tensor) else x for x in inputs)
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
@@ -170,6 +178,15 @@ def set_head(model: PreTrainedModel, labels: int, seed: int) -> None:
 def base_seed(seed: int, model: str) -> int:
     """Return the seed of all that clients with one base model start alike."""
     return derive(seed, "base", model)
+
+
+def position_limit(config: PretrainedConfig) -> int | None:
+    """Return how many tokens a model has positions for; None where it does not say."""
+    text = config.get_text_config()
+    limit = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+    if limit and config.model_type in PADDED_POSITIONS:
+        limit -= (config.pad_token_id or 0) + 1  # positions start after the padding token's
+    return int(limit) if limit else None
 
 
 def summary(config: PretrainedConfig) -> dict[str, Any]:

@@ -83,6 +83,11 @@ def in_task(content, **changes):
         ),
         (lambda c: {**c, "data": {**c["data"], "evaluate": "validation"}}, ["validation", "data.validation"]),
         (lambda c: changed(c, client=1, head="verbaliser"), ["client 'two'", "encoder", "head"]),
+        (lambda c: changed(c, max_length=999), ["client 'one'", "max_length 999", "256 positions"]),
+        (
+            lambda c: {**c, "train": {"alternation": "interleave", "local_steps": 1}},
+            ["interleave", "'one'", "2 or more"],
+        ),
         (lambda c: {**c, "client": []}, ["client"]),
         (lambda c: {**c, "name": "../up"}, ["name"]),
     ],

@@ -68,8 +68,8 @@ def federation(tmp_path_factory):
     engine = Embedded(members, dict.fromkeys(tiny.FAMILIES, "float32"), strategy, TinyModels(), ledger)
     events: list[dict] = []
     state = run_rounds(
-        strategy, engine, ledger, rounds=2, min_clients=16, participation=1.0, seed=0, strict=True,
-        notice=events.append,
+        strategy, engine, ledger, rounds=2, min_clients=16, choose=lambda _: sorted(tiny.FAMILIES),
+        strict=True, notice=events.append,
     )  # fmt: skip
     yield members, strategy, engine, state, events
     ledger.close()

@@ -38,3 +38,22 @@ def test_seeds_and_passes_differ():
     assert draw(50, 50, 0, 1, "joint", 0) != draw(50, 50, 0, 1, "joint", 1)
     assert draw(50, 50, 0, 1, "joint", 0) != draw(50, 50, 1, 1, "joint", 0)
     assert phase_of(3, "joint") == "joint"
+
+
+@given(st.integers(2, 9), st.integers(1, 6))
+def test_interleave_gives_both_phases_the_same_however_many_steps_a_round_has(steps, rounds):
+    phases = [
+        phase_of(step, "interleave", number * steps)
+        for number in range(1, rounds + 1)
+        for step in range(steps)
+    ]
+    assert abs(phases.count("shared") - phases.count("specific")) <= 1
+    assert all(
+        {phase_of(s, "interleave", n * steps) for s in range(steps)} == {"shared", "specific"}
+        for n in range(4)
+    )
+
+
+@given(st.integers(1, 9), st.integers(0, 99))
+def test_step_starts_every_round_with_the_shared_phase(steps, before):
+    assert [phase_of(step, "step", before) for step in range(2 * steps)] == ["shared", "specific"] * steps

@@ -183,24 +183,29 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
         """
         if self.disable_adapters and self.merged:
             self.unmerge()
+        names = [name for name in self.active_adapters if name in self.h2tune_down]
+        if self.disable_adapters or self.merged or not names:
+            return self.base_layer(x, *args, **kwargs)
         result: Tensor = self.base_layer(x, *args, **kwargs)
-        if self.disable_adapters or self.merged:
-            return result
-        for name in self.active_adapters:
-            if name not in self.h2tune_down:
-                continue
-            down, up = self.h2tune_down[name], self.h2tune_up[name]
+        for name in names:
+            down, up, scaling = self.h2tune_down[name], self.h2tune_up[name], self.scaling[name]
             inputs = self._cast_input_dtype(self.h2tune_dropout[name](x), down.dtype)
             hidden = linear(inputs, down)  # (…, r)
             if name in self.basis_scale:  # (8): the private pair, and T between the frames
                 frame = self.h2tune_frame_down[name].to(down.dtype)
-                shared = linear(linear(inputs, frame), self.anchored_up(name).to(down.dtype))
-                update = linear(hidden, up) * self.scaling[name] + shared
+                result = _plus(result, linear(inputs, frame), self.anchored_up(name).to(down.dtype))
             else:
                 hidden = hidden + linear(hidden, self.middle(name).to(hidden.dtype))  # (I + T) A x
-                update = linear(hidden, up) * self.scaling[name]
-            result = result + update.to(result.dtype)
+            result = _plus(result, hidden * scaling, up)
         return result
 
     def __repr__(self) -> str:
         return "h2tune." + super().__repr__()
+
+
+def _plus(result: Tensor, hidden: Tensor, up: Tensor) -> Tensor:
+    """Return result + hidden @ upᵀ, in one pass over the result where the types allow."""
+    if result.dtype != hidden.dtype or result.dtype != up.dtype:
+        return result + linear(hidden, up).to(result.dtype)
+    flat = torch.addmm(result.flatten(0, -2), hidden.flatten(0, -2), up.t())
+    return flat.view(result.shape)

@@ -54,12 +54,17 @@ class SharedMiddle(nn.Module):
         self.size = some.h2tune_scores[adapter_name].shape[0]
         device = some.h2tune_delta[adapter_name].device
         self.logits = nn.Parameter(
-            alignment.initial_logits(slots, self.depth).to(device), requires_grad=alignment_mode == "learned"
+            alignment.initial_logits(slots, self.depth).to(device), requires_grad=self.learns_relation
         )
         self.shared: Tensor | None = None
         """G (D, roles, R, R) as loaded; None until something was loaded."""
         self._baked_version = -1
         self._hook = model.register_forward_pre_hook(lambda *_: self.refresh())
+
+    @property
+    def learns_relation(self) -> bool:
+        """Whether there is a relation to learn; with one slot every block sees that one."""
+        return self.alignment_mode == "learned" and self.slots > 1
 
     def relation(self) -> Tensor:
         """Return P (D, L)."""

@@ -21,18 +21,18 @@ def phase_parameters(
 ) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
     """Return the parameters of the shared phase (Δ, S, Z) and of the specific phase (A, B, head), by name.
 
-    Equations (6) and (7). Masks that keep everything have nothing to learn: with r = R, S is in neither.
+    Equations (6) and (7). S is in neither where it chooses nothing: with r = R, and with the leading mask.
     """
     in_shared: dict[str, nn.Parameter] = {}
     in_specific: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
         if ".h2tune_" in name and name.endswith(f".{adapter_name}"):
-            if ".h2tune_scores." in name and _keeps_all(model, name):
+            if ".h2tune_scores." in name and not _scores_choose(model, name):
                 continue
             (in_shared if any(part in name for part in SHARED_PHASE) else in_specific)[name] = parameter
         elif f".modules_to_save.{adapter_name}." in name:
             in_specific[name] = parameter
-    if shared is not None and shared.alignment_mode == "learned":
+    if shared is not None and shared.learns_relation:
         in_shared[RELATION] = shared.logits
     return in_shared, in_specific
 
@@ -106,9 +106,9 @@ def check_names(
         raise H2TuneError(f"{'; '.join(problems[:3])}{more}", where=what)
 
 
-def _keeps_all(model: PeftModel, scores_name: str) -> bool:
+def _scores_choose(model: PeftModel, scores_name: str) -> bool:
     path, _, adapter_name = scores_name.rpartition(".h2tune_scores.")
     layer = model.get_submodule(path)
     index: Tensor = layer.h2tune_index[adapter_name]
     scores: Tensor = layer.h2tune_scores[adapter_name]
-    return index.numel() == scores.numel()
+    return index.numel() < scores.numel() and model.peft_config[adapter_name].mask != "leading"

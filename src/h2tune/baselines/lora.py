@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from h2tune.adapter.heads import keep_in_float32
 from h2tune.adapter.state import check_names, take_off
 from h2tune.federation.update import Download, Enrolment, Spec, Tensors, check_tensors, digest, spec_of
 from h2tune.quiet import quiet
@@ -99,6 +100,7 @@ class LoraParticipant:
         with quiet(), isolated(seed, "lora"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`lora_bias=True`")  # it is not going to be merged
             self.model = get_peft_model(base, config)
+        keep_in_float32(self.model, heads)
         self.layers: dict[str, Any] = {m: base.get_submodule(m) for m in enrolment.modules}
         self.reset()
 

@@ -176,6 +176,12 @@ class Federation(_Section):
             raise ValueError(
                 'data.evaluate_rounds = "last" needs server.participation = 1: who sits the last round out has no score'
             )
+        for client in self.client:
+            if self.train.alternation == "interleave" and (client.local_steps or self.train.local_steps) < 2:
+                raise ValueError(
+                    f"client '{client.name}': alternation = \"interleave\" gives every phase a step of its own, so "
+                    "local_steps must be 2 or more"
+                )
         if isinstance(self.server.shared_rank, int):
             for client in self.client:
                 if isinstance(client.rank, int) and client.rank > self.server.shared_rank:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 from transformers import PreTrainedTokenizerBase
 
+from h2tune.adapter.folded import folded
 from h2tune.tasks.task import Example, Task
 from h2tune.training.encode import (
     Encoded,
@@ -48,7 +49,7 @@ def evaluate(
     The loss is the negative log-probability of the right label among the labels; for free answers it is per token.
     """
     model.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), folded(model):
         if task.kind == "generate":
             from h2tune.evaluation.generate import evaluate_generated
 

@@ -18,7 +18,7 @@ from h2tune.models import Kind, base_seed, head_modules, set_head
 from h2tune.seeds import derive
 from h2tune.tasks.task import Example, Splits, Task
 from h2tune.training.encode import encode_causal, encode_texts
-from h2tune.training.local import LocalTraining, train_locally
+from h2tune.training.local import LocalTraining, train_locally, training_device
 from h2tune.training.trainer import Progress, Record
 
 
@@ -83,8 +83,12 @@ def attach(
 ) -> Participant:
     """Put the strategy's adapter (and a fresh head) on a base model, and load what the client kept.
 
-    The frames of an anchored basis are part of what it kept after its first round.
+    The base model goes to the Trainer's device first, so that all that is made beside it is there too. The frames of
+    an anchored basis are part of what it kept after its first round.
     """
+    device = training_device(member.training)
+    if base.device != device:
+        base.to(device)
     heads: list[str] = []
     if not member.causal:
         heads = head_modules(base)
@@ -92,10 +96,14 @@ def attach(
     participant = strategy.participant(
         base, member.enrolment, heads=heads, seed=base_seed(member.seed, member.enrolment.model)
     )
-    if state is not None:
-        participant.load_state(state)
-    elif frames is not None:
-        participant.set_frames(frames)
+    try:
+        if state is not None:
+            participant.load_state(state)
+        elif frames is not None:
+            participant.set_frames(frames)
+    except BaseException:
+        participant.detach()  # the base model is shared: it must not keep the adapter of a client that failed
+        raise
     return participant
 
 

@@ -12,6 +12,7 @@ from h2tune.federation.server import Reply
 from h2tune.federation.strategy import Strategy
 from h2tune.federation.update import Download, Tensors, Update
 from h2tune.models import Kind, load_model, load_tokenizer
+from h2tune.training.encode import pad_token
 from h2tune.training.trainer import Progress
 
 
@@ -34,7 +35,12 @@ class BaseModels:
             self._models[key] = load_model(model, kind, dtype, self.seed)
         if model not in self._tokenizers:
             self._tokenizers[model] = load_tokenizer(model)
-        return self._models[key], self._tokenizers[model]
+        base, tokenizer = self._models[key], self._tokenizers[model]
+        if (
+            base.config.pad_token_id is None
+        ):  # a decoder with a head looks for the last token that is no padding
+            base.config.pad_token_id = pad_token(tokenizer)
+        return base, tokenizer
 
 
 class Embedded:

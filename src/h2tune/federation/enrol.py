@@ -13,7 +13,7 @@ from h2tune.federation.client import Member
 from h2tune.federation.h2tune import H2Tune
 from h2tune.federation.strategy import Strategy
 from h2tune.federation.update import Enrolment, payload_bytes
-from h2tune.models import Kind, empty_model, head_modules, kind_of, read_config, summary
+from h2tune.models import Kind, empty_model, head_modules, kind_of, position_limit, read_config, summary
 from h2tune.tasks.task import Splits, Task, describe_task, load_task
 from h2tune.training.local import LocalTraining, check_arguments
 
@@ -32,6 +32,7 @@ class Seen:
         placements: Its adapted modules.
         head_parameters: Parameters of its private head.
         base_parameters: Parameters of its base model.
+        positions: Tokens its model has positions for, where it says.
         family: Its model's family.
         width: Its model's width.
     """
@@ -42,6 +43,7 @@ class Seen:
     placements: tuple[Placement, ...]
     head_parameters: int
     base_parameters: int
+    positions: int | None
     family: str
     width: int
 
@@ -74,6 +76,13 @@ def see(client: Client) -> Seen:
             where=where,
             remedy=f"Set rank to at most {most}",
         )
+    positions = position_limit(config)
+    if positions and client.max_length and client.max_length > positions:
+        raise H2TuneError(
+            f"max_length {client.max_length} is above the {positions} positions of its model",
+            where=where,
+            remedy=f"Set max_length to at most {positions}",
+        )
     heads = head_modules(model) if kind == "classifier" else []
     return Seen(
         client,
@@ -82,6 +91,7 @@ def see(client: Client) -> Seen:
         placements,
         head_parameters=sum(p.numel() for name in heads for p in model.get_submodule(name).parameters()),
         base_parameters=sum(p.numel() for p in model.parameters()),
+        positions=positions,
         **summary(config),
     )
 
@@ -109,7 +119,8 @@ def rank_of(seen: Seen, federation: Federation, size: int, slots: int) -> int:
         return client.rank
     most = min(size, *(min(p.d_in, p.d_out) for p in seen.placements))
     for rank in range(most, 0, -1):
-        up, memory = bytes_up(seen, federation, rank, size, slots), trainable(seen, rank, size) * ADAM_BYTES
+        up = bytes_up(seen, federation, rank, size, slots)
+        memory = trainable_in(federation, seen, rank, size, slots) * ADAM_BYTES
         if (client.uplink_bytes is None or up <= client.uplink_bytes) and (
             client.memory_bytes is None or memory <= client.memory_bytes
         ):
@@ -143,14 +154,30 @@ def trainable_in(federation: Federation, seen: Seen, rank: int, size: int, slots
     """Return the parameters a client trains; for a baseline those of plain LoRA, though some freeze a part."""
     if federation.server.strategy != "h2tune":
         return sum(rank * (p.d_in + p.d_out) for p in seen.placements) + seen.head_parameters
-    return trainable(seen, rank, size, slots if federation.adapter.alignment == "learned" else 0)
+    adapter = federation.adapter
+    return trainable(
+        seen,
+        rank,
+        size,
+        slots if adapter.alignment == "learned" else 0,
+        scores=adapter.mask != "leading",
+    )
 
 
-def trainable(seen: Seen, rank: int, size: int, slots: int = 0) -> int:
-    """Return the parameters an h2tune client trains: A, B, Δ, S where masks choose, Z, and its head."""
+def trainable(seen: Seen, rank: int, size: int, slots: int = 0, *, scores: bool = True) -> int:
+    """Return the parameters an h2tune client trains: A, B, Δ, S and Z where they can choose, and its head.
+
+    Args:
+        seen: The client.
+        rank: r.
+        size: R.
+        slots: D where the relation is learned, else 0.
+        scores: Whether scores choose the mask.
+    """
     per_module = sum(rank * (p.d_in + p.d_out) + rank * rank for p in seen.placements)
-    scores = len(seen.placements) * size * size if rank < size else 0
-    return per_module + scores + slots * depth(seen.placements) + seen.head_parameters
+    chosen = len(seen.placements) * size * size if scores and rank < size else 0
+    relation = slots * depth(seen.placements) if slots > 1 else 0
+    return per_module + chosen + relation + seen.head_parameters
 
 
 def enrolment(seen: Seen, rank: int, examples: int) -> Enrolment:
@@ -279,6 +306,8 @@ def load_member(seen: Seen, enrolled: Enrolment, federation: Federation) -> Memb
     """
     data = federation.data
     task, splits = load_data(seen.client, data, federation.seed)
+    if seen.positions and task.max_length > seen.positions:  # the task's own default, not the user's word
+        task = replace(task, max_length=seen.positions)
     return Member(
         enrolled,
         seen.kind,

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from h2tune.adapter import H2TuneConfig, sparsify
 from h2tune.adapter.config import Basis
+from h2tune.adapter.heads import keep_in_float32
 from h2tune.adapter.shared import Alignment, SharedMiddle
 from h2tune.adapter.state import load_private_state, phase_parameters, private_state, take_off
 from h2tune.federation import wire
@@ -87,6 +88,7 @@ class H2TuneParticipant:
         self.heads = {name: base.get_submodule(name) for name in heads}
         with quiet():
             self.model = get_peft_model(base, config)
+        keep_in_float32(self.model, heads)
         self.shared = SharedMiddle(self.model, roles, slots, alignment_mode, temperature)
         self.later_alternation = alternation
         self.alternation: Alternation = "joint"
@@ -198,11 +200,11 @@ class H2TuneParticipant:
             return None
         rows = []
         for place, layer in self.shared.layers.items():
-            middle, index = self.previous[place]
-            size = self.shared.size
             now = layer.h2tune_index[ADAPTER]
-            kept = sparsify.scatter(torch.ones_like(middle), index, size).to(now.device)
-            before = sparsify.scatter(middle, index, size).to(now.device)
+            middle, index = (tensor.to(now.device) for tensor in self.previous[place])
+            size = self.shared.size
+            kept = sparsify.scatter(torch.ones_like(middle), index, size)
+            before = sparsify.scatter(middle, index, size)
             known = sparsify.gather(kept, now) > 0
             rows.append(torch.where(known, sparsify.gather(before, now), self.received[place]).flatten())
         return torch.stack(rows)

@@ -25,7 +25,7 @@ from h2tune.federation.enrol import (
     trainable_in,
 )
 from h2tune.federation.ledger import Event, Ledger
-from h2tune.federation.server import run_rounds
+from h2tune.federation.server import Choice, draw_from, run_rounds
 from h2tune.federation.strategy import Strategy, note_of
 from h2tune.federation.update import Enrolment
 from h2tune.report.events import read_events
@@ -117,16 +117,19 @@ def run(
         if federation.basis.kind == "anchored":
             texts = anchor_texts(federation.basis.texts, federation.basis.count, federation.seed)
             agree_on_basis(members, federated.base_of, texts, size, ledger, notice=notice)
-        _rounds(federated, federation, ledger, "server", strict, notice)
-        if federation.server.alone:
+        server = federation.server
+        choose = draw_from(strategy, server.participation, server.min_clients, federation.seed)
+        _rounds(federated, federation, ledger, choose, "server", strict, notice)
+        if server.alone:
             for member, enrolled in zip(members, enrolments, strict=True):
                 single = build_strategy(federation, [enrolled], size, slots)
                 alone = engine([member], single, "alone", federated)
-                _rounds(alone, federation, ledger, f"clients/{member.name}/alone/server", strict, notice)
+                path = f"clients/{member.name}/alone/server"
+                _rounds(alone, federation, ledger, _only(member.name, choose), path, strict, notice)
         for member in members:
-            export_adapters(federated, member, federation.server.rounds, folder / "clients" / member.name)
+            export_adapters(federated, member, server.rounds, folder / "clients" / member.name)
         table = _table(ledger, members, federation)
-        finished = {"event": "run_finished", "rounds": federation.server.rounds, "table": table}
+        finished = {"event": "run_finished", "rounds": server.rounds, "table": table}
         finished["seconds"] = round(time.perf_counter() - began, 3)
         ledger.record("finish", [finished], notice)
     finally:
@@ -137,23 +140,27 @@ def run(
     return Run(folder, table)
 
 
+def _only(client: str, choose: Choice) -> Choice:
+    """Return the same rounds with one client: alone it trains when it would have in the federation, and no more."""
+    return lambda round_number: [name for name in choose(round_number) if name == client]
+
+
 def _rounds(
     engine: Embedded,
     federation: Federation,
     ledger: Ledger,
+    choose: Choice,
     path: str,
     strict: bool,
     notice: Callable[[Event], None] | None,
 ) -> None:
-    single = engine.stage == "alone"
     run_rounds(
         engine.strategy,
         engine,
         ledger,
         rounds=federation.server.rounds,
-        min_clients=1 if single else federation.server.min_clients,
-        participation=1.0 if single else federation.server.participation,
-        seed=federation.seed,
+        min_clients=1 if engine.stage == "alone" else federation.server.min_clients,
+        choose=choose,
         path=path,
         stage=engine.stage,
         strict=strict,

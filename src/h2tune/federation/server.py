@@ -27,6 +27,10 @@ class Reply:
     reason: str = ""
 
 
+Choice = Callable[[int], Sequence[str]]
+"""Number of a round → the clients that take part in it."""
+
+
 class Channel(Protocol):
     """Carries messages to clients and back: the embedded engine, or Flower."""
 
@@ -41,8 +45,7 @@ def run_rounds(
     *,
     rounds: int,
     min_clients: int,
-    participation: float,
-    seed: int,
+    choose: Choice,
     path: str = "server",
     stage: str = "trained",
     strict: bool = False,
@@ -56,8 +59,7 @@ def run_rounds(
         ledger: Keeps state and events.
         rounds: Number of rounds in all.
         min_clients: Updates that must arrive for a round to count.
-        participation: Fraction of clients that take part in each round.
-        seed: The run's seed.
+        choose: Returns the clients that take part in a round; a round without any is left out.
         path: Folder of the server's state in the run folder.
         stage: "trained", or "alone" for a client by itself.
         strict: Whether a warning is an error.
@@ -69,9 +71,13 @@ def run_rounds(
     Raises:
         H2TuneError: Too few updates arrived, or (with `strict`) a round does not show what a working one shows.
     """
-    state, first = _last_state(strategy, ledger, path, rounds)
+    state, first, last = _last_state(strategy, ledger, path, rounds)
+    if strict:
+        _raise_first_warning(last)
     for round_number in range(first, rounds):
-        chosen = participants(sorted(strategy.enrolments), participation, min_clients, seed, round_number)
+        chosen = choose(round_number)
+        if not chosen:
+            continue
         downloads = {client: strategy.download(state, client, round_number) for client in chosen}
         updates: list[Update] = []
         told: dict[str, list[Event]] = {}
@@ -103,6 +109,13 @@ def run_rounds(
     return state
 
 
+def draw_from(strategy: Strategy, participation: float, min_clients: int, seed: int) -> Choice:
+    """Return how a round's clients are drawn from those that a strategy knows then; see `participants`."""
+    return lambda round_number: participants(
+        sorted(strategy.enrolments), participation, min_clients, seed, round_number
+    )
+
+
 def participants(
     clients: Sequence[str], participation: float, min_clients: int, seed: int, round_number: int
 ) -> list[str]:
@@ -112,7 +125,10 @@ def participants(
     return sorted(clients[i] for i in order[:count].tolist())
 
 
-def _last_state(strategy: Strategy, ledger: Ledger, path: str, rounds: int) -> tuple[Tensors, int]:
+def _last_state(
+    strategy: Strategy, ledger: Ledger, path: str, rounds: int
+) -> tuple[Tensors, int, list[Event]]:
+    """Return the server's tensors after its last round, the number of the next, and the events of its step."""
     for done in range(rounds, 0, -1):
         found = ledger.committed(f"{path}/round-{done:04d}")
         if found is not None:
@@ -120,8 +136,8 @@ def _last_state(strategy: Strategy, ledger: Ledger, path: str, rounds: int) -> t
             for unit, events in facts["told"].items():  # what a crash right after the commit cut off the log
                 ledger.record(unit, events)
             ledger.record(f"{path}/{done - 1}/aggregate", facts["events"])
-            return tensors["state"], done
-    return strategy.start(), 0
+            return tensors["state"], done, facts["events"]
+    return strategy.start(), 0, []
 
 
 def _accept(strategy: Strategy, reply: Reply, round_number: int) -> tuple[list[Event], Update | None]:

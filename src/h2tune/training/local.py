@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import SchedulerType
@@ -149,6 +150,12 @@ def train_locally(
         trainer.train()
     model.eval()
     return trainer.record
+
+
+def training_device(numbers: LocalTraining) -> torch.device:
+    """Return the device on which the Trainer trains, such as the first GPU."""
+    with quiet(), tempfile.TemporaryDirectory(prefix="h2tune-") as folder:
+        return _arguments(numbers, folder, 1, 0).device
 
 
 def _arguments(numbers: LocalTraining, folder: str, steps: int, seed: int) -> TrainingArguments:

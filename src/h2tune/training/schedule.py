@@ -12,14 +12,22 @@ Alternation = Literal["step", "interleave", "joint"]
 Phase = Literal["shared", "specific", "joint"]
 
 
-def phase_of(step: int, alternation: Alternation) -> Phase:
-    """Return the phase of an optimiser step, counted from 0.
+def phase_of(step: int, alternation: Alternation, before: int = 0) -> Phase:
+    """Return the phase of an optimiser step.
 
-    `"step"` and `"interleave"` take the phases in turn, shared first; they differ in the examples (`draw`).
+    `"step"` and `"interleave"` take the phases in turn; they differ in the examples (`draw`). `"step"` starts every
+    round with the shared phase, for a batch's two steps belong together; `"interleave"` goes on where it stopped, so
+    that an odd number of steps gives both phases the same in the end.
+
+    Args:
+        step: Optimiser steps of this round before this one.
+        alternation: How the phases take turns.
+        before: Optimiser steps of earlier rounds.
     """
     if alternation == "joint":
         return "joint"
-    return "shared" if step % 2 == 0 else "specific"
+    turn = step + before if alternation == "interleave" else step
+    return "shared" if turn % 2 == 0 else "specific"
 
 
 def optimiser_steps(local_steps: int, alternation: Alternation) -> int:

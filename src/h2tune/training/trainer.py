@@ -123,7 +123,7 @@ class AlternatingTrainer(Trainer):
 
     def phase(self) -> Phase:
         """Return the phase of the current optimiser step."""
-        return phase_of(self.state.global_step, self.alternation)
+        return phase_of(self.state.global_step, self.alternation, self.schedule_offset)
 
     def trained(self, phase: Phase) -> dict[str, nn.Parameter]:
         """Return the parameters that a phase trains, by name."""
@@ -202,6 +202,13 @@ class AlternatingTrainer(Trainer):
                 scheduler.step()
         return scheduler
 
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Clip the norm of all that the phase trains; the relation is no parameter of the model."""
+        if self._has_mixed_mesh_grads(model):
+            return super()._clip_grad_norm(model)
+        trained = self.trained(self.phase()).values()
+        return self.accelerator.clip_grad_norm_(trained, self.args.max_grad_norm)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return FixedOrder(self.order)
 
@@ -211,12 +218,16 @@ class _Phases(TrainerCallback):
 
     def __init__(self, trainer: AlternatingTrainer, progress: Progress | None) -> None:
         self.trainer, self.progress = trainer, progress
-        trainer.record.without_gradient.update(trainer.trained("joint"))
+        joint = trainer.trained("joint")
+        trainer.record.without_gradient.update(joint)
+        # what belongs to no phase (scores that choose nothing) must not count in the norm that gradients are clipped to
+        trainable = [p for p in trainer.model.parameters() if p.requires_grad]
+        self.parameters = list({id(p): p for p in [*trainable, *joint.values()]}.values())
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        trained = self.trainer.trained(self.trainer.phase())
-        for name, parameter in self.trainer.trained("joint").items():
-            parameter.requires_grad_(name in trained)
+        trained = {id(parameter) for parameter in self.trainer.trained(self.trainer.phase()).values()}
+        for parameter in self.parameters:
+            parameter.requires_grad_(id(parameter) in trained)
             parameter.grad = None
         self.trainer._step_loss = 0.0
 
@@ -228,7 +239,7 @@ class _Phases(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # the Trainer has counted the step already
-        phase = phase_of(state.global_step - 1, self.trainer.alternation)
+        phase = phase_of(state.global_step - 1, self.trainer.alternation, self.trainer.schedule_offset)
         loss = self.trainer._step_loss
         if not torch.isfinite(torch.tensor(loss)):
             raise H2TuneError(

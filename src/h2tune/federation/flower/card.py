@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from h2tune.errors import H2TuneError
 from h2tune.federation.client import Member, majority
-from h2tune.federation.enrol import Seen, trainable
+from h2tune.federation.enrol import Seen
 from h2tune.federation.flower.files import Name, problem
 from h2tune.federation.update import Enrolment
 
@@ -56,7 +56,7 @@ class Card(BaseModel):
         }
 
 
-def card_of(seen: Seen, member: Member, size: int, relation_slots: int, describe: bool) -> Card:
+def card_of(seen: Seen, member: Member, trainable_parameters: int, describe: bool) -> Card:
     """Return a member's card; without `describe` its task stays unnamed."""
     enrolled, splits = member.enrolment, member.splits
     told: dict[str, Any] = {
@@ -72,7 +72,7 @@ def card_of(seen: Seen, member: Member, size: int, relation_slots: int, describe
         roles={role: list(blocks) for role, blocks in enrolled.roles.items()},
         family=seen.family,
         width=seen.width,
-        trainable_parameters=trainable(seen, enrolled.rank, size, relation_slots),
+        trainable_parameters=trainable_parameters,
         validation=len(splits.validation),
         test=len(splits.test),
         **(told if describe else {}),

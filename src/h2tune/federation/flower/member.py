@@ -10,7 +10,15 @@ from pathlib import Path
 from h2tune.errors import H2TuneError
 from h2tune.federation.client import Member
 from h2tune.federation.embedded import BaseModels, Embedded
-from h2tune.federation.enrol import Seen, build_strategy, enrolment, load_member, rank_of, see
+from h2tune.federation.enrol import (
+    Seen,
+    build_strategy,
+    enrolment,
+    load_member,
+    rank_of,
+    see,
+    trainable_in,
+)
 from h2tune.federation.flower.card import Card, card_of
 from h2tune.federation.flower.files import MemberFile, Settings, load_member_file
 from h2tune.federation.ledger import Ledger
@@ -61,8 +69,8 @@ def join(path: Path, settings: Settings) -> Joined:
     enrolled = enrolment(seen, rank_of(seen, federation, size, slots), examples)
     strategy = build_strategy(federation, [enrolled], size, slots)
     member = load_member(seen, enrolled, federation)
-    relation_slots = slots if federation.adapter.alignment == "learned" else 0
-    return Joined(file, seen, member, strategy, card_of(seen, member, size, relation_slots, file.describe))
+    parameters = trainable_in(federation, seen, enrolled.rank, size, slots)
+    return Joined(file, seen, member, strategy, card_of(seen, member, parameters, file.describe))
 
 
 def take_part(

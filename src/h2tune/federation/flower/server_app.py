@@ -20,7 +20,7 @@ from h2tune.federation.flower.files import Coordinator, load_coordinator
 from h2tune.federation.flower.roster import Roster
 from h2tune.federation.h2tune import H2Tune
 from h2tune.federation.ledger import Event, Ledger
-from h2tune.federation.server import run_rounds
+from h2tune.federation.server import draw_from, run_rounds
 from h2tune.report import write_report
 from h2tune.report.events import read_events
 
@@ -75,8 +75,7 @@ def coordinate(grid: Grid, coordinator: Coordinator) -> Path:
             ledger,
             rounds=server.rounds,
             min_clients=server.min_clients,
-            participation=server.participation,
-            seed=coordinator.seed,
+            choose=draw_from(strategy, server.participation, server.min_clients, coordinator.seed),
         )
         finished: Event = {"event": "run_finished", "rounds": server.rounds, "table": _table(ledger, roster)}
         ledger.record("finish", [{**finished, "seconds": round(time.perf_counter() - began, 3)}])
