@@ -23,7 +23,7 @@ METHODS = (
     "h2tune-alone",
 )
 ABLATIONS = ("h2tune-leading", "h2tune-depth", "h2tune-joint")
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (3e-4, 1e-3)
 """Learning rates of decoders; an encoder takes ENCODER times as much."""
 ENCODER = 3
 ENCODERS = ("pypi:all-minilm-l6-v2",)
