@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import processes
 import tiny
 import tomli_w
+from processes import environment as environment
 
-SOURCE = Path(__file__).resolve().parents[1] / "src"
 FILL = ("the", "a", "film", "book", "game", "news", "plot", "cast", "score", "team")
 
 
@@ -83,14 +84,16 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "h2tune.cli", *arguments]
 
 
-def environment() -> dict[str, str]:
-    """Return the environment of such a process: one thread, no network, warnings as errors of ours alone."""
-    return {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
 def h2tune(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end."""
-    return subprocess.run(command(*arguments), env=environment(), capture_output=True, text=True, check=check)
+    """Run the command line to its end, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = processes.start(arguments, Path(folder) / "text")
+        process.join()
+        out, err = ((Path(folder) / f"text.{ending}").read_text() for ending in ("out", "err"))
+    done = subprocess.CompletedProcess(command(*arguments), process.exitcode or 0, out, err)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(arguments)} ended with {done.returncode}: {err}")
+    return done
 
 
 def comparable(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

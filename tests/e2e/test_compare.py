@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import federations
+import processes
 import pytest
 import torch
 
@@ -45,21 +44,16 @@ def file(tmp_path_factory) -> Path:
 def stopped(file, tmp_path_factory) -> Path:
     """A comparison that was killed after its first run."""
     out = tmp_path_factory.mktemp("stopped") / "compare"
-    process = subprocess.Popen(
-        federations.command(
-            "compare", str(file), "--methods", "local,h2tune", "--seeds", "2", "--out", str(out)
-        ),
-        env=federations.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    arguments = ("compare", str(file), "--methods", "local,h2tune", "--seeds", "2", "--out", str(out))
+    text = out.parent / "text"
+    process = processes.start(arguments, text)
     deadline = time.time() + 200
     while not (out / "h2tune" / "seed-0" / "events.jsonl").exists():
-        assert process.poll() is None, process.stdout.read().decode()
+        assert process.is_alive(), text.with_suffix(".err").read_text()
         assert time.time() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.join()
     return out
 
 

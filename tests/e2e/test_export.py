@@ -18,16 +18,20 @@ PLAIN = """
 import sys, torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
-kind, base, adapter, out = sys.argv[1:]
-cls = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
-options = {} if kind == "causal" else {"num_labels": 2}
-model = PeftModel.from_pretrained(cls.from_pretrained(base, **options), adapter).eval()
-ids = torch.tensor([[1, 5, 9, 14, 20]])
-with torch.no_grad():
-    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+folder, out = sys.argv[1:]
+logits = {}
+for client, family, cls, options in (
+    ("one", "llama", AutoModelForCausalLM, {}),
+    ("two", "bert", AutoModelForSequenceClassification, {"num_labels": 2}),
+):
+    base = cls.from_pretrained(f"{folder}/models/{family}", **options)
+    model = PeftModel.from_pretrained(base, f"{folder}/exported/{client}").eval()
+    ids = torch.tensor([[1, 5, 9, 14, 20]])
+    with torch.no_grad():
+        logits[client] = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
 assert not any(name.startswith("h2tune") for name in sys.modules)
 from safetensors.torch import save_file
-save_file({"logits": logits}, out)
+save_file(logits, out)
 """
 
 
@@ -39,21 +43,31 @@ def run(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(
-    ("client", "family", "kind"), [("one", "llama", "causal"), ("two", "bert", "classifier")]
-)
-def test_plain_peft_loads_the_exported_adapter_and_gives_the_same_logits(run, tmp_path, client, family, kind):
+@pytest.fixture(scope="module")
+def plain_logits(run):
+    """What plain PEFT makes of both clients' exported adapters, in a process that never imports h2tune."""
     from safetensors.torch import load_file
 
-    base = run / "models" / family
-    exported = tmp_path / "lora"
-    federations.h2tune("export", str(run / "run"), str(exported), "--client", client)
+    for client in ("one", "two"):
+        exported = run / "exported" / client
+        federations.h2tune("export", str(run / "run"), str(exported), "--client", client)
+    out = run / "logits.safetensors"
     subprocess.run(
-        [sys.executable, "-c", PLAIN, kind, str(base), str(exported), str(tmp_path / "logits.safetensors")],
+        [sys.executable, "-c", PLAIN, str(run), str(out)],
         env={k: v for k, v in federations.environment().items() if k != "PYTHONPATH"},
         check=True,
         capture_output=True,
     )
+    return load_file(out)
+
+
+@pytest.mark.parametrize(
+    ("client", "family", "kind"), [("one", "llama", "causal"), ("two", "bert", "classifier")]
+)
+def test_plain_peft_loads_the_exported_adapter_and_gives_the_same_logits(
+    run, plain_logits, client, family, kind
+):
+    base = run / "models" / family
     cls = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
     model = PeftModel.from_pretrained(
         cls.from_pretrained(base), run / "run" / "clients" / client / "adapter"
@@ -61,8 +75,7 @@ def test_plain_peft_loads_the_exported_adapter_and_gives_the_same_logits(run, tm
     ids = torch.tensor([[1, 5, 9, 14, 20]])
     with torch.no_grad():
         ours = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-    theirs = load_file(tmp_path / "logits.safetensors")["logits"]
-    assert torch.allclose(ours, theirs, atol=1e-5)
+    assert torch.allclose(ours, plain_logits[client], atol=1e-5)
 
 
 def test_the_merged_model_is_an_ordinary_model(run, tmp_path):

@@ -6,10 +6,10 @@ import json
 import random
 import signal
 import subprocess
-import sys
 import time
 
 import federations
+import processes
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,7 +22,10 @@ def finished(tmp_path_factory):
     """A federation run once: its file and its run folder."""
     folder = tmp_path_factory.mktemp("federation")
     file = federations.write(folder, federations.federation(folder, server={"rounds": 3, "alone": True}))
-    result = federations.h2tune("run", str(file), "--out", str(folder / "run"), "--strict")
+    result = subprocess.run(  # the installed command itself
+        federations.command("run", str(file), "--out", str(folder / "run"), "--strict"),
+        env=federations.environment(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
     return file, folder / "run", result.stdout
 
 
@@ -132,51 +135,22 @@ def test_resume_of_a_finished_run_does_nothing_and_a_second_run_is_refused(finis
     assert other.returncode == 2 and "seed" in other.stderr
 
 
-PAUSE = """
-import os, sys, time, pathlib
-where, mark, arguments = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3:]
-
-def stop(name, function, after=0):
-    calls = []
-    def wrapped(*a, **k):
-        calls.append(1)
-        if name == where and len(calls) > after:
-            mark.touch()
-            time.sleep(600)
-        return function(*a, **k)
-    return wrapped
-
-from h2tune.training import trainer
-from h2tune.federation import h2tune, ledger
-trainer._Phases.on_step_end = stop("training", trainer._Phases.on_step_end, 10)
-h2tune.Sums.step = stop("aggregation", h2tune.Sums.step, 1)
-original = ledger.safetensors_save
-ledger.safetensors_save = stop("writing", original, 6)
-ledger.os.fsync = stop("logging", os.fsync, 30)
-sys.argv = ["h2tune", *arguments]
-from h2tune.cli import main
-main()
-"""
-
-
 @pytest.mark.parametrize("where", ["training", "aggregation", "writing", "logging"])
 def test_a_killed_run_resumes_to_the_same_result(finished, tmp_path, where):
     """kill -9 in training, in aggregation, while writing tensors and while logging; then --resume."""
     file, run, _ = finished
     mark, out = tmp_path / "reached", tmp_path / "run"
-    process = subprocess.Popen(
-        [sys.executable, "-c", PAUSE, where, str(mark), "run", str(file), "--out", str(out)],
-        env=federations.environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+    process = processes.start(
+        ("run", str(file), "--out", str(out)), tmp_path / "text", processes.pause_at(where, mark)
     )
     deadline = time.time() + 120
     while not mark.exists():
-        assert process.poll() is None, process.stderr.read().decode()
+        assert process.is_alive(), (tmp_path / "text.err").read_text()
         assert time.time() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     with (out / "events.jsonl").open("a") as stream:
         stream.write('{"event": "torn')  # what a crash in the middle of a write leaves
     federations.h2tune("run", str(file), "--out", str(out), "--resume")
@@ -191,14 +165,10 @@ def test_a_run_killed_at_random_moments_resumes_to_the_same_result(finished, tmp
     draw, out = random.Random(seed), tmp_path / "run"
     arguments = ["run", str(file), "--out", str(out), "--resume"]
     for _ in range(4):
-        process = subprocess.Popen(
-            federations.command(*arguments), env=federations.environment(), stdout=subprocess.DEVNULL
-        )
-        try:
-            process.wait(timeout=draw.uniform(3, 12))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process = processes.start(tuple(arguments), tmp_path / "text")
+        process.join(timeout=draw.uniform(0.2, 5))
+        process.kill()
+        process.join()
     federations.h2tune(*arguments)
     assert same(run, out)
     assert events(run) == events(out)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import federations
+import processes
 import pytest
 import tomli_w
 import torch
@@ -342,6 +343,6 @@ def test_too_few_members_are_told_with_the_reasons(identity, coordinator, cards,
 
 
 def test_nothing_outside_the_flower_folder_imports_flwr():
-    sources = (federations.SOURCE / "h2tune").rglob("*.py")
+    sources = (processes.SOURCE / "h2tune").rglob("*.py")
     for source in (s for s in sources if "flower" not in s.parts):
         assert "import flwr" not in source.read_text() and "from flwr" not in source.read_text(), source
