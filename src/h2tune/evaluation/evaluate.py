@@ -43,18 +43,22 @@ def evaluate(
     *,
     causal: bool,
     batch_size: int = 16,
+    encoded: Sequence[Encoded] | None = None,
 ) -> Score:
     """Score a model: labels by log-likelihood of their verbalisers or by the head, free answers by the task's scorer.
 
+    `encoded` are the examples in tokens, where they are at hand.
     The loss is the negative log-probability of the right label among the labels; for free answers it is per token.
     """
     model.eval()
     with torch.inference_mode(), folded(model):
+        if encoded is None:
+            encoded = (encode_causal if causal else encode_texts)(task, examples, tokenizer)
         if task.kind == "generate":
             from h2tune.evaluation.generate import evaluate_generated
 
-            return evaluate_generated(model, task, examples, tokenizer, batch_size=batch_size)
-        scores = label_scores(model, task, examples, tokenizer, causal=causal, batch_size=batch_size)
+            return evaluate_generated(model, task, examples, encoded, tokenizer, batch_size=batch_size)
+        scores = label_scores(model, task, encoded, tokenizer, causal=causal, batch_size=batch_size)
     labels = torch.tensor([example.label for example in examples])
     likelihood = log_softmax(scores, dim=-1)
     return Score(
@@ -67,7 +71,7 @@ def evaluate(
 def label_scores(
     model: nn.Module,
     task: Task,
-    examples: Sequence[Example],
+    encoded: Sequence[Encoded],
     tokenizer: PreTrainedTokenizerBase,
     *,
     causal: bool,
@@ -75,7 +79,6 @@ def label_scores(
 ) -> Tensor:
     """Return the score of every label for every example (examples, labels), in the order of the examples."""
     device = next(model.parameters()).device
-    encoded = (encode_causal if causal else encode_texts)(task, examples, tokenizer)
     words = [answer_tokens(word, tokenizer) for word in task.verbalisers] if causal else []
     if causal and any(len(word) > 1 for word in words):
         return _continuation_scores(model, encoded, words, tokenizer, batch_size, device)

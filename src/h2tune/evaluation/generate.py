@@ -12,7 +12,7 @@ from h2tune.evaluation.evaluate import Score
 from h2tune.evaluation.score import SCORERS
 from h2tune.tasks.prompts import shorten
 from h2tune.tasks.task import Example, Task
-from h2tune.training.encode import collator, encode_causal, kept_logits, pad_token
+from h2tune.training.encode import Encoded, collator, kept_logits, pad_token
 from h2tune.training.losses import task_loss
 
 NEW_TOKENS = 512
@@ -22,6 +22,7 @@ def evaluate_generated(
     model: nn.Module,
     task: Task,
     examples: Sequence[Example],
+    encoded: Sequence[Encoded],
     tokenizer: PreTrainedTokenizerBase,
     *,
     batch_size: int,
@@ -34,7 +35,7 @@ def evaluate_generated(
         max_new_tokens=new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=tokenizer.eos_token_id
     )
     right, loss = 0, 0.0
-    encoded, collate = encode_causal(task, examples, tokenizer), collator(model, tokenizer, causal=True)
+    collate = collator(model, tokenizer, causal=True)
     for start in range(0, len(examples), batch_size):
         batch = examples[start : start + batch_size]
         prompts = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -17,7 +17,7 @@ from h2tune.federation.update import Download, Enrolment, Tensors, Update, manif
 from h2tune.models import Kind, base_seed, head_modules, set_head
 from h2tune.seeds import derive
 from h2tune.tasks.task import Example, Splits, Task
-from h2tune.training.encode import encode_causal, encode_texts
+from h2tune.training.encode import Encoded, encode_causal, encode_texts
 from h2tune.training.local import LocalTraining, train_locally, training_device
 from h2tune.training.trainer import Progress, Record
 
@@ -47,6 +47,7 @@ class Member:
     evaluate_batch_size: int
     seed: int
     evaluate_rounds: Literal["all", "last"] = "all"
+    _tokens: dict[str, Sequence[Encoded]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -59,6 +60,16 @@ class Member:
     def scores(self, round_number: int) -> bool:
         """Return whether it is scored after a round; round −1 is before training."""
         return self.evaluate_rounds == "all" or round_number == self.training.rounds - 1
+
+    def encoded(
+        self, split: Literal["train", "scored"], tokenizer: PreTrainedTokenizerBase
+    ) -> Sequence[Encoded]:
+        """Return the examples of a split in tokens; they are tokenised once, whatever the number of rounds."""
+        if split not in self._tokens:
+            examples = self.splits.train if split == "train" else self.scored
+            encode = encode_causal if self.causal else encode_texts
+            self._tokens[split] = encode(self.task, examples, tokenizer)
+        return self._tokens[split]
 
     @property
     def scored(self) -> tuple[Example, ...]:
@@ -220,7 +231,7 @@ def _train(
 ) -> Record:
     return train_locally(
         participant.model,
-        (encode_causal if member.causal else encode_texts)(member.task, member.splits.train, tokenizer),
+        member.encoded("train", tokenizer),
         tokenizer,
         member.training,
         causal=member.causal,
@@ -241,6 +252,7 @@ def _evaluate(participant: Participant, member: Member, tokenizer: PreTrainedTok
         tokenizer,
         causal=member.causal,
         batch_size=member.evaluate_batch_size,
+        encoded=member.encoded("scored", tokenizer),
     )
 
 
