@@ -22,7 +22,7 @@ from h2tune.seeds import derive, isolated
 from h2tune.training.encode import Encoded, collator, kept_logits
 from h2tune.training.local import LocalTraining, train_locally
 from h2tune.training.losses import IGNORED, task_loss
-from h2tune.training.trainer import Terms
+from h2tune.training.terms import Terms
 
 VOCABULARY, LENGTH, EXAMPLES, FLIPPED = 40, 8, 256, 0.25
 ANSWERS = (38, 39)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from h2tune.config import Federation
 from h2tune.training.schedule import optimiser_steps
-from h2tune.training.trainer import Progress as StepProgress
+from h2tune.training.terms import Progress as StepProgress
 
 
 class TerminalDisplay:

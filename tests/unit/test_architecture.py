@@ -87,3 +87,8 @@ def test_torch_is_imported_only_when_it_is_needed(code):
         f"{code}; import sys; assert not {{'torch', 'transformers', 'peft', 'datasets'}} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", check], env=federations.environment(), check=True)
+
+
+def test_the_trainer_is_imported_only_for_training():
+    check = "import h2tune.inspection, h2tune.federation.run, sys; assert 'transformers.trainer' not in sys.modules"
+    subprocess.run([sys.executable, "-c", check], env=federations.environment(), check=True)

@@ -19,7 +19,7 @@ from h2tune.federation.update import Download, Enrolment, Spec, Tensors, check_t
 from h2tune.quiet import quiet
 from h2tune.seeds import generator, isolated
 from h2tune.training.schedule import Alternation
-from h2tune.training.trainer import Terms
+from h2tune.training.terms import Terms
 
 ADAPTER = "default"
 DOWN, UP = "lora_A", "lora_B"

@@ -19,7 +19,7 @@ from h2tune.seeds import derive
 from h2tune.tasks.task import Example, Splits, Task
 from h2tune.training.encode import Encoded, encode_causal, encode_texts
 from h2tune.training.local import LocalTraining, train_locally, training_device
-from h2tune.training.trainer import Progress, Record
+from h2tune.training.terms import Progress, Record
 
 
 @dataclass(frozen=True)

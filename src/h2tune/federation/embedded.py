@@ -13,7 +13,7 @@ from h2tune.federation.strategy import Strategy
 from h2tune.federation.update import Download, Tensors, Update
 from h2tune.models import Kind, load_model, load_tokenizer
 from h2tune.training.encode import pad_token
-from h2tune.training.trainer import Progress
+from h2tune.training.terms import Progress
 
 
 class BaseModels:

@@ -19,7 +19,7 @@ from h2tune.federation import wire
 from h2tune.federation.update import WIRE, Download, Tensors, digest
 from h2tune.quiet import quiet
 from h2tune.training.schedule import Alternation
-from h2tune.training.trainer import Terms
+from h2tune.training.terms import Terms
 
 ADAPTER = "default"
 PREVIOUS = "previous."

@@ -29,7 +29,7 @@ from h2tune.federation.server import Choice, draw_from, run_rounds
 from h2tune.federation.strategy import Strategy, note_of
 from h2tune.federation.update import Enrolment
 from h2tune.report.events import read_events
-from h2tune.training.trainer import Progress
+from h2tune.training.terms import Progress
 
 
 class Display(Protocol):

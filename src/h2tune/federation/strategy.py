@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from h2tune.federation.update import Download, Enrolment, Spec, Tensors, Update
 from h2tune.training.schedule import Alternation
-from h2tune.training.trainer import Terms
+from h2tune.training.terms import Terms
 
 
 class Participant(Protocol):

@@ -18,7 +18,7 @@ from h2tune.quiet import quiet
 from h2tune.seeds import derive, isolated
 from h2tune.training.encode import Encoded, collator
 from h2tune.training.schedule import Alternation, draw, optimiser_steps
-from h2tune.training.trainer import AlternatingTrainer, Progress, Record, Terms
+from h2tune.training.terms import Progress, Record, Terms
 
 OWNED = frozenset(
     {
@@ -123,6 +123,8 @@ def train_locally(
         seed: The client's seed.
         progress: Called after each optimiser step.
     """
+    from h2tune.training.trainer import AlternatingTrainer
+
     steps = numbers.local_steps
     first, later = steps, optimiser_steps(steps, numbers.alternation)
     with (
