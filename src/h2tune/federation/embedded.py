@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from h2tune.errors import H2TuneError
 from h2tune.federation.client import Member, run_round
 from h2tune.federation.ledger import Commit, Event, Ledger
 from h2tune.federation.server import Reply
@@ -149,9 +150,20 @@ class Embedded:
         return f"clients/{client}/{kind}/round-{round_number:04d}"
 
     def last_state(self, client: str, before: int) -> Tensors | None:
-        """Return what a client kept after its last round before `before`; None if it had none."""
+        """Return what a client kept after its last round before `before`; None if it had none.
+
+        Raises:
+            H2TuneError: It is there but was altered; to go on from an older one would be another run.
+        """
         for round_number in range(before - 1, -1, -1):
-            found = self.ledger.committed(self.path(client, round_number))
+            path = self.path(client, round_number)
+            found = self.ledger.committed(path)
             if found is not None:
                 return found[0]["private"]
+            if self.ledger.is_damaged(path):
+                raise H2TuneError(
+                    f"what client '{client}' kept after round {round_number} was altered or is incomplete",
+                    where=str(self.ledger.folder / path),
+                    remedy="Put it back from a copy, or start anew with another --out",
+                )
         return None

@@ -115,13 +115,17 @@ class Ledger:
                 data = safetensors_save({key: t.contiguous() for key, t in content.items()})
                 (temporary / f"{name}.safetensors").write_bytes(data)
                 sums[name] = files.sha256(data)
-            (temporary / "facts.json").write_text(json.dumps({"facts": dict(facts), "sha256": sums}))
+            content = {"path": path, "facts": dict(facts), "sha256": sums}
+            content["seal"] = _seal(content)
+            (temporary / "facts.json").write_text(json.dumps(content))
 
     def committed(self, path: str) -> Commit | None:
-        """Return what was committed, or None if it is not there or was altered since."""
+        """Return what was committed, or None if it is not there, was altered since, or was committed elsewhere."""
         folder = self.folder / path
         try:
             content = json.loads((folder / "facts.json").read_text())
+            if content["path"] != path or content.pop("seal") != _seal(content):
+                return None
             tensors = {}
             for name, expected in content["sha256"].items():
                 data = (folder / f"{name}.safetensors").read_bytes()
@@ -132,6 +136,10 @@ class Ledger:
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             return None
         return tensors, facts
+
+    def is_damaged(self, path: str) -> bool:
+        """Return whether something is at `path` that is not, or no longer, what was committed there."""
+        return (self.folder / path).exists() and self.committed(path) is None
 
     def once(self, path: str, compute: Callable[[], Commit]) -> Commit:
         """Return what was committed at `path`; compute and commit it if it is not there."""
@@ -155,3 +163,8 @@ class Ledger:
         kept = [line for line, event in zip(whole, events, strict=True) if event["unit"] != last]
         files.write_text(self.events_file, "".join(line + "\n" for line in kept))
         return {event["unit"] for event in events if event["unit"] != last}
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    """Return a checksum over a commit's path, facts and the checksums of its tensors."""
+    return files.sha256(json.dumps(content, sort_keys=True).encode())
