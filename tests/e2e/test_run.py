@@ -159,7 +159,7 @@ def test_a_killed_run_resumes_to_the_same_result(finished, tmp_path, where):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(50))  # with four kills each
 def test_a_run_killed_at_random_moments_resumes_to_the_same_result(finished, tmp_path, seed):
     file, run, _ = finished
     draw, out = random.Random(seed), tmp_path / "run"

@@ -39,7 +39,10 @@ def unpack_masks(packed: Tensor, rank: int, size: int) -> Tensor:
         H2TuneError: A mask does not keep exactly r² distinct entries of the R × R grid.
     """
     if packed.dtype == torch.uint8:
-        bits = np.unpackbits(packed.cpu().numpy(), axis=1)[:, : size * size]
+        bits = np.unpackbits(packed.cpu().numpy(), axis=1)
+        if bits[:, size * size :].any():
+            raise H2TuneError(f"a mask has bits beyond the {size} × {size} grid", where="mask")
+        bits = bits[:, : size * size]
         if (bits.sum(axis=1) != rank * rank).any():
             raise H2TuneError(f"a mask does not keep exactly {rank * rank} entries", where="mask")
         return torch.from_numpy(np.nonzero(bits)[1].reshape(len(bits), rank * rank))
