@@ -56,7 +56,9 @@ def main() -> None:
     done: dict[tuple[str, str, int], float] = {}
     if args.out.exists():  # goes on where it was stopped
         with args.out.open() as file:
-            done = {(r["rule"], r["attack"], int(r["seed"])): float(r["accuracy"]) for r in csv.DictReader(file)}
+            done = {
+                (r["rule"], r["attack"], int(r["seed"])): float(r["accuracy"]) for r in csv.DictReader(file)
+            }
     for seed in args.seeds:
         for attack in args.attacks:
             for rule in args.rules:
@@ -66,7 +68,9 @@ def main() -> None:
                 print(f"seed {seed}  {attack:<10} {rule:<13} {found:.1f}", flush=True)
                 fresh = not args.out.exists()
                 with args.out.open("a") as file:
-                    file.write("rule,attack,seed,accuracy\n" * fresh + f"{rule},{attack},{seed},{found:.2f}\n")
+                    file.write(
+                        "rule,attack,seed,accuracy\n" * fresh + f"{rule},{attack},{seed},{found:.2f}\n"
+                    )
     print("\n| attack | " + " | ".join(args.rules) + " |\n|---|" + "---|" * len(args.rules))
     for attack in args.attacks:
         cells = [[done[rule, attack, seed] for seed in args.seeds] for rule in args.rules]

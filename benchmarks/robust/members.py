@@ -80,11 +80,14 @@ class Attacked(Embedded):
             if reply.client in self.hostile and reply.update is not None and self.attack:
                 draw = generator(0, self.attack, reply.client, round_number)
                 sent = ATTACKS[self.attack](dict(reply.update.tensors), honest, draw)
-                reply = replace(reply, update=replace(reply.update, tensors=sent))
-            yield reply
+                yield replace(reply, update=replace(reply.update, tensors=sent))
+            else:
+                yield reply
 
 
-def federation(folder: Path, *, clients: int, hostile: int, seed: int, rounds: int) -> tuple[dict[str, Any], frozenset[str]]:
+def federation(
+    folder: Path, *, clients: int, hostile: int, seed: int, rounds: int
+) -> tuple[dict[str, Any], frozenset[str]]:
     """Write one tiny Llama, rows and public texts; return a federation's content and the names of the hostile.
 
     Frames are anchored and frozen, A and B hardly move: all that is learned is in T, and what members have in common
@@ -98,7 +101,7 @@ def federation(folder: Path, *, clients: int, hostile: int, seed: int, rounds: i
             "answer": "label", "labels": ["yes", "no"]}  # fmt: skip
     names = [f"member-{i}" for i in range(clients)]
     tables = [
-        {"name": name, "model": str(folder / "model"), "task": task, "rank": 8, "part": [i + 1, clients]}
+        {"name": name, "model": str(folder / "model"), "task": task, "rank": 8, "part": [i, clients]}
         for i, name in enumerate(names)
     ]
     content = {
@@ -134,12 +137,16 @@ def _model(folder: Path, seed: int) -> None:
     fast.pre_tokenizer = pre_tokenizers.Whitespace()
     fast.post_processor = processors.TemplateProcessing(single="[EOS] $A", special_tokens=[("[EOS]", 1)])
     config = AutoConfig.for_model(
-        "llama", vocab_size=len(words), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=4, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=1,
+        "llama", vocab_size=len(words), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=1,
         initializer_range=0.1, attn_implementation="eager",
     )  # fmt: skip
     with quiet(), isolated(seed, "base"):
         AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
         PreTrainedTokenizerFast(
-            tokenizer_object=fast, pad_token="[PAD]", eos_token="[EOS]", unk_token="[UNK]", padding_side="left"
+            tokenizer_object=fast,
+            pad_token="[PAD]",
+            eos_token="[EOS]",
+            unk_token="[UNK]",
+            padding_side="left",
         ).save_pretrained(folder)

@@ -75,7 +75,7 @@ def step(
       β = f / number of clients that cover it), the others averaged by min(C, 1).
     * `krum`: multi-Krum (Blanchard et al. 2017, "Machine learning with adversaries", NeurIPS): n − f clients are kept,
       those with the least sum of distances to their n − f − 2 nearest; then the mean of the kept. See `distances`.
-    * `clip`: values are scaled to a norm of at most `clip_norm`, or of the median of the clients' norms (Sun et al. 2019,
+    * `clip`: values are scaled to a norm of at most `clip_norm`, or of the median of all norms (Sun et al. 2019,
       arXiv 1911.07963), then averaged by min(C, 1). Bounds what a hostile client does, does not undo it.
 
     With f = 0 and no coverage above one, `trimmed_mean` and `krum` are equation (5) with uniform weights wherever
@@ -129,8 +129,8 @@ def step(
 
 
 def median(
-    values: Float[Tensor, "clients *entries"], covers: Bool[Tensor, "clients *entries"]
-) -> Float[Tensor, "*entries"]:
+    values: Float[Tensor, "clients ..."], covers: Bool[Tensor, "clients ..."]
+) -> Float[Tensor, " ..."]:
     """Return the median over the clients that cover an entry, 0 where none does."""
     ordered = torch.where(covers, values, torch.inf).sort(0).values
     number = covers.sum(0, keepdim=True)
@@ -140,11 +140,11 @@ def median(
 
 
 def trimmed(
-    values: Float[Tensor, "clients *entries"],
-    covers: Bool[Tensor, "clients *entries"],
-    coverage: Float[Tensor, "clients *entries"],
+    values: Float[Tensor, "clients ..."],
+    covers: Bool[Tensor, "clients ..."],
+    coverage: Float[Tensor, "clients ..."],
     count: int,
-) -> Bool[Tensor, "clients *entries"]:
+) -> Bool[Tensor, "clients ..."]:
     """Return which values stay when the `count` largest and smallest of those that cover an entry are dropped.
 
     Of equal values those with less coverage come first, so that the order of clients means nothing.
@@ -159,10 +159,10 @@ def trimmed(
 
 
 def mean(
-    values: Float[Tensor, "clients *entries"],
-    use: Bool[Tensor, "clients *entries"],
-    coverage: Float[Tensor, "clients *entries"],
-) -> Float[Tensor, "*entries"]:
+    values: Float[Tensor, "clients ..."],
+    use: Bool[Tensor, "clients ..."],
+    coverage: Float[Tensor, "clients ..."],
+) -> Float[Tensor, " ..."]:
     """Return the mean of the values in use, weighted by min(C, 1); 0 where none is."""
     voices = torch.where(use, coverage.double().clamp(0, 1), 0.0)
     total = voices.sum(0)
