@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from h2tune.errors import H2TuneError
@@ -13,6 +13,8 @@ from h2tune.federation.aggregate import Sums
 from h2tune.federation.tolerance import updates_needed
 
 RULES = ("clip", "median", "trimmed_mean", "krum")
+unhurried = settings(deadline=None, max_examples=60)
+"""On a busy machine a single example may take longer than Hypothesis allows by default."""
 SHAPE = (2, 2, 3, 3)
 """D, roles, R, R."""
 seeds = st.integers(0, 2**31)
@@ -36,6 +38,7 @@ def plain(learned: torch.Tensor, coverage: torch.Tensor, shared: torch.Tensor) -
     return sums.step(shared)
 
 
+@unhurried
 @given(rules, hostiles, seeds, st.integers(0, 4))
 def test_the_order_of_clients_means_nothing(rule, hostile, seed, more):
     learned, coverage = clients(updates_needed(rule, hostile) + more, seed)
@@ -47,6 +50,7 @@ def test_the_order_of_clients_means_nothing(rule, hostile, seed, more):
     assert [one.kept[i] for i in order.tolist()] == list(other.kept)
 
 
+@unhurried
 @given(rules, hostiles, seeds, st.integers(0, 4))
 def test_identical_clients_give_what_the_mean_gives(rule, hostile, seed, more):
     learned, coverage = (t.expand(updates_needed(rule, hostile) + more, *SHAPE) for t in clients(1, seed))
@@ -55,6 +59,7 @@ def test_identical_clients_give_what_the_mean_gives(rule, hostile, seed, more):
     assert torch.allclose(found, plain(learned, coverage, shared), atol=1e-5)
 
 
+@unhurried
 @given(st.sampled_from(["median", "trimmed_mean"]), st.integers(1, 3), seeds, st.data())
 def test_hostile_clients_cannot_leave_the_range_of_the_honest(rule, hostile, seed, data):
     learned, coverage = clients(2 * hostile + 1 + data.draw(st.integers(0, 4)), seed)
@@ -70,6 +75,7 @@ def test_hostile_clients_cannot_leave_the_range_of_the_honest(rule, hostile, see
     assert bool(inside[found.decided].all())
 
 
+@unhurried
 @given(rules, st.integers(1, 3), seeds, st.data())
 def test_what_fewer_than_2f_plus_1_cover_stays_to_the_bit(rule, hostile, seed, data):
     learned, coverage = clients(updates_needed(rule, hostile) + 1, seed)
@@ -83,6 +89,7 @@ def test_what_fewer_than_2f_plus_1_cover_stays_to_the_bit(rule, hostile, seed, d
     assert torch.equal(after[~found.decided], shared[~found.decided])
 
 
+@unhurried
 @given(rules, seeds, st.integers(0, 2))  # krum: more silent ones, and nobody has n − f − 2 neighbours
 def test_who_does_not_cover_an_entry_has_no_say_in_it(rule, seed, absent):
     """Zeros of clients that lack a role bias neither a median nor a mean; they are no clients of that role."""
@@ -104,6 +111,7 @@ def test_who_does_not_cover_an_entry_has_no_say_in_it(rule, seed, absent):
     assert torch.equal(alone.decided, padded.decided)
 
 
+@unhurried
 @given(st.sampled_from(["trimmed_mean", "krum"]), seeds, st.integers(3, 6))
 def test_without_hostile_clients_it_is_equation_5(rule, seed, count):
     learned, coverage = clients(count, seed)
@@ -113,6 +121,7 @@ def test_without_hostile_clients_it_is_equation_5(rule, seed, count):
     assert torch.allclose(found, plain(learned, coverage, shared), atol=1e-5)
 
 
+@unhurried
 @given(seeds, st.integers(1, 3), extremes)
 def test_krum_keeps_no_outlier(seed, hostile, extreme):
     learned, coverage = clients(2 * hostile + 3, seed)
@@ -121,6 +130,7 @@ def test_krum_keeps_no_outlier(seed, hostile, extreme):
     assert not any(robust.step("krum", learned, coverage, hostile).kept[:hostile])
 
 
+@unhurried
 @given(seeds, st.floats(1e-3, 1e3), extremes)
 def test_clipping_bounds_the_norm(seed, bound, extreme):
     learned, coverage = clients(5, seed, thin=0.0)

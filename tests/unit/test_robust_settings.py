@@ -7,6 +7,7 @@ import torch
 
 from h2tune.config import dump, parse
 from h2tune.errors import H2TuneError
+from h2tune.federation.aggregate import Sums, contribution
 from h2tune.federation.flower.files import Coordinator, MemberFile, Settings, validated
 from h2tune.federation.h2tune import NAME, H2Tune
 from h2tune.federation.update import Enrolment, Update
@@ -47,8 +48,8 @@ def test_a_coordinator_passes_the_rule_on_and_a_member_alone_accepts_it(tmp_path
     members = [{"name": f"c{i}"} for i in range(5)]
     found = validated(Coordinator, {**raw, "member": members}, "file")
     assert found.federation.server.aggregation == found.settings.server.aggregation == "krum"
-    with pytest.raises(H2TuneError, match="needs 5 clients or more, but there are 4"):
-        validated(Coordinator, {**raw, "member": members[:4]}, "file")
+    with pytest.raises(H2TuneError, match=r"set server.min_clients to 5 or more \(it is 4\)"):
+        validated(Coordinator, {**raw, "server": {**server, "min_clients": 4}, "member": members}, "file")
     file = validated(
         MemberFile,
         {"federation": "robust", "folder": "mine", "client": content(1)["client"][0]},
@@ -102,3 +103,17 @@ def test_events_say_how_much_was_left_and_who_was_kept():
     clip = strategy("clip", hostile=1)
     _, facts = clip.aggregate(clip.start(), updates(clip, [100.0, 1.0, 1.0, 1.0]))
     assert facts["clip_norm"] == 2.0 and facts["norms"]["c0"] == 200.0
+
+
+def test_the_mean_is_what_it_was_to_the_bit():
+    method = strategy("mean", ranks=(2, 2, 1, 2))
+    draw = torch.Generator().manual_seed(0)
+    state = {NAME: torch.randn(1, 1, 2, 2, generator=draw)}
+    sent = updates(method, torch.randn(4, generator=draw).tolist())
+    sums = Sums(state[NAME].shape)
+    for update in sent:
+        increments, masks, relation = method.read(update)
+        sums.add(*contribution(increments, masks, relation, ["attn.q"], 2), float(update.examples), [0])
+    after, facts = method.aggregate(state, list(reversed(sent)))
+    assert torch.equal(after[NAME], sums.step(state[NAME]))
+    assert facts.keys() == {"change", "change_by_role", "norm"}

@@ -1,5 +1,7 @@
 """Robust forms of equation (5), for federations in which some clients send anything; pure.
 
+Deviation: the paper has equation (5) alone, which any one client can move anywhere.
+
 Every rule works on a client's *value* V_i = N_i / C_i where it covers an entry (C_i ≥ `COVERED`): the mean of what its
 blocks learned there, which equation (5) averages. A client that does not cover an entry has no say in it: no zero
 stands in for it.
