@@ -3,88 +3,121 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
-import sys
-import tempfile
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
-sys.path.insert(0, str(Path(__file__).parent))
+import torch
+from torch import Tensor
 
-import members
+from h2tune.federation.h2tune import NAME, H2Tune
+from h2tune.federation.update import Enrolment, Update, check_update
+from h2tune.seeds import generator
 
-from h2tune.federation.ledger import Ledger
-from h2tune.federation.server import draw_from, run_rounds
-
+CLIENTS, HOSTILE, SIZE, WIDTH, CLASSES, ROWS, STEPS, RATE = 10, 3, 16, 64, 10, 256, 5, 2.0
+RANKS = (8, 8, 8, *[SIZE] * 7)
+"""The last three are hostile. Seven of ten cover what lies outside the leading 8 × 8: just 2 f + 1."""
 RULES = ("mean", "clip", "median", "trimmed_mean", "krum")
-HERE = Path(__file__).parent
-Found = tuple[float, float]
-"""Accuracy of G as it is, and mean accuracy of the honest members after their last local steps; in points."""
+Attack = Callable[[Tensor, Sequence[Tensor], torch.Generator], Tensor]
+"""Own ΔT of a hostile member, those of the honest members of its rank, a generator → what it sends."""
+
+ATTACKS: dict[str, Attack] = {
+    "none": lambda own, honest, draw: own,
+    # ten times the standard deviation of its own increments
+    "noise": lambda own, honest, draw: 10 * own.std() * torch.randn(own.shape, generator=draw),
+    "flip": lambda own, honest, draw: -own,
+    "scaled": lambda own, honest, draw: -10 * own,
+    # "a little is enough" (Baruch et al. 2019, arXiv 1902.06156): all send the same, 1.5 standard deviations off
+    "colluding": lambda own, honest, draw: (
+        _mean(honest) - 1.5 * _mean(honest).sign() * torch.stack(list(honest)).std(0)
+    ),
+    # inner-product manipulation (Xie et al. 2020, arXiv 1903.03936): all send the same, the other way
+    "opposing": lambda own, honest, draw: -4 * _mean(honest),
+}
 
 
-def measure(args: argparse.Namespace, rule: str, attack: str, seed: int) -> Found:
-    """Run a federation through h2tune's round loop."""
-    strategy, channel = members.build(
-        clients=args.clients, hostile=args.hostile, rule=rule, attack=attack, seed=seed, steps=args.steps,
-        batch=args.batch, rate=args.rate, rows=args.rows, rounds=args.rounds, scale=args.scale,
+def _mean(some: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(some)).mean(0)
+
+
+def measure(rule: str, attack: str, seed: int, rounds: int) -> float:
+    """Return the test accuracy of G after the last round, in points."""
+    up, features, labels, test = _data(seed)
+    names = [f"member-{i}" for i in range(CLIENTS)]
+    enrolments = [
+        Enrolment(name, "linear", 1, rank, ROWS, {"attn.q": (0,)}, {})
+        for name, rank in zip(names, RANKS, strict=True)
+    ]
+    strategy = H2Tune(
+        enrolments, shared_rank=SIZE, slots=1, mask="leading", alignment_mode="depth", aggregation=rule,
+        hostile=0 if rule == "mean" else HOSTILE,
     )  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger(Path(folder) / "run")
-        try:
-            choose = draw_from(strategy, 1.0, args.clients, seed)
-            state = run_rounds(
-                strategy, channel, ledger, rounds=args.rounds, min_clients=args.clients, choose=choose
-            )
-        finally:
-            ledger.close()
-    return channel.shared_accuracy(state), statistics.mean(channel.scores)
+    kept = torch.stack([_leading(rank) for rank in RANKS])
+    state = strategy.start()
+    for number in range(rounds):
+        start = state[NAME][0, 0]
+        middles = start * kept
+        for step in range(STEPS):
+            some = torch.randint(ROWS, (CLIENTS, 32), generator=generator(seed, "batch", number, step))
+            x = features.gather(1, some[..., None].expand(-1, -1, SIZE))
+            y = torch.nn.functional.one_hot(labels.gather(1, some), CLASSES)
+            wrong = (x @ middles.mT @ up.T).softmax(-1) - y
+            middles = middles - RATE * kept * (up.T @ wrong.mT @ x) / x.shape[1]
+        learned = [(m - start * k)[:rank, :rank] for m, k, rank in zip(middles, kept, RANKS, strict=True)]
+        honest = [t for t, rank in zip(learned[:-HOSTILE], RANKS, strict=False) if rank == SIZE]
+        updates = []
+        for i, name in enumerate(names):
+            draw, sent = generator(seed, attack, name, number), learned[i]
+            if i >= CLIENTS - HOSTILE:
+                sent = ATTACKS[attack](sent, honest, draw)
+            update = Update(name, number, ROWS, {"delta.attn.q": sent[None].contiguous()})
+            spec = strategy.upload_spec(name, number)
+            check_update(update, spec, client=name, round_number=number, examples=ROWS)
+            updates.append(update)
+        state, _ = strategy.aggregate(state, updates)
+    said = (test[0] @ state[NAME][0, 0].T @ up.T).argmax(-1)
+    return 100 * float((said == test[1]).float().mean())
 
 
-def table(done: dict[tuple[str, str, int], Found], args: argparse.Namespace, which: int) -> str:
-    """Return a Markdown table: mean over seeds, and the least of them."""
-    lines = ["| attack | " + " | ".join(args.rules) + " |", "|---|" + "---|" * len(args.rules)]
-    for attack in args.attacks:
-        cells = [[done[rule, attack, seed][which] for seed in args.seeds] for rule in args.rules]
-        lines.append(
-            f"| {attack} | " + " | ".join(f"{statistics.mean(c):.1f} ({min(c):.1f})" for c in cells) + " |"
-        )
-    return "\n".join(lines)
+def _leading(rank: int) -> Tensor:
+    kept = torch.zeros(SIZE, SIZE)
+    kept[:rank, :rank] = 1
+    return kept
+
+
+def _data(seed: int) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """Return B, features A x and labels by member, and a test set. Labels are a noisy teacher's of rank 64.
+
+    Members' inputs differ: each has a mean of its own.
+    """
+    draw = generator(seed, "data")
+    down = torch.linalg.qr(torch.randn(WIDTH, SIZE, generator=draw))[0].T
+    up = torch.linalg.qr(torch.randn(SIZE, CLASSES, generator=draw))[0].T
+    teacher = up @ torch.randn(SIZE, SIZE, generator=draw) @ down
+    teacher = teacher + 0.1 * torch.randn(CLASSES, WIDTH, generator=draw)
+
+    def rows(count: int, shift: Tensor) -> tuple[Tensor, Tensor]:
+        x = torch.randn(count, WIDTH, generator=draw) + shift
+        noise = 0.5 * torch.randn(count, CLASSES, generator=draw)
+        return x @ down.T, (x @ teacher.T + noise).argmax(-1)
+
+    members = [rows(ROWS, 0.3 * torch.randn(WIDTH, generator=draw)) for _ in range(CLIENTS)]
+    features, labels = (torch.stack(list(part)) for part in zip(*members, strict=True))
+    return up, features, labels, rows(4000, torch.zeros(WIDTH))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clients", type=int, default=10)
-    parser.add_argument("--hostile", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rate", type=float, default=0.02)
-    parser.add_argument("--rows", type=int, default=64)
-    parser.add_argument("--scale", type=float, default=4.0)
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--rules", nargs="+", default=RULES, choices=RULES)
-    parser.add_argument("--attacks", nargs="+", default=["none", *members.ATTACKS])
-    parser.add_argument("--out", type=Path, default=HERE / "attack.csv")
+    parser.add_argument("--attacks", nargs="+", default=list(ATTACKS), choices=ATTACKS)
     args = parser.parse_args()
-    done: dict[tuple[str, str, int], Found] = {}
-    if args.out.exists():  # goes on where it was stopped
-        with args.out.open() as file:
-            for row in csv.DictReader(file):
-                key = row["rule"], row["attack"], int(row["seed"])
-                done[key] = float(row["shared"]), float(row["members"])
-    for seed in args.seeds:
-        for attack in args.attacks:
-            for rule in args.rules:
-                if (rule, attack, seed) in done:
-                    continue
-                done[rule, attack, seed] = shared, own = measure(args, rule, attack, seed)
-                print(f"seed {seed}  {attack:<10} {rule:<13} {shared:5.1f} {own:5.1f}", flush=True)
-                fresh = not args.out.exists()
-                with args.out.open("a") as file:
-                    file.write("rule,attack,seed,shared,members\n" * fresh)
-                    file.write(f"{rule},{attack},{seed},{shared:.2f},{own:.2f}\n")
-    print("\nG as it is, mean over seeds (least)\n\n" + table(done, args, 0))
-    print("\nHonest members after their last local steps\n\n" + table(done, args, 1))
+    print("| attack | " + " | ".join(RULES) + " |\n|---|" + "---|" * len(RULES))
+    for attack in args.attacks:
+        cells = []
+        for rule in RULES:
+            found = [measure(rule, attack, seed, args.rounds) for seed in args.seeds]
+            cells.append(f"{statistics.mean(found):.1f} ({min(found):.1f})")
+        print(f"| {attack} | " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":
