@@ -14,8 +14,6 @@ from h2tune.federation.update import Enrolment, Update, check_update
 from h2tune.seeds import generator
 
 CLIENTS, HOSTILE, SIZE, WIDTH, CLASSES, ROWS, STEPS, RATE = 10, 3, 16, 64, 10, 256, 5, 2.0
-RANKS = (8, 8, 8, *[SIZE] * 7)
-"""The last three are hostile. Seven of ten cover what lies outside the leading 8 × 8: just 2 f + 1."""
 RULES = ("mean", "clip", "median", "trimmed_mean", "krum")
 Attack = Callable[[Tensor, Sequence[Tensor], torch.Generator], Tensor]
 """Own ΔT of a hostile member, those of the honest members of its rank, a generator → what it sends."""
@@ -39,31 +37,37 @@ def _mean(some: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(some)).mean(0)
 
 
-def measure(rule: str, attack: str, seed: int, rounds: int) -> float:
-    """Return the test accuracy of G after the last round, in points."""
-    up, features, labels, test = _data(seed)
+def measure(rule: str, attack: str, seed: int, args: argparse.Namespace) -> float:
+    """Return the test accuracy of G after the last round, in points.
+
+    The first `args.low` members have rank 8, the others 16; the last three are hostile.
+    """
+    ranks = [SIZE // 2] * args.low + [SIZE] * (CLIENTS - args.low)
+    up, features, labels, test = _data(seed, args.shift)
     names = [f"member-{i}" for i in range(CLIENTS)]
     enrolments = [
         Enrolment(name, "linear", 1, rank, ROWS, {"attn.q": (0,)}, {})
-        for name, rank in zip(names, RANKS, strict=True)
+        for name, rank in zip(names, ranks, strict=True)
     ]
     strategy = H2Tune(
         enrolments, shared_rank=SIZE, slots=1, mask="leading", alignment_mode="depth", aggregation=rule,
         hostile=0 if rule == "mean" else HOSTILE,
     )  # fmt: skip
-    kept = torch.stack([_leading(rank) for rank in RANKS])
+    kept = torch.stack([_leading(rank) for rank in ranks])
     state = strategy.start()
-    for number in range(rounds):
+    for number in range(args.rounds):
         start = state[NAME][0, 0]
         middles = start * kept
         for step in range(STEPS):
-            some = torch.randint(ROWS, (CLIENTS, 32), generator=generator(seed, "batch", number, step))
+            some = torch.randint(
+                ROWS, (CLIENTS, args.batch), generator=generator(seed, "batch", number, step)
+            )
             x = features.gather(1, some[..., None].expand(-1, -1, SIZE))
             y = torch.nn.functional.one_hot(labels.gather(1, some), CLASSES)
             wrong = (x @ middles.mT @ up.T).softmax(-1) - y
             middles = middles - RATE * kept * (up.T @ wrong.mT @ x) / x.shape[1]
-        learned = [(m - start * k)[:rank, :rank] for m, k, rank in zip(middles, kept, RANKS, strict=True)]
-        honest = [t for t, rank in zip(learned[:-HOSTILE], RANKS, strict=False) if rank == SIZE]
+        learned = [(m - start * k)[:rank, :rank] for m, k, rank in zip(middles, kept, ranks, strict=True)]
+        honest = [t for t, rank in zip(learned[:-HOSTILE], ranks, strict=False) if rank == SIZE]
         updates = []
         for i, name in enumerate(names):
             draw, sent = generator(seed, attack, name, number), learned[i]
@@ -84,7 +88,7 @@ def _leading(rank: int) -> Tensor:
     return kept
 
 
-def _data(seed: int) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+def _data(seed: int, shift: float) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
     """Return B, features A x and labels by member, and a test set. Labels are a noisy teacher's of rank 64.
 
     Members' inputs differ: each has a mean of its own.
@@ -95,12 +99,12 @@ def _data(seed: int) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
     teacher = up @ torch.randn(SIZE, SIZE, generator=draw) @ down
     teacher = teacher + 0.1 * torch.randn(CLASSES, WIDTH, generator=draw)
 
-    def rows(count: int, shift: Tensor) -> tuple[Tensor, Tensor]:
-        x = torch.randn(count, WIDTH, generator=draw) + shift
+    def rows(count: int, mean: Tensor) -> tuple[Tensor, Tensor]:
+        x = torch.randn(count, WIDTH, generator=draw) + mean
         noise = 0.5 * torch.randn(count, CLASSES, generator=draw)
         return x @ down.T, (x @ teacher.T + noise).argmax(-1)
 
-    members = [rows(ROWS, 0.3 * torch.randn(WIDTH, generator=draw)) for _ in range(CLIENTS)]
+    members = [rows(ROWS, shift * torch.randn(WIDTH, generator=draw)) for _ in range(CLIENTS)]
     features, labels = (torch.stack(list(part)) for part in zip(*members, strict=True))
     return up, features, labels, rows(4000, torch.zeros(WIDTH))
 
@@ -108,6 +112,13 @@ def _data(seed: int) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument(
+        "--batch", type=int, default=32, help="rows of a local step; 256 are all a member has"
+    )
+    parser.add_argument(
+        "--shift", type=float, default=0.3, help="how far the means of members' inputs differ"
+    )
+    parser.add_argument("--low", type=int, default=3, help="members of rank 8 instead of 16; none is hostile")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--attacks", nargs="+", default=list(ATTACKS), choices=ATTACKS)
     args = parser.parse_args()
@@ -115,7 +126,7 @@ def main() -> None:
     for attack in args.attacks:
         cells = []
         for rule in RULES:
-            found = [measure(rule, attack, seed, args.rounds) for seed in args.seeds]
+            found = [measure(rule, attack, seed, args) for seed in args.seeds]
             cells.append(f"{statistics.mean(found):.1f} ({min(found):.1f})")
         print(f"| {attack} | " + " | ".join(cells) + " |", flush=True)
 
