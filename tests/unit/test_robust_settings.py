@@ -43,7 +43,7 @@ def test_a_sound_file_reads_back_to_itself():
 
 
 def test_a_coordinator_passes_the_rule_on_and_a_member_alone_accepts_it(tmp_path):
-    server = {"aggregation": "krum", "hostile": 1, "min_clients": 5, "shared_rank": 4, "slots": 2}
+    server = {"aggregation": "krum", "hostile": 1, "min_clients": 5, "shared_rank": 8, "slots": 2}
     raw = {"name": "robust", "server": server, "folder": "run", "roles": ["attn.q"]}
     members = [{"name": f"c{i}"} for i in range(5)]
     found = validated(Coordinator, {**raw, "member": members}, "file")
