@@ -28,6 +28,8 @@ PURE = [
     "alignment.py",
     "adapter/sparsify.py",
     "federation/aggregate.py",
+    "federation/robust.py",
+    "federation/tolerance.py",
     "training/losses.py",
     "federation/wire.py",
 ]

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from h2tune.federation.tolerance import Rule, updates_needed
 from h2tune.tasks.rows import FileTask
 
 FROM_LIST = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
@@ -36,9 +37,55 @@ class Server(_Section):
     learning_rate: Rate = 1.0
     """η of equation (5)."""
     weighting: Literal["examples", "uniform"] = "examples"
+    aggregation: Rule = "mean"
+    """How clients' increments are brought together: equation (5), or a rule that bears hostile clients."""
+    hostile: Annotated[int, Field(ge=0)] | None = None
+    """f: the hostile clients that a robust rule must bear; by default 1."""
+    clip_norm: Rate | Literal["median"] = "median"
+    """With aggregation = "clip": the largest norm; by default the median of the clients' norms."""
     wire_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     alone: bool = False
     """Also train every client alone, with the same steps, for comparison."""
+
+    @model_validator(mode="after")
+    def _robust(self) -> Server:
+        if self.aggregation == "mean" and self.hostile is not None:
+            raise ValueError(
+                'hostile is for a robust rule, and aggregation = "mean" bears none; set aggregation, or leave it out'
+            )
+        if self.aggregation != "clip" and self.clip_norm != "median":
+            raise ValueError(f'clip_norm is for aggregation = "clip", not for "{self.aggregation}"')
+        if self.aggregation != "mean" and self.strategy != "h2tune":
+            raise ValueError(
+                f'aggregation = "{self.aggregation}" is for h2tune, not for strategy "{self.strategy}"'
+            )
+        return self
+
+    @property
+    def assumed_hostile(self) -> int:
+        """f: as stated; by default 1 for a robust rule, and 0 for the mean."""
+        return self.hostile if self.hostile is not None else int(self.aggregation != "mean")
+
+    def check_tolerance(self, clients: int) -> None:
+        """Refuse a robust rule that so many clients, or a round of `min_clients`, cannot bear.
+
+        Raises:
+            ValueError: Says what the rule needs.
+        """
+        needed = updates_needed(self.aggregation, self.assumed_hostile)
+        rule = f'server.aggregation = "{self.aggregation}" with server.hostile = {self.assumed_hostile}'
+        if clients < needed:
+            raise ValueError(f"{rule} needs {needed} clients or more, but there are {clients}")
+        if self.min_clients < needed:
+            raise ValueError(
+                f"{rule} needs {needed} updates in every round; set server.min_clients to {needed} or more "
+                f"(it is {self.min_clients})"
+            )
+
+    def of_one(self) -> Server:
+        """Return the same for a client by itself, where there is nobody to bear."""
+        plain = {"aggregation": "mean", "hostile": None, "clip_norm": "median", "min_clients": 1}
+        return self.model_copy(update=plain)
 
 
 class Adapter(_Section):
@@ -172,6 +219,7 @@ class Federation(_Section):
             raise ValueError(
                 f"server.min_clients is {self.server.min_clients}, but there are {len(names)} clients"
             )
+        self.server.check_tolerance(len(names))
         if self.data.evaluate_rounds == "last" and self.server.participation < 1:
             raise ValueError(
                 'data.evaluate_rounds = "last" needs server.participation = 1: who sits the last round out has no score'

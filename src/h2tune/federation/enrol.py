@@ -220,7 +220,8 @@ def build_strategy(federation: Federation, enrolments: list[Enrolment], size: in
     Raises:
         H2TuneError: No method has that name.
     """
-    name, adapter, train = federation.server.strategy, federation.adapter, federation.train
+    server, adapter, train = federation.server, federation.adapter, federation.train
+    name = server.strategy
     if name == "h2tune":
         return H2Tune(
             enrolments,
@@ -229,9 +230,9 @@ def build_strategy(federation: Federation, enrolments: list[Enrolment], size: in
             mask=adapter.mask,
             alignment_mode=adapter.alignment,
             temperature=adapter.temperature,
-            rate=federation.server.learning_rate,
-            weighting=federation.server.weighting,
-            wire_dtype=federation.server.wire_dtype,
+            rate=server.learning_rate,
+            weighting=server.weighting,
+            wire_dtype=server.wire_dtype,
             alternation=train.alternation,
             alpha=adapter.alpha,
             dropout=adapter.dropout,
@@ -240,6 +241,9 @@ def build_strategy(federation: Federation, enrolments: list[Enrolment], size: in
             distillation_weight=train.distillation_weight,
             basis=federation.basis.kind,
             basis_scale=federation.basis.scale,
+            aggregation=server.aggregation,
+            hostile=server.assumed_hostile,
+            clip_norm=None if server.clip_norm == "median" else server.clip_norm,
         )
     return baselines.build(
         name,
@@ -247,7 +251,7 @@ def build_strategy(federation: Federation, enrolments: list[Enrolment], size: in
         shared_rank=size,
         alpha=adapter.alpha,
         dropout=adapter.dropout,
-        weighting=federation.server.weighting,
+        weighting=server.weighting,
         seed=federation.seed,
     )
 

@@ -15,9 +15,10 @@ from h2tune.adapter.config import Basis
 from h2tune.adapter.roles import ROLES
 from h2tune.adapter.shared import Alignment
 from h2tune.errors import H2TuneError
-from h2tune.federation import wire
+from h2tune.federation import robust, wire
 from h2tune.federation.aggregate import Sums, contribution
 from h2tune.federation.participant import H2TuneParticipant
+from h2tune.federation.tolerance import Rule
 from h2tune.federation.update import WIRE, Download, Enrolment, Spec, Tensors, Update, digest
 from h2tune.training.schedule import Alternation
 
@@ -46,6 +47,9 @@ class H2Tune:
         distillation_weight: λ_kd.
         basis: Whether T lives between private A and B, or between frames, equation (8).
         basis_scale: s of equation (8).
+        aggregation: `"mean"`, equation (5) as it is, or a robust rule; see `robust.step`.
+        hostile: f, the hostile clients that a robust rule must bear.
+        clip_norm: The bound of `"clip"`; by default the median of the clients' norms.
     """
 
     name = "h2tune"
@@ -70,6 +74,9 @@ class H2Tune:
         distillation_weight: float = 0.0,
         basis: Basis = "free",
         basis_scale: float = 1.0,
+        aggregation: Rule = "mean",
+        hostile: int = 0,
+        clip_norm: float | None = None,
     ) -> None:
         self.enrolments = {enrolment.name: enrolment for enrolment in enrolments}
         self.shared_rank, self.slots, self.mask = shared_rank, slots, mask
@@ -78,6 +85,7 @@ class H2Tune:
         self.alternation, self.alpha, self.dropout = alternation, alpha, dropout
         self.weights = (size_weight, drift_weight, distillation_weight)
         self.basis, self.basis_scale = basis, basis_scale
+        self.aggregation, self.hostile, self.clip_norm = aggregation, hostile, clip_norm
         held = {role for enrolment in enrolments for role in enrolment.roles}
         self.roles = tuple(role for role in ROLES if role in held)
         for enrolment in enrolments:
@@ -127,21 +135,58 @@ class H2Tune:
         self, state: Mapping[str, Tensor], updates: Sequence[Update]
     ) -> tuple[Tensors, dict[str, Any]]:
         """Equations (4) and (5); the updates are taken by client name, so their order means nothing."""
-        sums = Sums(state[NAME].shape)
-        for update in sorted(updates, key=lambda update: update.client):
-            roles = self.roles_of(update.client)
-            increments, masks, relation = self.read(update)
-            learned, coverage = contribution(increments, masks, relation, roles, self.shared_rank)
-            weight = float(update.examples) if self.weighting == "examples" else 1.0
-            sums.add(learned, coverage, weight, [self.roles.index(role) for role in roles])
-        shared = sums.step(state[NAME], self.rate)
+        updates = sorted(updates, key=lambda update: update.client)
+        facts: dict[str, Any] = {}
+        if self.aggregation == "mean":
+            shared = self._mean(state[NAME], updates)
+        else:
+            shared, facts = self._robust(state[NAME], updates)
         change = shared - state[NAME]
-        facts = {
+        facts |= {
             "change": float(change.norm()),
             "change_by_role": {r: float(change[:, i].norm()) for i, r in enumerate(self.roles)},
             "norm": float(shared.norm()),
         }
         return {NAME: shared}, facts
+
+    def _mean(self, shared: Tensor, updates: Sequence[Update]) -> Tensor:
+        sums = Sums(shared.shape)
+        for update in updates:
+            learned, coverage, where = self._contribution(update)
+            weight = float(update.examples) if self.weighting == "examples" else 1.0
+            sums.add(learned, coverage, weight, where)
+        return sums.step(shared, self.rate)
+
+    def _robust(self, shared: Tensor, updates: Sequence[Update]) -> tuple[Tensor, dict[str, Any]]:
+        """Return G after a robust rule, and what it did: how much of G was left, who was kept or clipped."""
+        learned, coverage = (torch.zeros(len(updates), *shared.shape) for _ in range(2))
+        for i, update in enumerate(updates):
+            some, covered, where = self._contribution(update)
+            learned[i][:, where], coverage[i][:, where] = some, covered
+        found = robust.step(self.aggregation, learned, coverage, self.hostile, self.clip_norm)
+        left = found.covered & ~found.decided
+        facts: dict[str, Any] = {
+            "aggregation": self.aggregation,
+            "hostile": self.hostile,
+            "left": float(left.sum() / found.covered.sum().clamp(min=1)),
+            "left_by_role": {
+                role: float(left[:, i].sum() / found.covered[:, i].sum().clamp(min=1))
+                for i, role in enumerate(self.roles)
+            },
+        }
+        names = [update.client for update in updates]
+        if self.aggregation == "krum":
+            facts["kept"] = [name for name, kept in zip(names, found.kept, strict=True) if kept]
+        if found.bound is not None:
+            facts |= {"clip_norm": found.bound, "norms": dict(zip(names, found.norms, strict=True))}
+        return found.apply(shared, self.rate), facts
+
+    def _contribution(self, update: Update) -> tuple[Tensor, Tensor, list[int]]:
+        """Return N and C of an update, and where their roles are on G's second axis."""
+        roles = self.roles_of(update.client)
+        increments, masks, relation = self.read(update)
+        learned, coverage = contribution(increments, masks, relation, roles, self.shared_rank)
+        return learned, coverage, [self.roles.index(role) for role in roles]
 
     def read(
         self, update: Update

@@ -121,8 +121,9 @@ def run(
         choose = draw_from(strategy, server.participation, server.min_clients, federation.seed)
         _rounds(federated, federation, ledger, choose, "server", strict, notice)
         if server.alone:
+            by_itself = federation.model_copy(update={"server": server.of_one()})
             for member, enrolled in zip(members, enrolments, strict=True):
-                single = build_strategy(federation, [enrolled], size, slots)
+                single = build_strategy(by_itself, [enrolled], size, slots)
                 alone = engine([member], single, "alone", federated)
                 path = f"clients/{member.name}/alone/server"
                 _rounds(alone, federation, ledger, _only(member.name, choose), path, strict, notice)

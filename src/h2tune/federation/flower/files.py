@@ -88,6 +88,7 @@ class Coordinator(Settings):
             raise ValueError(f"two members are called '{twice[0]}'")
         if self.server.min_clients > len(names):
             raise ValueError(f"server.min_clients is {self.server.min_clients}, but {len(names)} may join")
+        self.server.check_tolerance(len(names))
         unknown = [role for role in self.roles if role not in ROLES]
         if unknown:
             raise ValueError(f"no role '{unknown[0]}'{nearest(unknown[0], ROLES)}")
@@ -136,7 +137,8 @@ class MemberFile(_Section):
         if settings.name != self.federation:
             raise H2TuneError(f"the coordinator's federation is '{settings.name}', not '{self.federation}'")
         raw = json.loads(settings.model_dump_json(exclude_none=True))
-        raw["server"]["min_clients"] = 1  # the others are not known here
+        server = settings.server.of_one()  # the others are not known here
+        raw["server"] = json.loads(server.model_dump_json(exclude_none=True))
         raw["train"]["arguments"] = self.arguments
         raw["client"] = [json.loads(self.client.model_dump_json(exclude_none=True))]
         return parse(raw, "member file", folder)
