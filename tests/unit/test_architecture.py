@@ -30,6 +30,7 @@ PURE = [
     "federation/aggregate.py",
     "training/losses.py",
     "federation/wire.py",
+    "federation/privacy.py",
 ]
 
 

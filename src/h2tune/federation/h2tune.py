@@ -15,7 +15,7 @@ from h2tune.adapter.config import Basis
 from h2tune.adapter.roles import ROLES
 from h2tune.adapter.shared import Alignment
 from h2tune.errors import H2TuneError
-from h2tune.federation import wire
+from h2tune.federation import privacy, wire
 from h2tune.federation.aggregate import Sums, contribution
 from h2tune.federation.participant import H2TuneParticipant
 from h2tune.federation.update import WIRE, Download, Enrolment, Spec, Tensors, Update, digest
@@ -23,6 +23,8 @@ from h2tune.training.schedule import Alternation
 
 NAME = "shared"
 """Name of G in the server's state."""
+NOISED = "noised"
+"""Name of a member's clipped N with its share of the noise, in an update."""
 
 
 class H2Tune:
@@ -46,6 +48,7 @@ class H2Tune:
         distillation_weight: λ_kd.
         basis: Whether T lives between private A and B, or between frames, equation (8).
         basis_scale: s of equation (8).
+        mechanism: Noise on what is shared, if any.
     """
 
     name = "h2tune"
@@ -70,6 +73,7 @@ class H2Tune:
         distillation_weight: float = 0.0,
         basis: Basis = "free",
         basis_scale: float = 1.0,
+        mechanism: privacy.Mechanism | None = None,
     ) -> None:
         self.enrolments = {enrolment.name: enrolment for enrolment in enrolments}
         self.shared_rank, self.slots, self.mask = shared_rank, slots, mask
@@ -78,6 +82,7 @@ class H2Tune:
         self.alternation, self.alpha, self.dropout = alternation, alpha, dropout
         self.weights = (size_weight, drift_weight, distillation_weight)
         self.basis, self.basis_scale = basis, basis_scale
+        self.mechanism = mechanism
         held = {role for enrolment in enrolments for role in enrolment.roles}
         self.roles = tuple(role for role in ROLES if role in held)
         for enrolment in enrolments:
@@ -114,6 +119,9 @@ class H2Tune:
 
     def upload_spec(self, client: str, round_number: int) -> Spec:
         enrolment = self.enrolments[client]
+        if self._noised_by_members:
+            shape = (self.slots, self.shared_rank, self.shared_rank)
+            return {f"{NOISED}.{role}": (shape, self.wire_dtype) for role in self.roles_of(client)}
         return wire.update_spec(
             {role: len(enrolment.roles[role]) for role in self.roles_of(client)},
             enrolment.rank,
@@ -130,10 +138,10 @@ class H2Tune:
         sums = Sums(state[NAME].shape)
         for update in sorted(updates, key=lambda update: update.client):
             roles = self.roles_of(update.client)
-            increments, masks, relation = self.read(update)
-            learned, coverage = contribution(increments, masks, relation, roles, self.shared_rank)
+            learned, coverage = self._contributed(update, roles)
             weight = float(update.examples) if self.weighting == "examples" else 1.0
             sums.add(learned, coverage, weight, [self.roles.index(role) for role in roles])
+        protected = self._protect(sums, updates)
         shared = sums.step(state[NAME], self.rate)
         change = shared - state[NAME]
         facts = {
@@ -141,7 +149,63 @@ class H2Tune:
             "change_by_role": {r: float(change[:, i].norm()) for i, r in enumerate(self.roles)},
             "norm": float(shared.norm()),
         }
-        return {NAME: shared}, facts
+        return {NAME: shared}, facts | protected
+
+    def release(self, client: str, tensors: Tensors) -> Tensors:
+        """Return what leaves a member: ΔT, Ω and P; or, where members add the noise, N clipped and noised.
+
+        N is dense. Noise on ΔT would be carried through each member's own map (4), so that an entry which few members
+        cover would have few shares of noise; on N, all shares have the same distribution on every entry, and any
+        `shares` of them add up to the whole.
+        """
+        if self.mechanism is None or self.mechanism.by == "server":
+            return tensors
+        roles = self.roles_of(client)
+        read = self._read_factors(Update(client, 0, 0, tensors))
+        learned, _ = contribution(*read, roles, self.shared_rank)
+        kept = privacy.noised(privacy.clip(learned, self.mechanism.clip), self.mechanism.deviation)
+        wire_type = WIRE[self.wire_dtype]
+        return {f"{NOISED}.{role}": kept[:, i].to(wire_type).contiguous() for i, role in enumerate(roles)}
+
+    @property
+    def _noised_by_members(self) -> bool:
+        return self.mechanism is not None and self.mechanism.by == "member"
+
+    def _contributed(self, update: Update, roles: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return N and C of an update, N within the mechanism's bound."""
+        if self._noised_by_members:  # then Ω and P are fixed, so that C is known beforehand
+            enrolment = self.enrolments[update.client]
+            spec = wire.update_spec(
+                {role: len(enrolment.roles[role]) for role in roles},
+                enrolment.rank, self.shared_rank, "float32", masks=False, relation=None,
+            )  # fmt: skip
+            nothing = {name: torch.zeros(shape) for name, (shape, _) in spec.items()}
+            read = self._read_factors(Update(update.client, update.round, update.examples, nothing))
+            _, coverage = contribution(*read, roles, self.shared_rank)
+            return torch.stack([update.tensors[f"{NOISED}.{r}"].float() for r in roles], dim=1), coverage
+        learned, coverage = contribution(*self.read(update), roles, self.shared_rank)
+        if self.mechanism is not None:
+            learned = privacy.clip(learned, self.mechanism.clip)
+        return learned, coverage
+
+    def _protect(self, sums: Sums, updates: Sequence[Update]) -> dict[str, Any]:
+        """Add the server's noise, or hold back roles with too few shares of it; return what an event says of it.
+
+        An aggregation that a crash cut off before its commit is done again with fresh noise. Nothing is released
+        twice by that: what is not committed reached no client, no event and no state.
+        """
+        if self.mechanism is None:
+            return {}
+        held_back = []
+        if self.mechanism.by == "server":
+            sums.learned = privacy.noised(sums.learned, self.mechanism.deviation)
+        else:
+            for i, role in enumerate(self.roles):
+                if sum(role in self.roles_of(update.client) for update in updates) < self.mechanism.shares:
+                    sums.coverage[:, i] = 0  # as if nobody had covered it: G stays
+                    held_back.append(role)
+        told = privacy.spent(self.mechanism, 1 + max(update.round for update in updates))
+        return {"privacy": told | {"held_back": held_back}}
 
     def read(
         self, update: Update
@@ -151,6 +215,13 @@ class H2Tune:
         Raises:
             H2TuneError: A mask or the relation is not what it must be.
         """
+        if self._noised_by_members:  # there are none in it: names, shapes and types say all
+            return {}, {}, alignment.fixed_relation(self.slots, self.enrolments[update.client].depth)
+        return self._read_factors(update)
+
+    def _read_factors(
+        self, update: Update
+    ) -> tuple[dict[tuple[int, str], Tensor], dict[tuple[int, str], Tensor], Tensor]:
         enrolment = self.enrolments[update.client]
         increments, masks = {}, {}
         for role in self.roles_of(update.client):

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import tomli_w
 
 from h2tune import __version__, files
-from h2tune.config import Federation, dump, load, parse
+from h2tune.config import Federation, Privacy, dump, load, parse
 from h2tune.errors import H2TuneError
 from h2tune.federation.basis import agree_on_basis, anchor_texts
 from h2tune.federation.client import Member, attach, majority
@@ -121,8 +121,9 @@ def run(
         choose = draw_from(strategy, server.participation, server.min_clients, federation.seed)
         _rounds(federated, federation, ledger, choose, "server", strict, notice)
         if server.alone:
+            private = federation.model_copy(update={"privacy": Privacy()})  # nothing leaves it, so no noise
             for member, enrolled in zip(members, enrolments, strict=True):
-                single = build_strategy(federation, [enrolled], size, slots)
+                single = build_strategy(private, [enrolled], size, slots)
                 alone = engine([member], single, "alone", federated)
                 path = f"clients/{member.name}/alone/server"
                 _rounds(alone, federation, ledger, _only(member.name, choose), path, strict, notice)
@@ -175,7 +176,7 @@ def _check_same(path: Path, federation: Federation) -> None:
     old, new = (parse(content, str(path)) for content in (tomllib.loads(path.read_text()), dump(federation)))
     differing = [
         f"{section}.{key}"
-        for section in ("server", "adapter", "basis", "train", "data")
+        for section in ("server", "adapter", "basis", "train", "data", "privacy")
         for key, value in getattr(new, section).model_dump().items()
         if value != getattr(old, section).model_dump()[key]
         and (section, key) not in (("server", "rounds"), ("server", "alone"))
