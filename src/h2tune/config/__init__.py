@@ -3,4 +3,16 @@
 from h2tune.config.reading import dump, load, parse
 from h2tune.config.sections import Adapter, Basis, Client, Data, Federation, Privacy, Server, Train
 
-__all__ = ["Adapter", "Basis", "Client", "Data", "Federation", "Privacy", "Server", "Train", "dump", "load", "parse"]
+__all__ = [
+    "Adapter",
+    "Basis",
+    "Client",
+    "Data",
+    "Federation",
+    "Privacy",
+    "Server",
+    "Train",
+    "dump",
+    "load",
+    "parse",
+]

@@ -140,7 +140,7 @@ def bytes_up(seen: Seen, federation: Federation, rank: int, size: int, slots: in
     learned = federation.adapter.alignment == "learned"
     if federation.privacy.noise == "member":
         shape = (slots, size, size)
-        return payload_bytes({role: (shape, federation.server.wire_dtype) for role in roles})
+        return payload_bytes(dict.fromkeys(roles, (shape, federation.server.wire_dtype)))
     return payload_bytes(
         wire.update_spec(
             roles,

@@ -27,8 +27,8 @@ DRAWS = 4
 """Draws behind one value of noise; see `gaussian`."""
 MARGIN = 2.0**-20
 """Relative room below the clipping norm for float32's rounding, so that the bound holds for the rounded values."""
-STEP = 1e-4
-"""Grid of privacy losses on which the accountant computes."""
+GRID = 5000
+"""Steps into which the accountant divides the likely privacy losses; ε is rounded up on them, by less than 1e-6."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def gaussian(shape: Sequence[int], deviation: float, source: Source = secrets.to
     It comes from the operating system's entropy, never from a run's seed, which all parties know; and not from a
     generator with a state, which entries that are noise alone (uncovered ones) could give away. Each value is the sum
     of four draws by the inverse of the distribution function: floating-point Gaussians have holes in their low bits
-    (Mironov, CCS 2012), and a sum of several is hard to take apart (Holohan and Braghin, arXiv 2107.10138). It is still no
-    discrete mechanism: the guarantee is that of real numbers.
+    (Mironov, CCS 2012), and a sum of several is hard to take apart (Holohan and Braghin, arXiv 2107.10138). It is
+    still no discrete mechanism: the guarantee is that of real numbers.
     """
     count = math.prod(shape)
     total = np.zeros(count)
@@ -99,9 +99,9 @@ def epsilon(multiplier: float, rounds: int, delta: float) -> float:
         H2TuneError: dp-accounting is not installed.
     """
     accounting = _accounting()
-    mean = math.sqrt(rounds) / multiplier  # of the privacy loss, times two and rooted
+    spread = math.sqrt(rounds) / multiplier  # the privacy loss is N(spread² / 2, spread²)
     accountant = accounting.pld.PLDAccountant(
-        value_discretization_interval=max(STEP, STEP * (mean**2 / 2 + 10 * mean) / 50)
+        value_discretization_interval=(spread**2 / 2 + 10 * spread) / GRID
     )
     accountant.compose(accounting.GaussianDpEvent(multiplier), rounds)
     return float(accountant.get_epsilon(delta))
@@ -109,9 +109,13 @@ def epsilon(multiplier: float, rounds: int, delta: float) -> float:
 
 def multiplier_for(target: float, rounds: int, delta: float) -> float:
     """Return the least σ (rounded up to three digits) whose ε at δ after some rounds is at most `target`."""
-    low, high = 1e-3, 1e-2
-    while epsilon(high, rounds, delta) > target:
-        low, high = high, 2 * high
+    tail = math.sqrt(2 * math.log(1 / delta))
+    high = math.sqrt(rounds) / (
+        math.sqrt(tail**2 + 2 * target) - tail
+    )  # enough by zCDP (arXiv 1605.02065, 1.3)
+    low = high / 2
+    while epsilon(low, rounds, delta) <= target:
+        low, high = low / 2, low
     while high > low * 1.0005:
         middle = math.sqrt(low * high)
         low, high = (middle, high) if epsilon(middle, rounds, delta) > target else (low, middle)

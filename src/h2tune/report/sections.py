@@ -215,7 +215,9 @@ def privacy(view: View) -> list[Section]:
             f"{formats.number(last.epsilon_to_server)}."
         )
     else:
-        text.append("The server, and whoever reads its memory or the clients' messages, is not protected against.")
+        text.append(
+            "The server, and whoever reads its memory or the clients' messages, is not protected against."
+        )
     return [Section("privacy", "Differential privacy", text, tables=[tables.privacy(view)])]
 
 
