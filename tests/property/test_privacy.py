@@ -97,6 +97,11 @@ def test_noise_is_gaussian_of_the_wanted_deviation():
         assert float(drawn.quantile(level)) == pytest.approx(2.5 * norm.ppf(level), abs=0.05)
 
 
+@pytest.mark.parametrize("byte", [b"\x00", b"\xff"])
+def test_the_ends_of_the_source_give_finite_noise(byte):
+    assert bool(torch.isfinite(privacy.gaussian((3,), 1.0, lambda count: byte * count)).all())
+
+
 def test_noise_comes_from_the_operating_system_and_is_never_the_same():
     assert not torch.equal(privacy.gaussian((8,), 1.0), privacy.gaussian((8,), 1.0))
 
@@ -111,18 +116,20 @@ def residual(method: H2Tune, updates: list[Update], clean: H2Tune, plain: list[U
 
 
 def test_the_servers_noise_on_the_sum_has_the_wanted_variance():
-    mechanism = privacy.Mechanism("server", 1e3, 2e-3, 1e-5)  # σ · clip = 2; nothing is clipped
+    mechanism = privacy.Mechanism("server", 2.0, 1.0, 1e-5)
     method, clean = strategy({"one": 4, "two": 2}, mechanism), strategy({"one": 4, "two": 2}, None)
-    updates = [update(method, name, seed) for seed, name in enumerate(method.enrolments)]
+    updates = [
+        update(method, name, seed, 0.01) for seed, name in enumerate(method.enrolments)
+    ]  # below the bound
     noise = torch.cat([residual(method, updates, clean, updates) for _ in range(60)])
     assert float(noise.std()) == pytest.approx(2.0, rel=0.06)
 
 
 def test_shares_of_the_quorum_add_up_to_the_whole_noise_on_every_entry():
     ranks = {"one": 4, "two": 2, "three": 3}
-    mechanism = privacy.Mechanism("member", 1e3, 2e-3, 1e-5, shares=3)
+    mechanism = privacy.Mechanism("member", 2.0, 1.0, 1e-5, shares=3)
     method, clean = strategy(ranks, mechanism), strategy(ranks, None)
-    plain = [update(clean, name, seed) for seed, name in enumerate(ranks)]
+    plain = [update(clean, name, seed, 0.01) for seed, name in enumerate(ranks)]
 
     def sent() -> list[Update]:
         return [Update(u.client, 0, 10, method.release(u.client, u.tensors)) for u in plain]

@@ -12,6 +12,7 @@ import math
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -79,8 +80,8 @@ def gaussian(shape: Sequence[int], deviation: float, source: Source = secrets.to
     count = math.prod(shape)
     total = np.zeros(count)
     for _ in range(DRAWS):
-        bits = np.frombuffer(source(8 * count), dtype=np.uint64) >> 11
-        total += ndtri((bits + 0.5) * 2.0**-53)
+        bits = np.frombuffer(source(8 * count), dtype=np.uint64) >> 12
+        total += ndtri((bits + 0.5) * 2.0**-52)  # exact, and so never 0 or 1; one bit more would round to 1
     return torch.from_numpy(total * (deviation / math.sqrt(DRAWS))).reshape(tuple(shape))
 
 
@@ -89,6 +90,7 @@ def noised(values: Tensor, deviation: float, source: Source = secrets.token_byte
     return (values.double() + gaussian(values.shape, deviation, source).to(values.device)).to(values.dtype)
 
 
+@lru_cache
 def epsilon(multiplier: float, rounds: int, delta: float) -> float:
     """Return ε at δ of some rounds with a Gaussian noise of σ = `multiplier`, from dp-accounting's privacy losses.
 
