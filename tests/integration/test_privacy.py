@@ -22,7 +22,7 @@ FIXED = {"mask": "leading", "alignment": "depth"}
 def content(folder, noise="server", server=None, adapter=None, **keys):
     return federations.federation(
         folder,
-        CLIENTS,
+        (*CLIENTS, ("three", "llama", 2)) if (server or {}).get("min_clients") == 3 else CLIENTS,
         server={"weighting": "uniform", "min_clients": 2, **(server or {})},
         adapter=FIXED if adapter is None else adapter,
         privacy={"noise": noise, "clip": 0.5, "multiplier": 2.0, **keys},
@@ -56,7 +56,7 @@ def test_a_run_tells_what_each_round_spent(tmp_path, noise):
 
 @pytest.mark.parametrize("noise", ["server", "member"])
 def test_a_resumed_run_keeps_what_was_released_and_refuses_to_exceed_its_target(tmp_path, noise):
-    file = federations.write(tmp_path, content(tmp_path, noise, target_epsilon=8.0))
+    file = federations.write(tmp_path, content(tmp_path, noise, target_epsilon=6.0))
     h2tune.run(file, out=tmp_path / "run")
     state = tmp_path / "run" / "server" / "round-0002" / "state.safetensors"
     before = state.read_bytes()
@@ -94,13 +94,15 @@ def test_learned_masks_are_sent_if_that_is_asked_for(tmp_path):
 
 
 def test_more_shares_than_a_round_is_sure_to_have_are_refused(tmp_path):
-    with pytest.raises(H2TuneError, match=r"privacy\.shares is 3"):
+    with pytest.raises(H2TuneError, match=r"privacy\.shares 3 needs 4 members"):
         check_privacy(load(federations.write(tmp_path, content(tmp_path, "member", shares=3))))
 
 
-def test_a_member_of_a_federation_across_machines_adds_its_share_of_the_quorum(tmp_path):
+def test_a_member_of_a_federation_across_machines_adds_the_share_that_the_coordinator_counts_on(tmp_path):
     federation = load(
-        federations.write(tmp_path, content(tmp_path, "member", {"shared_rank": 4, "slots": 2}))
+        federations.write(
+            tmp_path, content(tmp_path, "member", {"shared_rank": 4, "slots": 2, "min_clients": 3})
+        )
     )
     kept = {key: getattr(federation, key) for key in Settings.model_fields}
     settings = Settings.model_validate_json(Settings(**kept).model_dump_json())

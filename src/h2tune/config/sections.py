@@ -126,11 +126,15 @@ class Privacy(_Section):
     target_epsilon: Rate | None = None
     """ε that all rounds together must not exceed."""
     shares: Positive | None = None
-    """With noise = "member": members whose shares make up the whole noise; by default server.min_clients."""
+    """With noise = "member": members whose shares make up the whole noise; see `shares_of`."""
     structure: Literal["fixed", "public"] = "fixed"
     """Whether masks and relations are fixed, or learned from data and sent without protection."""
     metrics: Literal["told", "kept"] = "told"
     """Whether a member on its own machine tells the coordinator numbers of its training, which have no noise."""
+
+    def shares_of(self, min_clients: int) -> int:
+        """Return the shares of the members' noise: by default one less than all, for each knows its own."""
+        return self.shares or max(1, min_clients - 1)
 
     def problem(self, server: Server, adapter: Adapter) -> str:
         """Return why it does not go with the other sections; "" if it does."""

@@ -262,7 +262,7 @@ def mechanism_of(federation: Federation) -> privacy.Mechanism | None:
     asked = federation.privacy
     if asked.noise == "none":
         return None
-    shares = (asked.shares or federation.server.min_clients) if asked.noise == "member" else 1
+    shares = asked.shares_of(federation.server.min_clients) if asked.noise == "member" else 1
     return privacy.Mechanism(asked.noise, asked.clip, asked.multiplier, asked.delta, shares)
 
 
@@ -275,11 +275,12 @@ def check_privacy(federation: Federation) -> None:
     mechanism = mechanism_of(federation)
     if mechanism is None:
         return
-    if mechanism.shares > federation.server.min_clients:
+    if mechanism.quorum > federation.server.min_clients:
         raise H2TuneError(
-            f"privacy.shares is {mechanism.shares}, but a round counts with {federation.server.min_clients} members",
+            f"privacy.shares {mechanism.shares} needs {mechanism.quorum} members in a round (one knows its own share), "
+            f"but server.min_clients is {federation.server.min_clients}",
             where="privacy",
-            remedy=f"Set server.min_clients = {mechanism.shares}, or fewer shares of more noise each",
+            remedy=f"Set server.min_clients = {mechanism.quorum}, or fewer shares of more noise each",
         )
     privacy.check_budget(mechanism, federation.server.rounds, federation.privacy.target_epsilon)
 

@@ -201,7 +201,7 @@ class H2Tune:
             sums.learned = privacy.noised(sums.learned, self.mechanism.deviation)
         else:
             for i, role in enumerate(self.roles):
-                if sum(role in self.roles_of(update.client) for update in updates) < self.mechanism.shares:
+                if sum(role in self.roles_of(update.client) for update in updates) < self.mechanism.quorum:
                     sums.coverage[:, i] = 0  # as if nobody had covered it: G stays
                     held_back.append(role)
         told = privacy.spent(self.mechanism, 1 + max(update.round for update in updates))

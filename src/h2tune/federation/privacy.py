@@ -41,7 +41,7 @@ class Mechanism:
         clip: Most L2 norm of one client's N.
         multiplier: σ: standard deviation of the sum's noise, in units of `clip`.
         delta: δ.
-        shares: Members whose shares make up the whole noise; a sum of fewer is not released. 1 for the server.
+        shares: Members whose shares make up the whole noise. 1 for the server.
     """
 
     by: Literal["server", "member"]
@@ -54,6 +54,11 @@ class Mechanism:
     def deviation(self) -> float:
         """Standard deviation of what one party adds to each entry: σ · clip / √shares."""
         return self.multiplier * self.clip / math.sqrt(self.shares)
+
+    @property
+    def quorum(self) -> int:
+        """Members that a released sum needs: one of them may know, and subtract, its own share of the noise."""
+        return self.shares + 1 if self.shares > 1 else 1
 
 
 def clip(learned: Tensor, bound: float) -> Tensor:

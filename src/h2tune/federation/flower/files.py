@@ -139,8 +139,8 @@ class MemberFile(_Section):
         if settings.name != self.federation:
             raise H2TuneError(f"the coordinator's federation is '{settings.name}', not '{self.federation}'")
         raw = json.loads(settings.model_dump_json(exclude_none=True))
-        if settings.privacy.shares is None:  # before what it is by default is gone
-            raw["privacy"]["shares"] = settings.server.min_clients
+        # before what it is by default is gone
+        raw["privacy"]["shares"] = settings.privacy.shares_of(settings.server.min_clients)
         raw["server"]["min_clients"] = 1  # the others are not known here
         raw["train"]["arguments"] = self.arguments
         raw["client"] = [json.loads(self.client.model_dump_json(exclude_none=True))]
