@@ -32,8 +32,9 @@ from h2tune.training.local import check_arguments
 EXPERIMENT = re.compile(r"[0-9a-f]{32}")
 FAILURES = "failures.log"
 """In the member's folder: why rounds failed, in full."""
-NO_METRICS = ("event", "client", "round", "stage", "steps", "bytes_up", "bytes_down", "sent", "received")
-NO_METRICS += ("received_matches",)
+NO_METRICS = (
+    "event", "client", "round", "stage", "steps", "bytes_up", "bytes_down", "sent", "received", "received_matches",
+)  # fmt: skip
 """What an event of training says that is no measurement on the member's data; `sent` is of what was sent."""
 
 
