@@ -78,7 +78,10 @@ def _line(event: dict[str, Any]) -> str:
         alone = " alone" if event["stage"] == "alone" else ""
         return f"  {client}{alone} · {when} · accuracy {event['accuracy']:.3f} · loss {event['loss']:.3f}"
     if kind == "aggregated" and event.get("stage") == "trained":
-        return f"round {event['round'] + 1} aggregated · {len(event['clients'])} clients · {event['seconds']:.1f} s"
+        noise = event.get("privacy")
+        spent = f" · ε {noise['epsilon']:.3g} at δ {noise['delta']:g}" if noise else ""
+        clients = f"{len(event['clients'])} clients · {event['seconds']:.1f} s"
+        return f"round {event['round'] + 1} aggregated · {clients}{spent}"
     if kind == "client_failed":
         return f"  {client} failed in round {event['round'] + 1}: {event['reason']}"
     if kind == "warning":

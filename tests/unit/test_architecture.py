@@ -32,6 +32,7 @@ PURE = [
     "federation/tolerance.py",
     "training/losses.py",
     "federation/wire.py",
+    "federation/privacy.py",
 ]
 
 

@@ -12,7 +12,8 @@ from h2tune.tasks import MODULES as TASKS
 from h2tune.tasks.rows import FileTask
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-SECTIONS = [config.Server, config.Adapter, config.Basis, config.Train, config.Data, config.Client, FileTask]
+SECTIONS = [config.Server, config.Adapter, config.Basis, config.Train, config.Data, config.Privacy]
+SECTIONS += [config.Client, FileTask]
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda s: s.__name__)

@@ -1,6 +1,18 @@
 """A federation file: what it may say, and one clear line for what it may not."""
 
 from h2tune.config.reading import dump, load, parse
-from h2tune.config.sections import Adapter, Basis, Client, Data, Federation, Server, Train
+from h2tune.config.sections import Adapter, Basis, Client, Data, Federation, Privacy, Server, Train
 
-__all__ = ["Adapter", "Basis", "Client", "Data", "Federation", "Server", "Train", "dump", "load", "parse"]
+__all__ = [
+    "Adapter",
+    "Basis",
+    "Client",
+    "Data",
+    "Federation",
+    "Privacy",
+    "Server",
+    "Train",
+    "dump",
+    "load",
+    "parse",
+]

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from h2tune.config.sections import Adapter, Basis, Client, Data, Federation, Server, Train
+from h2tune.config.sections import Adapter, Basis, Client, Data, Federation, Privacy, Server, Train
 from h2tune.errors import H2TuneError, nearest
 from h2tune.tasks.rows import FileTask
 
@@ -114,7 +114,7 @@ def _key(location: Sequence[int | str], raw: Any) -> str:
 def _known(location: Sequence[int | str]) -> Iterator[str]:
     model: type[BaseModel] = Federation
     sections: dict[str, type[BaseModel]] = {"server": Server, "adapter": Adapter, "basis": Basis}
-    sections |= {"train": Train, "data": Data, "client": Client}
+    sections |= {"train": Train, "data": Data, "privacy": Privacy, "client": Client}
     for part in location[:-1]:
         if part in sections:
             model = sections[str(part)]

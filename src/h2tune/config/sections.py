@@ -160,6 +160,53 @@ class Data(_Section):
     evaluate_batch_size: Positive = 16
 
 
+class Privacy(_Section):
+    """Noise on what is shared, and how much it may tell of one client: docs/privacy.md."""
+
+    noise: Literal["none", "server", "member"] = "none"
+    """Who adds it."""
+    clip: Rate = 1.0
+    """Most L2 norm of one client's N of equation (4)."""
+    multiplier: Rate = 1.0
+    """σ: standard deviation of the sum's noise in units of `clip`."""
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    target_epsilon: Rate | None = None
+    """ε that all rounds together must not exceed."""
+    shares: Positive | None = None
+    """With noise = "member": members whose shares make up the whole noise; see `shares_of`."""
+    structure: Literal["fixed", "public"] = "fixed"
+    """Whether masks and relations are fixed, or learned from data and sent without protection."""
+    metrics: Literal["told", "kept"] = "told"
+    """Whether a member on its own machine tells the coordinator numbers of its training, which have no noise."""
+
+    def shares_of(self, min_clients: int) -> int:
+        """Return the shares of the members' noise: by default one less than all, for each knows its own."""
+        return self.shares or max(1, min_clients - 1)
+
+    def problem(self, server: Server, adapter: Adapter) -> str:
+        """Return why it does not go with the other sections; "" if it does."""
+        if self.noise == "none":
+            asked = self.target_epsilon is not None
+            return 'privacy.target_epsilon needs privacy.noise = "server" or "member"' if asked else ""
+        if server.strategy != "h2tune":
+            return f'privacy.noise is for h2tune, not for strategy "{server.strategy}"'
+        if server.aggregation != "mean":
+            return f'privacy.noise is for server.aggregation = "mean": what "{server.aggregation}" tells is not bounded'
+        if server.weighting != "uniform":
+            return (
+                'privacy.noise needs server.weighting = "uniform": example counts are claims, and a weight would raise '
+                "what one client can change"
+            )
+        fixed = adapter.mask == "leading" and adapter.alignment == "depth"
+        if not fixed and (self.structure == "fixed" or self.noise == "member"):
+            way = ', or privacy.structure = "public" to send them' if self.noise == "server" else ""
+            return (
+                "masks and relations are learned from data and sent without protection; set adapter.mask = "
+                f'"leading" and adapter.alignment = "depth"{way}'
+            )
+        return ""
+
+
 class Client(_Section):
     """One member: its model, task and budget."""
 
@@ -203,6 +250,7 @@ class Federation(_Section):
     basis: Basis = Basis()
     train: Train = Train()
     data: Data = Data()
+    privacy: Privacy = Privacy()
     client: Annotated[tuple[Client, ...], FROM_LIST, Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -220,6 +268,8 @@ class Federation(_Section):
                 f"server.min_clients is {self.server.min_clients}, but there are {len(names)} clients"
             )
         self.server.check_tolerance(len(names))
+        if problem := self.privacy.problem(self.server, self.adapter):
+            raise ValueError(problem)
         if self.data.evaluate_rounds == "last" and self.server.participation < 1:
             raise ValueError(
                 'data.evaluate_rounds = "last" needs server.participation = 1: who sits the last round out has no score'

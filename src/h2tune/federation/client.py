@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from h2tune.evaluation.evaluate import Score, evaluate
 from h2tune.federation import proof
-from h2tune.federation.strategy import Participant, Strategy
+from h2tune.federation.strategy import Participant, Strategy, released
 from h2tune.federation.update import Download, Enrolment, Tensors, Update, manifest, payload_bytes, spec_of
 from h2tune.models import Kind, base_seed, head_modules, set_head
 from h2tune.seeds import derive
@@ -165,6 +165,7 @@ def run_round(
         sent, movement = participant.send(), proof.moved(before, parameters)
         with torch.no_grad():
             learned = participant.learned()
+        leaving = released(strategy, member.name, sent)  # the proof compares what was before noise
         kept, facts = participant.state(), participant.facts()
         clock.lap("save")
     finally:
@@ -182,9 +183,9 @@ def run_round(
                 for step, (phase, loss) in enumerate(record.losses, 1)
             ],
             "seconds": {key: round(clock.seconds[key], 3) for key in ("load", "train", "evaluate", "save")},
-            "bytes_up": payload_bytes(spec_of(sent)),
+            "bytes_up": payload_bytes(spec_of(leaving)),
             "bytes_down": payload_bytes(spec_of(download.tensors)),
-            "sent": manifest(sent),
+            "sent": manifest(leaving),
             "received": manifest(download.tensors),
             "received_matches": loaded == download.digest,
             "moved": movement,
@@ -204,7 +205,7 @@ def run_round(
     )
     if score is not None:
         events.append(_evaluated(member, download.round, stage, score, clock.seconds["evaluate"]))
-    update = Update(member.name, download.round, len(member.splits.train), sent)
+    update = Update(member.name, download.round, len(member.splits.train), leaving)
     return Outcome(update, kept, events)
 
 

@@ -8,7 +8,7 @@ from h2tune import baselines
 from h2tune.adapter.roles import Placement, depth, find_roles
 from h2tune.config import Client, Data, Federation
 from h2tune.errors import H2TuneError
-from h2tune.federation import wire
+from h2tune.federation import privacy, wire
 from h2tune.federation.client import Member
 from h2tune.federation.h2tune import H2Tune
 from h2tune.federation.strategy import Strategy
@@ -138,6 +138,9 @@ def bytes_up(seen: Seen, federation: Federation, rank: int, size: int, slots: in
     for placement in seen.placements:
         roles[placement.role] = roles.get(placement.role, 0) + 1
     learned = federation.adapter.alignment == "learned"
+    if federation.privacy.noise == "member":
+        shape = (slots, size, size)
+        return payload_bytes(dict.fromkeys(roles, (shape, federation.server.wire_dtype)))
     return payload_bytes(
         wire.update_spec(
             roles,
@@ -203,6 +206,7 @@ def enrol_all(federation: Federation) -> tuple[list[Seen], list[Enrolment], int,
         H2TuneError: Everything that can be seen to fail without reading weights or data.
     """
     check_arguments(federation.train.arguments, federation.train.scheduler)
+    check_privacy(federation)
     seen = [see(client) for client in federation.sorted_clients()]
     size = common_rank(federation, seen)
     depths = [depth(s.placements) for s in seen]
@@ -244,6 +248,7 @@ def build_strategy(federation: Federation, enrolments: list[Enrolment], size: in
             aggregation=server.aggregation,
             hostile=server.assumed_hostile,
             clip_norm=None if server.clip_norm == "median" else server.clip_norm,
+            mechanism=mechanism_of(federation),
         )
     return baselines.build(
         name,
@@ -254,6 +259,34 @@ def build_strategy(federation: Federation, enrolments: list[Enrolment], size: in
         weighting=server.weighting,
         seed=federation.seed,
     )
+
+
+def mechanism_of(federation: Federation) -> privacy.Mechanism | None:
+    """Return the noise on what is shared; None if there is none."""
+    asked = federation.privacy
+    if asked.noise == "none":
+        return None
+    shares = asked.shares_of(federation.server.min_clients) if asked.noise == "member" else 1
+    return privacy.Mechanism(asked.noise, asked.clip, asked.multiplier, asked.delta, shares)
+
+
+def check_privacy(federation: Federation) -> None:
+    """Refuse rounds that exceed the target ε, and shares of noise that a round may lack.
+
+    Raises:
+        H2TuneError: Names what would do.
+    """
+    mechanism = mechanism_of(federation)
+    if mechanism is None:
+        return
+    if mechanism.quorum > federation.server.min_clients:
+        raise H2TuneError(
+            f"privacy.shares {mechanism.shares} needs {mechanism.quorum} members in a round (one knows its own share), "
+            f"but server.min_clients is {federation.server.min_clients}",
+            where="privacy",
+            remedy=f"Set server.min_clients = {mechanism.quorum}, or fewer shares of more noise each",
+        )
+    privacy.check_budget(mechanism, federation.server.rounds, federation.privacy.target_epsilon)
 
 
 def local_training(federation: Federation, client: Client) -> LocalTraining:

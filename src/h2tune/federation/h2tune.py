@@ -15,7 +15,7 @@ from h2tune.adapter.config import Basis
 from h2tune.adapter.roles import ROLES
 from h2tune.adapter.shared import Alignment
 from h2tune.errors import H2TuneError
-from h2tune.federation import robust, wire
+from h2tune.federation import privacy, robust, wire
 from h2tune.federation.aggregate import Sums, contribution
 from h2tune.federation.participant import H2TuneParticipant
 from h2tune.federation.tolerance import Rule
@@ -24,6 +24,8 @@ from h2tune.training.schedule import Alternation
 
 NAME = "shared"
 """Name of G in the server's state."""
+NOISED = "noised"
+"""Name of a member's clipped N with its share of the noise, in an update."""
 
 
 class H2Tune:
@@ -50,6 +52,7 @@ class H2Tune:
         aggregation: `"mean"`, equation (5) as it is, or a robust rule; see `robust.step`.
         hostile: f, the hostile clients that a robust rule must bear.
         clip_norm: The bound of `"clip"`; by default the median of the clients' norms.
+        mechanism: Noise on what is shared, if any.
     """
 
     name = "h2tune"
@@ -77,6 +80,7 @@ class H2Tune:
         aggregation: Rule = "mean",
         hostile: int = 0,
         clip_norm: float | None = None,
+        mechanism: privacy.Mechanism | None = None,
     ) -> None:
         self.enrolments = {enrolment.name: enrolment for enrolment in enrolments}
         self.shared_rank, self.slots, self.mask = shared_rank, slots, mask
@@ -86,6 +90,7 @@ class H2Tune:
         self.weights = (size_weight, drift_weight, distillation_weight)
         self.basis, self.basis_scale = basis, basis_scale
         self.aggregation, self.hostile, self.clip_norm = aggregation, hostile, clip_norm
+        self.mechanism = mechanism
         held = {role for enrolment in enrolments for role in enrolment.roles}
         self.roles = tuple(role for role in ROLES if role in held)
         for enrolment in enrolments:
@@ -122,6 +127,9 @@ class H2Tune:
 
     def upload_spec(self, client: str, round_number: int) -> Spec:
         enrolment = self.enrolments[client]
+        if self._noised_by_members:
+            shape = (self.slots, self.shared_rank, self.shared_rank)
+            return {f"{NOISED}.{role}": (shape, self.wire_dtype) for role in self.roles_of(client)}
         return wire.update_spec(
             {role: len(enrolment.roles[role]) for role in self.roles_of(client)},
             enrolment.rank,
@@ -136,11 +144,8 @@ class H2Tune:
     ) -> tuple[Tensors, dict[str, Any]]:
         """Equations (4) and (5); the updates are taken by client name, so their order means nothing."""
         updates = sorted(updates, key=lambda update: update.client)
-        facts: dict[str, Any] = {}
-        if self.aggregation == "mean":
-            shared = self._mean(state[NAME], updates)
-        else:
-            shared, facts = self._robust(state[NAME], updates)
+        reduce = self._mean if self.aggregation == "mean" else self._robust
+        shared, facts = reduce(state[NAME], updates)
         change = shared - state[NAME]
         facts |= {
             "change": float(change.norm()),
@@ -149,13 +154,78 @@ class H2Tune:
         }
         return {NAME: shared}, facts
 
-    def _mean(self, shared: Tensor, updates: Sequence[Update]) -> Tensor:
+    def release(self, client: str, tensors: Tensors) -> Tensors:
+        """Return what leaves a member: ΔT, Ω and P; or, where members add the noise, N clipped and noised.
+
+        N is dense. Noise on ΔT would be carried through each member's own map (4), so that an entry which few members
+        cover would have few shares of noise; on N, all shares have the same distribution on every entry, and any
+        `shares` of them add up to the whole.
+        """
+        if self.mechanism is None or self.mechanism.by == "server":
+            return tensors
+        roles = self.roles_of(client)
+        read = self._read_factors(Update(client, 0, 0, tensors))
+        learned, _ = contribution(*read, roles, self.shared_rank)
+        kept = privacy.noised(privacy.clip(learned, self.mechanism.clip), self.mechanism.deviation)
+        wire_type = WIRE[self.wire_dtype]
+        return {f"{NOISED}.{role}": kept[:, i].to(wire_type).contiguous() for i, role in enumerate(roles)}
+
+    @property
+    def _noised_by_members(self) -> bool:
+        return self.mechanism is not None and self.mechanism.by == "member"
+
+    def _contribution(self, update: Update) -> tuple[Tensor, Tensor, list[int]]:
+        """Return N and C of an update, N within the mechanism's bound, and where its roles are on G's second axis."""
+        roles = self.roles_of(update.client)
+        where = [self.roles.index(role) for role in roles]
+        if self._noised_by_members:
+            learned = torch.stack([update.tensors[f"{NOISED}.{r}"].float() for r in roles], dim=1)
+            return learned, self._fixed_coverage(update.client), where
+        learned, coverage = contribution(*self.read(update), roles, self.shared_rank)
+        if self.mechanism is not None:
+            learned = privacy.clip(learned, self.mechanism.clip)
+        return learned, coverage, where
+
+    def _fixed_coverage(self, client: str) -> Tensor:
+        """Return C of a client whose Ω and P are fixed, so that it is known beforehand."""
+        enrolment, roles = self.enrolments[client], self.roles_of(client)
+        spec = wire.update_spec(
+            {role: len(enrolment.roles[role]) for role in roles},
+            enrolment.rank, self.shared_rank, "float32", masks=False, relation=None,
+        )  # fmt: skip
+        nothing = {name: torch.zeros(shape) for name, (shape, _) in spec.items()}
+        read = self._read_factors(Update(client, 0, enrolment.examples, nothing))
+        return contribution(*read, roles, self.shared_rank)[1]
+
+    def _protect(self, sums: Sums, updates: Sequence[Update]) -> dict[str, Any]:
+        """Add the server's noise, or hold back roles with too few shares of it; return what an event says of it.
+
+        An aggregation that a crash cut off before its commit is done again with fresh noise. Nothing is released
+        twice by that: what is not committed reached no client, no event and no state.
+        """
+        if self.mechanism is None:
+            return {}
+        held_back = []
+        if self.mechanism.by == "server":
+            sums.learned = privacy.noised(sums.learned, self.mechanism.deviation)
+        else:
+            for i, role in enumerate(self.roles):
+                if sum(role in self.roles_of(update.client) for update in updates) < self.mechanism.quorum:
+                    sums.coverage[:, i] = 0  # as if nobody had covered it: G stays
+                    held_back.append(role)
+        told = privacy.spent(self.mechanism, 1 + max(update.round for update in updates))
+        return {"privacy": told | {"held_back": held_back}}
+
+    def _mean(self, shared: Tensor, updates: Sequence[Update]) -> tuple[Tensor, dict[str, Any]]:
+        """Return G after equation (5), and what protects it."""
         sums = Sums(shared.shape)
         for update in updates:
             learned, coverage, where = self._contribution(update)
-            weight = float(update.examples) if self.weighting == "examples" else 1.0
-            sums.add(learned, coverage, weight, where)
-        return sums.step(shared, self.rate)
+            sums.add(
+                learned, coverage, float(update.examples) if self.weighting == "examples" else 1.0, where
+            )
+        facts = self._protect(sums, updates)
+        return sums.step(shared, self.rate), facts
 
     def _robust(self, shared: Tensor, updates: Sequence[Update]) -> tuple[Tensor, dict[str, Any]]:
         """Return G after a robust rule, and what it did: how much of G was left, who was kept or clipped."""
@@ -181,13 +251,6 @@ class H2Tune:
             facts |= {"clip_norm": found.bound, "norms": dict(zip(names, found.norms, strict=True))}
         return found.apply(shared, self.rate), facts
 
-    def _contribution(self, update: Update) -> tuple[Tensor, Tensor, list[int]]:
-        """Return N and C of an update, and where their roles are on G's second axis."""
-        roles = self.roles_of(update.client)
-        increments, masks, relation = self.read(update)
-        learned, coverage = contribution(increments, masks, relation, roles, self.shared_rank)
-        return learned, coverage, [self.roles.index(role) for role in roles]
-
     def read(
         self, update: Update
     ) -> tuple[dict[tuple[int, str], Tensor], dict[tuple[int, str], Tensor], Tensor]:
@@ -196,6 +259,13 @@ class H2Tune:
         Raises:
             H2TuneError: A mask or the relation is not what it must be.
         """
+        if self._noised_by_members:  # there are none in it: names, shapes and types say all
+            return {}, {}, alignment.fixed_relation(self.slots, self.enrolments[update.client].depth)
+        return self._read_factors(update)
+
+    def _read_factors(
+        self, update: Update
+    ) -> tuple[dict[tuple[int, str], Tensor], dict[tuple[int, str], Tensor], Tensor]:
         enrolment = self.enrolments[update.client]
         increments, masks = {}, {}
         for role in self.roles_of(update.client):

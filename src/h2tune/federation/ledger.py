@@ -115,9 +115,8 @@ class Ledger:
                 data = safetensors_save({key: t.contiguous() for key, t in content.items()})
                 (temporary / f"{name}.safetensors").write_bytes(data)
                 sums[name] = files.sha256(data)
-            content = {"path": path, "facts": dict(facts), "sha256": sums}
-            content["seal"] = _seal(content)
-            (temporary / "facts.json").write_text(json.dumps(content))
+            whole = {"path": path, "facts": dict(facts), "sha256": sums}
+            (temporary / "facts.json").write_text(json.dumps({**whole, "seal": _seal(whole)}))
 
     def committed(self, path: str) -> Commit | None:
         """Return what was committed, or None if it is not there, was altered since, or was committed elsewhere."""

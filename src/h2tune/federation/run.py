@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import tomli_w
 
 from h2tune import __version__, files
-from h2tune.config import Federation, dump, load, parse
+from h2tune.config import Federation, Privacy, dump, load, parse
 from h2tune.errors import H2TuneError
 from h2tune.federation.basis import agree_on_basis, anchor_texts
 from h2tune.federation.client import Member, attach, majority
@@ -121,7 +121,8 @@ def run(
         choose = draw_from(strategy, server.participation, server.min_clients, federation.seed)
         _rounds(federated, federation, ledger, choose, "server", strict, notice)
         if server.alone:
-            by_itself = federation.model_copy(update={"server": server.of_one()})
+            # nobody to bear, and nothing that leaves: no robust rule and no noise
+            by_itself = federation.model_copy(update={"server": server.of_one(), "privacy": Privacy()})
             for member, enrolled in zip(members, enrolments, strict=True):
                 single = build_strategy(by_itself, [enrolled], size, slots)
                 alone = engine([member], single, "alone", federated)
@@ -176,7 +177,7 @@ def _check_same(path: Path, federation: Federation) -> None:
     old, new = (parse(content, str(path)) for content in (tomllib.loads(path.read_text()), dump(federation)))
     differing = [
         f"{section}.{key}"
-        for section in ("server", "adapter", "basis", "train", "data")
+        for section in ("server", "adapter", "basis", "train", "data", "privacy")
         for key, value in getattr(new, section).model_dump().items()
         if value != getattr(old, section).model_dump()[key]
         and (section, key) not in (("server", "rounds"), ("server", "alone"))

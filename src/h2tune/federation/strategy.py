@@ -60,8 +60,8 @@ class Participant(Protocol):
 class Strategy(Protocol):
     """The server's half of a method; pure: it holds no state but what it was built from.
 
-    A strategy may also have `read(update)`, which refuses an update whose values make no sense, and `note(client)`; see
-    `note_of`.
+    A strategy may also have `read(update)`, which refuses an update whose values make no sense, `note(client)` (see
+    `note_of`) and `release(client, tensors)` (see `released`).
     """
 
     @property
@@ -104,3 +104,12 @@ def note_of(strategy: Strategy, client: str) -> str:
     """Return one line for a table on how a client takes part, such as why it shares nothing; mostly ""."""
     note = getattr(strategy, "note", None)
     return str(note(client)) if note is not None else ""
+
+
+def released(strategy: Strategy, client: str, tensors: Tensors) -> Tensors:
+    """Return what leaves a client of what it learned: mostly the same, or clipped and with noise."""
+    release = getattr(strategy, "release", None)
+    if release is None:
+        return tensors
+    noised: Tensors = release(client, tensors)
+    return noised

@@ -13,7 +13,7 @@ from typing import Any
 
 from h2tune.errors import H2TuneError
 from h2tune.report.coerce import flag, integer, items, matrix, number, numbers, record, text, texts
-from h2tune.report.view import Aggregate, Compared, Notice, Score, Trained, View, WireTensor
+from h2tune.report.view import Aggregate, Compared, Notice, Privacy, Score, Trained, View, WireTensor
 
 Event = dict[str, Any]
 MOST_ROUNDS = 100_000
@@ -159,6 +159,19 @@ def _aggregated(shown: View, event: Event) -> None:
         norm=number(event.get("norm")),
         seconds=number(event.get("seconds")),
         sha256=text(event.get("sha256")),
+        privacy=_privacy(record(event.get("privacy"))),
+    )
+
+
+def _privacy(facts: dict[str, Any]) -> Privacy | None:
+    if not facts:
+        return None
+    names = ("clip", "multiplier", "delta", "epsilon", "epsilon_to_server")
+    return Privacy(
+        noise=text(facts.get("noise")),
+        shares=integer(facts.get("shares")),
+        held_back=texts(facts.get("held_back")),
+        **{name: number(facts.get(name)) for name in names},
     )
 
 

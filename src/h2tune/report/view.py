@@ -83,6 +83,20 @@ class Notice:
 
 
 @dataclass(frozen=True)
+class Privacy:
+    """Differential privacy after a round: who adds noise, the numbers of the mechanism, ε until then."""
+
+    noise: str
+    clip: float | None
+    multiplier: float | None
+    delta: float | None
+    epsilon: float | None
+    shares: int | None
+    epsilon_to_server: float | None
+    held_back: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Aggregate:
     """One step of the server."""
 
@@ -92,6 +106,7 @@ class Aggregate:
     norm: float | None
     seconds: float | None
     sha256: str
+    privacy: Privacy | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from h2tune.adapter.roles import ROLES
-from h2tune.config import Adapter, Client, Data, Federation, Server, Train, parse
+from h2tune.config import Adapter, Client, Data, Federation, Privacy, Server, Train, parse
 from h2tune.config.sections import FROM_LIST
 from h2tune.errors import H2TuneError, nearest
 
@@ -32,6 +32,7 @@ class Settings(_Section):
     adapter: Adapter = Adapter()
     train: Train = Train()
     data: Data = Data()
+    privacy: Privacy = Privacy()
 
     @model_validator(mode="after")
     def _fixed(self) -> Settings:
@@ -46,6 +47,8 @@ class Settings(_Section):
             raise ValueError("server.alone is for one machine; leave it out")
         if self.data.evaluate_rounds == "last" and self.server.participation < 1:
             raise ValueError('data.evaluate_rounds = "last" needs server.participation = 1')
+        if problem := self.privacy.problem(self.server, self.adapter):
+            raise ValueError(problem)
         if self.train.arguments:
             raise ValueError("train.arguments are each member's own; they belong into its file")
         return self
@@ -137,6 +140,8 @@ class MemberFile(_Section):
         if settings.name != self.federation:
             raise H2TuneError(f"the coordinator's federation is '{settings.name}', not '{self.federation}'")
         raw = json.loads(settings.model_dump_json(exclude_none=True))
+        # before what it is by default is gone
+        raw["privacy"]["shares"] = settings.privacy.shares_of(settings.server.min_clients)
         server = settings.server.of_one()  # the others are not known here
         raw["server"] = json.loads(server.model_dump_json(exclude_none=True))
         raw["train"]["arguments"] = self.arguments

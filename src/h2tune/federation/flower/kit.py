@@ -86,7 +86,7 @@ def coordinator_content(federation: Federation, keys: dict[str, str] | None = No
         "server": server,
         **{
             key: getattr(federation, key).model_dump(mode="json", exclude_none=True)
-            for key in ("adapter", "train", "data")
+            for key in ("adapter", "train", "data", "privacy")
         },
         "member": [
             {

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from h2tune.errors import H2TuneError
 from h2tune.federation.client import Member
@@ -31,6 +32,10 @@ from h2tune.training.local import check_arguments
 EXPERIMENT = re.compile(r"[0-9a-f]{32}")
 FAILURES = "failures.log"
 """In the member's folder: why rounds failed, in full."""
+NO_METRICS = (
+    "event", "client", "round", "stage", "steps", "bytes_up", "bytes_down", "sent", "received", "received_matches",
+)  # fmt: skip
+"""What an event of training says that is no measurement on the member's data; `sent` is of what was sent."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,18 @@ def take_part(
             export_adapters(engine, joined.member, settings.server.rounds, ledger.folder / "clients" / name)
     finally:
         ledger.close()
-    return reply
+    return (
+        replace(reply, events=without_metrics(reply.events)) if settings.privacy.metrics == "kept" else reply
+    )
+
+
+def without_metrics(events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a member's events without what was measured on its data: losses, accuracies, movement, times, warnings."""
+    return [
+        {key: event[key] for key in NO_METRICS if key in event}
+        for event in events
+        if event["event"] == "client_trained"
+    ]
 
 
 def _refuse_stale(

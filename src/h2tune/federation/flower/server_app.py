@@ -14,7 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 from h2tune import __version__, files
 from h2tune.adapter.roles import ROLES
 from h2tune.errors import H2TuneError
-from h2tune.federation.enrol import build_strategy
+from h2tune.federation.enrol import build_strategy, check_privacy
 from h2tune.federation.flower.channel import GridChannel
 from h2tune.federation.flower.files import Coordinator, load_coordinator
 from h2tune.federation.flower.roster import Roster
@@ -51,6 +51,7 @@ def coordinate(grid: Grid, coordinator: Coordinator) -> Path:
         H2TuneError: The folder holds a run of other settings, too few members enrolled, or too few updates arrived.
     """
     folder = Path(coordinator.folder)
+    check_privacy(coordinator.federation)
     _check_same(folder / "coordinator.toml", coordinator)
     ledger = Ledger(folder, resume=True)
     began = time.perf_counter()
