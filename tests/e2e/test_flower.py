@@ -73,10 +73,28 @@ def secured(embedded, tmp_path_factory):
         for name, *_ in CLIENTS:
             parties.register(name)
             parties.supernode(name)
+        impostor(parties, "films")
         parties.run()
         parties.until(lambda: over(parties), 600)
         assert finished(parties.home / "run"), parties.tails()
         yield parties
+
+
+def impostor(parties, name: str) -> None:
+    """Start a node with a key of its own, which is registered, and the file of another member."""
+    from h2tune.federation.flower.kit import node_key
+
+    key = node_key(parties.folder / "impostor", "impostor")
+    (parties.home / "keys" / "impostor.pub").write_text(key + "\n")
+    parties.register("impostor")
+    parties.supernode(name, key=parties.folder / "impostor", label="impostor")
+
+
+def test_a_registered_node_that_claims_anothers_name_is_refused(secured):
+    log = secured.log("superlink")
+    assert "its node authenticated with another key than its name has" in log
+    assert "Sending: train" not in secured.log("impostor")
+    assert secured.log("films").count("Sending: train") == 3
 
 
 def test_tls_and_keys_give_the_numbers_of_one_machine(embedded, secured):

@@ -79,10 +79,19 @@ def test_the_kit_keeps_secrets_private_and_tells_the_coordinator_nothing_of_path
     assert "--host 127.0.0.1" in (parties / "coordinator" / "README.md").read_text()
 
 
-def test_what_is_for_one_machine_is_refused_before_anything_is_written(tmp_path):
-    content = federations.federation(tmp_path, server={"strategy": "fedit"})
-    with pytest.raises(H2TuneError, match="runs on one machine"):
-        kit.init(load(federations.write(tmp_path, content)), tmp_path / "parties", host="127.0.0.1")
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ({"server": {"strategy": "fedit"}}, "'fedit' runs on one machine"),
+        ({"server": {"strategy": "local"}}, "'local' runs on one machine"),
+        ({"server": {"alone": True}}, "server.alone: training every client alone"),
+        ({"basis": {"kind": "anchored"}}, '"anchored" runs on one machine only'),
+    ],
+)
+def test_what_is_for_one_machine_is_refused_before_anything_is_written(tmp_path, section, told):
+    file = federations.write(tmp_path, federations.federation(tmp_path, **section))
+    with pytest.raises(H2TuneError, match=told):
+        kit.init(load(file), tmp_path / "parties", host="127.0.0.1")
     assert not (tmp_path / "parties").exists()
 
 

@@ -143,6 +143,8 @@ class GridChannel:
             )
             identifier = self._push(message)
             if identifier:
+                if wanted.sent:
+                    self._note(client, down.round, "sent_again", f"{wanted.reason}; it was asked again")
                 wanted.message, wanted.sent = identifier, wanted.sent + 1
 
     def _collect(self, asked: Mapping[str, _Asked]) -> list[Reply]:

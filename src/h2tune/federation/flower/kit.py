@@ -67,6 +67,12 @@ def coordinator_content(federation: Federation, keys: dict[str, str] | None = No
     basis = getattr(federation, "basis", None)
     if basis is not None and basis.kind != "free":
         raise H2TuneError(f'basis.kind = "{basis.kind}" runs on one machine only', where="basis.kind")
+    if federation.server.alone:
+        raise H2TuneError(
+            "training every client alone as well is for one machine: a member takes part in one run",
+            where="server.alone",
+            remedy="Leave it out here; h2tune run with it on one machine compares",
+        )
     server = federation.server.model_dump(mode="json", exclude={"alone"})
     stated = isinstance(server["shared_rank"], int) and isinstance(server["slots"], int)
     ranks: dict[str, dict[str, int]] = {}
