@@ -20,7 +20,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
@@ -98,7 +98,7 @@ def measure(members: int, rounds: int, rank: int, idle: float) -> dict[str, floa
             polling = (relay.bytes - before) / idle / members
             parties.run()
             while len(counted) < rounds:
-                assert "raised an exception" not in parties.log("superlink"), parties.tails()
+                assert "raised an exception" not in parties.run_log(), parties.tails()
                 done = log.read_text().count('"aggregated"') if log.exists() else 0
                 counted.setdefault(done, relay.bytes)
                 counted.pop(0, None)
@@ -131,11 +131,11 @@ def summary(
     return {
         "seconds": (ends[-1] - ends[0]) / (rounds - 1),
         **{step: median(values) for step, values in steps.items()},
+        "processor": median(by["ready"]["processor"] for (_, number), by in found.items() if number),
         "payload": payload / (rounds - 1) / 1e6,
         "wire": wire / (rounds - 1) / 1e6,
         "ratio": wire / payload,
         "polling": polling,
-        "trained": fmean(e["seconds"]["train"] for e in trained),
     }
 
 
@@ -150,12 +150,14 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     print(
-        "| members | s per round | until the process starts | until it has imported | in h2tune | until it is taken in"
+        "| members | s per round | sent → process | → imported | → answer ready | → taken in | CPU s per member",
+        end=" ",
     )
-    print("| payload MB per round | on the wire MB | ratio | polling B/s per member |", flush=True)
+    print("| payload, MB per round | on the wire, MB | ratio | polling, B/s per member |", flush=True)
     for members in arguments.members:
         m = measure(members, arguments.rounds, arguments.rank, arguments.idle)
         steps = " | ".join(f"{m[step]:.1f}" for step in STEPS)
+        steps += f" | {m['processor']:.1f}"
         wire = f"{m['payload']:.2f} | {m['wire']:.2f} | {m['ratio']:.3f} | {m['polling']:.0f}"
         print(f"| {members} | {m['seconds']:.1f} | {steps} | {wire} |", flush=True)
 

@@ -47,7 +47,7 @@ def watch_member(module):
         facts = {"client": name, "round": round_number}
         note(what="imported", started=process_start(), **facts)
         reply = take_part(path, settings, experiment, name, round_number, *rest)
-        note(what="ready", **facts)
+        note(what="ready", processor=time.process_time(), **facts)
         return reply
 
     module.take_part = watched

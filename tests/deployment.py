@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -122,6 +123,22 @@ class Deployment:
     def log(self, name: str) -> str:
         return (self.folder / "logs" / f"{name}.log").read_text(errors="replace")
 
+    def run_log(self) -> str:
+        """Return what `flwr log` shows: what the ServerApp writes, which is not in the SuperLink's output."""
+        file = self.home / "flwr" / "state.db"
+        if not file.exists():
+            return ""
+        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+            return "".join(
+                text for (text,) in database.execute("SELECT log FROM task_logs ORDER BY timestamp")
+            )
+
+    def ended(self) -> bool:
+        """Return whether the run is over, or its ServerApp failed."""
+        log = self.home / "run" / "events.jsonl"
+        done = log.exists() and '"run_finished"' in log.read_text()
+        return done or "raised an exception" in self.run_log()
+
     def superlink(self, patch: Path | None = None) -> None:
         arguments = ["flower-superlink", "--host", "127.0.0.1", "--port", str(self.port)]
         arguments += ["--database", str(self.home / "flwr" / "state.db")]
@@ -194,7 +211,8 @@ class Deployment:
 
     def tails(self) -> str:
         logs = sorted((self.folder / "logs").glob("*.log"))
-        return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-2500:]}" for log in logs)
+        texts = [(log.name, log.read_text(errors="replace")) for log in logs] + [("run", self.run_log())]
+        return "\n".join(f"--- {name}\n{text[-2500:]}" for name, text in texts)
 
     def kill(self, name: str, how: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to a process and all that it started."""

@@ -43,12 +43,6 @@ def running(tmp_path, content, patch=None, **coordinator):
         yield parties
 
 
-def ended(parties) -> bool:
-    log = parties.home / "run" / "events.jsonl"
-    done = log.exists() and '"run_finished"' in log.read_text()
-    return done or "raised an exception" in parties.log("superlink")
-
-
 def told(parties):
     return read_events(parties.home / "run" / "events.jsonl")
 
@@ -81,9 +75,9 @@ def at_work(parties, name: str, round_number: int) -> bool:
 
 def test_a_client_process_killed_alone_in_training_is_started_again_in_the_same_round(tmp_path, content):
     with running(tmp_path, content) as parties:
-        parties.until(lambda: at_work(parties, "films", 1) or ended(parties), 400)
+        parties.until(lambda: at_work(parties, "films", 1) or parties.ended(), 400)
         parties.kill_child("films", "flwr-clientapp")
-        parties.until(lambda: ended(parties), 400)
+        parties.until(parties.ended, 400)
         assert took_part(parties) == [ALL, ALL, ALL], parties.tails()
         assert not failures(parties)
         again = [e for e in told(parties) if e.get("code") == "sent_again"]
@@ -133,11 +127,11 @@ def test_a_member_whose_disk_is_full_sits_out_and_comes_back_when_there_is_room(
         for name, *_ in CLIENTS:
             parties.supernode(name)
         parties.run()
-        parties.until(lambda: "Sending: train" in parties.log("films") or ended(parties), 400)
+        parties.until(lambda: "Sending: train" in parties.log("films") or parties.ended(), 400)
         fill(disk / "filler")
-        parties.until(lambda: failures(parties) or ended(parties), 400)
+        parties.until(lambda: failures(parties) or parties.ended(), 400)
         (disk / "filler").unlink()
-        parties.until(lambda: ended(parties), 400)
+        parties.until(parties.ended, 400)
         assert took_part(parties) == [ALL, REST, ALL], parties.tails()
         (failed,) = failures(parties).items()
         assert failed[0] == 1 and failed[1].startswith("the disk of its folder is full: 0.0 MB are free")
@@ -148,7 +142,7 @@ def test_a_member_whose_disk_is_full_sits_out_and_comes_back_when_there_is_room(
 
 def test_updates_of_wrong_shape_of_anothers_name_and_of_another_round_are_left_out(tmp_path, content):
     with running(tmp_path, content, patch=deployment.PATCHED / "tampered.py") as parties:
-        parties.until(lambda: ended(parties), 400)
+        parties.until(parties.ended, 400)
         assert took_part(parties) == [REST, REST, REST], parties.tails()
         reasons = failures(parties)
         assert "expected" in reasons[0] and "delta." in reasons[0]

@@ -48,21 +48,17 @@ def test_three_machines_finish_over_a_slow_and_lossy_network_and_one_that_was_cu
         return [e for e in read_events(log) if e["event"] == kind] if log.exists() else []
 
     with deployment.deployment(folder, 9091, kind=network.spread(net), **options) as parties:
-
-        def ended() -> bool:
-            return bool(events("run_finished")) or "raised an exception" in parties.log("superlink")
-
         parties.superlink()
         parties.proxy()
         for name, *_ in CLIENTS:
             parties.register(name)
             parties.supernode(name)
         parties.run()
-        parties.until(lambda: "ROUND 1]" in parties.log("films") or ended(), 400)
+        parties.until(lambda: "ROUND 1]" in parties.log("films") or parties.ended(), 400)
         net.cut("films")
-        parties.until(lambda: events("client_failed") or ended(), 400)
+        parties.until(lambda: events("client_failed") or parties.ended(), 400)
         net.cut("films", down=False)
-        parties.until(ended, 400)
+        parties.until(parties.ended, 400)
         assert all(wire.dropped for wire in net.wires)
         took_part = [e["clients"] for e in events("aggregated")]
         assert took_part == [ALL, REST, ALL], parties.tails()

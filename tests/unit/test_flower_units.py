@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import tomllib
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -22,7 +24,7 @@ pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
 from flwr.app import Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from h2tune.federation.flower import kit
+from h2tune.federation.flower import kit, pages
 from h2tune.federation.flower.card import Card
 from h2tune.federation.flower.channel import GridChannel
 from h2tune.federation.flower.check import check
@@ -141,6 +143,17 @@ def test_a_name_is_bound_to_its_key(parties, cards, tmp_path):
         with pytest.raises(H2TuneError, match="another key"):
             roster.admit(cards["one"].model_dump_json(), wrong)
     assert roster.admit(cards["one"].model_dump_json(), keys["one"]).name == "one"
+
+
+@pytest.mark.parametrize(("host", "kind"), [("10.1.2.3", "ip"), ("fed.example.org", "hostname")])
+def test_the_certificate_is_good_for_members_and_for_the_name_that_nginx_compares_with(tmp_path, host, kind):
+    kit.certificates(tmp_path / "tls", host)
+    name = re.search(r"proxy_ssl_name (\S+);", pages.nginx(9443, 9091)).group(1)
+    for look in ((f"-verify_{kind}", host), ("-verify_hostname", name)):
+        verify = ["openssl", "verify", "-CAfile", "ca.crt", *look, "server.crt"]
+        assert (
+            subprocess.run(verify, check=False, cwd=tmp_path / "tls", capture_output=True).returncode == 0
+        ), look
 
 
 def kit_pem(parties, name: str) -> bytes:
@@ -295,6 +308,22 @@ def test_a_round_goes_on_with_those_who_answer(identity, coordinator, cards, tmp
         )
         assert replies["one"].update is not None
         assert replies["two"].update is None and told in replies["two"].reason
+
+
+def test_a_message_that_was_lost_is_sent_again_and_told(identity, coordinator, cards, tmp_path):
+    lost = [Error(8, "killed")]
+
+    def two(message):
+        return lost.pop() if lost else sends("two")(message)
+
+    patient = coordinator.model_copy(update={"patience": 5.0, "deadline": 10.0})
+    replies = exchanged(
+        patient, tmp_path, {1: answers(cards["one"], sends("one")), 2: answers(cards["two"], two)}
+    )
+    assert replies["two"].update is not None and not replies["one"].events
+    (event,) = replies["two"].events
+    assert (event["code"], event["client"], event["round"]) == ("sent_again", "two", 0)
+    assert event["message"] == "it was lost (Flower's code 8); it was asked again"
 
 
 def test_a_late_update_is_left_out_and_told(identity, coordinator, cards, tmp_path):
