@@ -41,7 +41,7 @@ def test_three_machines_finish_over_a_slow_and_lossy_network_and_one_that_was_cu
     data = {"train": 16, "test": 12}
     content = federations.federation(tmp_path, CLIENTS, server=server, train={"local_steps": 2}, data=data)
     options = {"secure": True, "public": 9443}
-    folder = deployment.lay_out(tmp_path, content, 9091, host=network.HUB, patience=60.0, **options)
+    folder = deployment.lay_out(tmp_path, content, 9091, host=network.HUB, patience=90.0, **options)
     log = folder / "coordinator" / "run" / "events.jsonl"
 
     def events(kind: str):

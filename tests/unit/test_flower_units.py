@@ -17,7 +17,10 @@ import torch
 
 from h2tune.config import load
 from h2tune.errors import H2TuneError
-from h2tune.federation.update import Download, Update, digest
+from h2tune.federation.enrol import build_strategy
+from h2tune.federation.ledger import Ledger
+from h2tune.federation.server import run_rounds
+from h2tune.federation.update import WIRE, Download, Update, digest
 
 pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
 
@@ -344,6 +347,53 @@ def test_a_late_update_is_left_out_and_told(identity, coordinator, cards, tmp_pa
     assert [(e["code"], e["round"]) for e in second.events] == [("late_update", 0)]
 
 
+def test_an_update_that_comes_after_its_round_changes_no_aggregate(identity, coordinator, cards, tmp_path):
+    plain = coordinator.adapter.model_copy(update={"mask": "leading", "alignment": "depth"})
+    hasty = coordinator.model_copy(update={"deadline": 0.3, "adapter": plain})
+    enrolments = [cards[name].enrolment for name in ("one", "two")]
+    server = hasty.server
+
+    def run(folder, late: bool):
+        strategy = build_strategy(hasty.federation, enrolments, int(server.shared_rank), int(server.slots))
+        in_second = []
+
+        def trains(name: str):
+            def answer(message):
+                number = int(message.metadata.group_id)
+                if name == "one":
+                    in_second.extend([True] * number)
+                elif not in_second:
+                    return None  # in round 0; its answer is there when round 1 is on
+                elif number == 0 and not late:
+                    return Error(5, "gone")
+                elif number == 1 and len(in_second) < 5:
+                    in_second.append(True)  # so that the late one is taken in before
+                    return None
+                spec = strategy.upload_spec(name, number)
+                fill = {"one": 0.5, "two": 0.25}[name] * (number + 1)
+                tensors = {key: torch.full(shape, fill).to(WIRE[kind]) for key, (shape, kind) in spec.items()}
+                return pack({"events": "[]"}, Update(name, number, cards[name].examples, tensors))
+
+            return answer
+
+        grid = Grid({1: answers(cards["one"], trains("one")), 2: answers(cards["two"], trains("two"))})
+        channel = GridChannel(grid, hasty, EXPERIMENT, Roster(hasty, folder / "m.json"), poll=0.01)
+        channel.gather()
+        channel.strategy, ledger = strategy, Ledger(folder / "run")
+        run_rounds(strategy, channel, ledger, rounds=2, min_clients=1, choose=lambda _: ["one", "two"])
+        ledger.close()
+        return [json.loads(line) for line in ledger.events_file.read_text().splitlines()]
+
+    with_late, without = (run(tmp_path / str(late), late) for late in (True, False))
+    took_part = [e["clients"] for e in with_late if e["event"] == "aggregated"]
+    assert took_part == [["one"], ["one", "two"]]
+    sums = [[e["sha256"] for e in events if e["event"] == "aggregated"] for events in (with_late, without)]
+    assert sums[0] == sums[1]
+    told = [(e["code"], e["client"], e["round"]) for e in with_late if e["event"] == "warning"]
+    assert told == [("late_update", "two", 0)]
+    assert [e["reason"] for e in with_late if e["event"] == "client_failed"] == ["no answer within 0 s"]
+
+
 def test_a_member_that_returns_as_another_node_is_known_by_name(identity, coordinator, cards, tmp_path):
     grid = Grid({1: answers(cards["one"], sends("one")), 2: answers(cards["two"], sends("two"))})
     roster = Roster(coordinator, tmp_path / "m.json")
@@ -354,6 +404,25 @@ def test_a_member_that_returns_as_another_node_is_known_by_name(identity, coordi
         r.client: r for r in channel.exchange(0, {name: Download(0, {}, "") for name in ("one", "two")})
     }
     assert replies["two"].update is not None and channel.nodes == {"one": 1, "two": 7}
+
+
+def test_a_member_that_was_cut_off_is_not_asked_again_who_it_is(identity, coordinator, cards, tmp_path):
+    asked = []
+
+    def two(message):
+        if message.metadata.message_type == "query.enrol":
+            asked.append(message)
+        return answers(cards["two"], sends("two"))(message)
+
+    grid = Grid({1: answers(cards["one"], sends("one")), 2: two})
+    channel = GridChannel(grid, coordinator, EXPERIMENT, Roster(coordinator, tmp_path / "m.json"), poll=0.01)
+    channel.gather()
+    grid.present = {1}
+    (lost,) = channel.exchange(0, {"two": Download(0, {}, "")})
+    assert lost.update is None and lost.reason == "it is not connected"
+    grid.present = {1, 2}
+    (back,) = channel.exchange(0, {"two": Download(0, {}, "")})
+    assert back.update is not None and len(asked) == 1
 
 
 def test_a_member_may_join_between_rounds(identity, coordinator, cards, tmp_path):

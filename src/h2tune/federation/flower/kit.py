@@ -199,7 +199,12 @@ def certificates(folder: Path, host: str) -> None:
     _tool(["openssl", "req", "-x509", *curve, *ca], folder)
     server = ["-keyout", "server.key", "-out", "server.crt", "-subj", f"/CN={host[:64]}"]
     server += ["-CA", "ca.crt", "-CAkey", "ca.key", "-addext", "basicConstraints=critical,CA:FALSE"]
-    server += ["-addext", f"subjectAltName={name},IP:127.0.0.1,DNS:localhost", "-addext", "extendedKeyUsage=serverAuth"]
+    server += [
+        "-addext",
+        f"subjectAltName={name},IP:127.0.0.1,DNS:localhost",
+        "-addext",
+        "extendedKeyUsage=serverAuth",
+    ]
     _tool(["openssl", "req", "-x509", *curve, *server], folder)
     for key in ("ca.key", "server.key"):
         (folder / key).chmod(0o600)
