@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import federations
 import tomli_w
 
 BIN = Path(sys.executable).parent
+PATCHED = Path(__file__).parent / "patched"
 
 
 def free_port() -> int:
@@ -49,6 +51,18 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
+def patching(patch: Path) -> dict[str, str]:
+    """Return the environment of a process in which a file of `patched` changes modules."""
+    path = os.pathsep.join([str(PATCHED), federations.environment()["PYTHONPATH"]])
+    return {"PYTHONPATH": path, "PATCH": str(patch)}
+
+
+def locked(file: Path) -> bool:
+    """Return whether a process holds a lock on a file; looking takes none."""
+    inode = f":{file.stat().st_ino} "
+    return any(inode in line for line in Path("/proc/locks").read_text().splitlines())
+
+
 class Deployment:
     """A federation's processes; every one has a log in `logs/`, and all are stopped at the end.
 
@@ -58,6 +72,9 @@ class Deployment:
         secure: Whether there is TLS and authentication of nodes.
         public: Port of the reverse proxy, if there is one.
     """
+
+    host = "127.0.0.1"
+    """Where members reach the coordinator."""
 
     def __init__(self, folder: Path, port: int, *, secure: bool = False, public: int | None = None) -> None:
         self.folder, self.secure = folder, secure
@@ -77,12 +94,23 @@ class Deployment:
             "PYTHONUNBUFFERED": "1",
         }
 
-    def start(self, name: str, arguments: Sequence[str], home: Path) -> subprocess.Popen[bytes]:
+    def place(self, name: str) -> list[str]:
+        """Return what comes before a command so that it runs on the machine of a party."""
+        return []
+
+    def listening(self, port: int) -> bool:
+        """Return whether something answers at a port of the coordinator's loopback interface."""
+        return listening(port)
+
+    def start(
+        self, name: str, arguments: Sequence[str], home: Path, patch: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a process of a party, with a file of `patched` if that is wished."""
         log = (self.folder / "logs" / f"{name}.log").open("ab")
         process = subprocess.Popen(
-            arguments,
+            [*self.place(name), *arguments],
             cwd=home,
-            env=self.environment(home),
+            env=self.environment(home) | (patching(patch) if patch else {}),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -95,7 +123,23 @@ class Deployment:
     def log(self, name: str) -> str:
         return (self.folder / "logs" / f"{name}.log").read_text(errors="replace")
 
-    def superlink(self) -> None:
+    def run_log(self) -> str:
+        """Return what `flwr log` shows: what the ServerApp writes, which is not in the SuperLink's output."""
+        file = self.home / "flwr" / "state.db"
+        if not file.exists():
+            return ""
+        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+            return "".join(
+                text for (text,) in database.execute("SELECT log FROM task_logs ORDER BY timestamp")
+            )
+
+    def ended(self) -> bool:
+        """Return whether the run is over, or its ServerApp failed."""
+        log = self.home / "run" / "events.jsonl"
+        done = log.exists() and '"run_finished"' in log.read_text()
+        return done or "raised an exception" in self.run_log()
+
+    def superlink(self, patch: Path | None = None) -> None:
         arguments = ["flower-superlink", "--host", "127.0.0.1", "--port", str(self.port)]
         arguments += ["--database", str(self.home / "flwr" / "state.db")]
         if self.secure:
@@ -104,8 +148,8 @@ class Deployment:
             arguments += ["--ssl-certfile", str(tls / "server.crt"), "--ssl-keyfile", str(tls / "server.key")]
         else:
             arguments.append("--insecure")
-        process = self.start("superlink", arguments, self.home)
-        self.until(lambda: listening(self.port) or process.poll() is not None, 90)
+        process = self.start("superlink", arguments, self.home, patch)
+        self.until(lambda: self.listening(self.port) or process.poll() is not None, 90)
         assert process.poll() is None, self.log("superlink")
 
     def proxy(self) -> None:
@@ -113,7 +157,7 @@ class Deployment:
         process = self.start(
             "nginx", ["nginx", "-p", str(self.home), "-c", "nginx.conf", "-g", "daemon off;"], self.home
         )
-        self.until(lambda: listening(self.public) or process.poll() is not None, 30)
+        self.until(lambda: self.listening(self.public) or process.poll() is not None, 30)
         assert process.poll() is None, self.log("nginx")
 
     def supernode(
@@ -124,9 +168,10 @@ class Deployment:
         trusted: bool = True,
         plain: bool = False,
         label: str = "",
+        patch: Path | None = None,
     ) -> subprocess.Popen[bytes]:
         home = self.folder / "members" / name
-        arguments = ["flower-supernode", "--superlink", f"127.0.0.1:{self.public}"]
+        arguments = ["flower-supernode", "--superlink", f"{self.host}:{self.public}"]
         arguments += ["--host", "127.0.0.1", "--port", str(free_port())]
         arguments += ["--node-config", f'h2tune="{home / "member.toml"}"']
         if self.secure and not plain:
@@ -134,11 +179,11 @@ class Deployment:
             arguments += ["--auth-supernode-private-key", str(key or home / "node")]
         else:
             arguments.append("--insecure")
-        return self.start(label or name, arguments, home)
+        return self.start(label or name, arguments, home, patch)
 
     def flwr(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["flwr", *arguments],
+            [*self.place("flwr"), "flwr", *arguments],
             cwd=self.home,
             env=self.environment(self.home),
             capture_output=True,
@@ -166,7 +211,8 @@ class Deployment:
 
     def tails(self) -> str:
         logs = sorted((self.folder / "logs").glob("*.log"))
-        return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-2500:]}" for log in logs)
+        texts = [(log.name, log.read_text(errors="replace")) for log in logs] + [("run", self.run_log())]
+        return "\n".join(f"--- {name}\n{text[-2500:]}" for name, text in texts)
 
     def kill(self, name: str, how: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to a process and all that it started."""
@@ -194,10 +240,15 @@ class Deployment:
 
 @contextlib.contextmanager
 def deployment(
-    folder: Path, port: int, *, secure: bool = False, public: int | None = None
+    folder: Path,
+    port: int,
+    *,
+    secure: bool = False,
+    public: int | None = None,
+    kind: type[Deployment] = Deployment,
 ) -> Iterator[Deployment]:
     """Yield a deployment whose processes end with the block."""
-    parties = Deployment(folder, port, secure=secure, public=public)
+    parties = kind(folder, port, secure=secure, public=public)
     try:
         yield parties
     finally:
@@ -205,7 +256,14 @@ def deployment(
 
 
 def lay_out(
-    folder: Path, content, port: int, *, secure: bool = False, public: int | None = None, **coordinator
+    folder: Path,
+    content,
+    port: int,
+    *,
+    secure: bool = False,
+    public: int | None = None,
+    host: str = "127.0.0.1",
+    **coordinator,
 ) -> Path:
     """Write the parties' folders as the kit does, with changes to the coordinator's file, and return where they are."""
     import tomllib
@@ -215,7 +273,7 @@ def lay_out(
 
     federation = load(federations.write(folder, content))
     folder = folder / "parties"
-    kit.init(federation, folder, host="127.0.0.1", port=public or port, control_port=port)
+    kit.init(federation, folder, host=host, port=public or port, control_port=port)
     file = folder / "coordinator" / "coordinator.toml"
     changed = tomllib.loads(file.read_text()) | coordinator
     if not secure:

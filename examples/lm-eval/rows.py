@@ -1,6 +1,6 @@
 """Write the test examples of a client of a finished run as JSON Lines for lm-evaluation-harness.
 
-    python examples/lm-eval/rows.py runs/quickstart films reviews.jsonl
+python examples/lm-eval/rows.py runs/quickstart films reviews.jsonl
 """
 
 from __future__ import annotations

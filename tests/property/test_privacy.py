@@ -83,7 +83,7 @@ def test_one_client_changes_the_sum_by_at_most_the_clipping_norm(seed, scale, wh
         total = torch.zeros(SLOTS, len(ROLES), SIZE, SIZE, dtype=torch.float64)
         for i, name in enumerate(method.enrolments):
             told = update(method, name, seed + i, 0.0 if zero and name == who else scale)
-            total += method._contributed(told, ROLES)[0].double()
+            total += method._contribution(told)[0].double()
         sums.append(total)
     assert float((sums[0] - sums[1]).norm()) <= bound * (1 + 1e-12)
 
@@ -110,7 +110,7 @@ def residual(method: H2Tune, updates: list[Update], clean: H2Tune, plain: list[U
     """What the noise made of G, times the coverage: the noise on the sum."""
     state = method.start()
     noisy, still = method.aggregate(state, updates)[0], clean.aggregate(state, plain)[0]
-    coverage = sum(clean._contributed(u, ROLES)[1] for u in plain)
+    coverage = sum(clean._contribution(u)[1] for u in plain)
     covered = coverage > 0
     return ((noisy["shared"] - still["shared"]) * coverage)[covered]
 

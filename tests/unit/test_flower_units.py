@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import tomllib
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -15,14 +17,17 @@ import torch
 
 from h2tune.config import load
 from h2tune.errors import H2TuneError
-from h2tune.federation.update import Download, Update, digest
+from h2tune.federation.enrol import build_strategy
+from h2tune.federation.ledger import Ledger
+from h2tune.federation.server import run_rounds
+from h2tune.federation.update import WIRE, Download, Update, digest
 
 pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
 
 from flwr.app import Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from h2tune.federation.flower import kit
+from h2tune.federation.flower import kit, pages
 from h2tune.federation.flower.card import Card
 from h2tune.federation.flower.channel import GridChannel
 from h2tune.federation.flower.check import check
@@ -79,10 +84,19 @@ def test_the_kit_keeps_secrets_private_and_tells_the_coordinator_nothing_of_path
     assert "--host 127.0.0.1" in (parties / "coordinator" / "README.md").read_text()
 
 
-def test_what_is_for_one_machine_is_refused_before_anything_is_written(tmp_path):
-    content = federations.federation(tmp_path, server={"strategy": "fedit"})
-    with pytest.raises(H2TuneError, match="runs on one machine"):
-        kit.init(load(federations.write(tmp_path, content)), tmp_path / "parties", host="127.0.0.1")
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ({"server": {"strategy": "fedit"}}, "'fedit' runs on one machine"),
+        ({"server": {"strategy": "local"}}, "'local' runs on one machine"),
+        ({"server": {"alone": True}}, "server.alone: training every client alone"),
+        ({"basis": {"kind": "anchored"}}, '"anchored" runs on one machine only'),
+    ],
+)
+def test_what_is_for_one_machine_is_refused_before_anything_is_written(tmp_path, section, told):
+    file = federations.write(tmp_path, federations.federation(tmp_path, **section))
+    with pytest.raises(H2TuneError, match=told):
+        kit.init(load(file), tmp_path / "parties", host="127.0.0.1")
     assert not (tmp_path / "parties").exists()
 
 
@@ -132,6 +146,17 @@ def test_a_name_is_bound_to_its_key(parties, cards, tmp_path):
         with pytest.raises(H2TuneError, match="another key"):
             roster.admit(cards["one"].model_dump_json(), wrong)
     assert roster.admit(cards["one"].model_dump_json(), keys["one"]).name == "one"
+
+
+@pytest.mark.parametrize(("host", "kind"), [("10.1.2.3", "ip"), ("fed.example.org", "hostname")])
+def test_the_certificate_is_good_for_members_and_for_the_name_that_nginx_compares_with(tmp_path, host, kind):
+    kit.certificates(tmp_path / "tls", host)
+    name = re.search(r"proxy_ssl_name (\S+);", pages.nginx(9443, 9091)).group(1)
+    for look in ((f"-verify_{kind}", host), ("-verify_hostname", name)):
+        verify = ["openssl", "verify", "-CAfile", "ca.crt", *look, "server.crt"]
+        assert (
+            subprocess.run(verify, check=False, cwd=tmp_path / "tls", capture_output=True).returncode == 0
+        ), look
 
 
 def kit_pem(parties, name: str) -> bytes:
@@ -288,6 +313,22 @@ def test_a_round_goes_on_with_those_who_answer(identity, coordinator, cards, tmp
         assert replies["two"].update is None and told in replies["two"].reason
 
 
+def test_a_message_that_was_lost_is_sent_again_and_told(identity, coordinator, cards, tmp_path):
+    lost = [Error(8, "killed")]
+
+    def two(message):
+        return lost.pop() if lost else sends("two")(message)
+
+    patient = coordinator.model_copy(update={"patience": 5.0, "deadline": 10.0})
+    replies = exchanged(
+        patient, tmp_path, {1: answers(cards["one"], sends("one")), 2: answers(cards["two"], two)}
+    )
+    assert replies["two"].update is not None and not replies["one"].events
+    (event,) = replies["two"].events
+    assert (event["code"], event["client"], event["round"]) == ("sent_again", "two", 0)
+    assert event["message"] == "it was lost (Flower's code 8); it was asked again"
+
+
 def test_a_late_update_is_left_out_and_told(identity, coordinator, cards, tmp_path):
     slow = [None]
 
@@ -306,6 +347,53 @@ def test_a_late_update_is_left_out_and_told(identity, coordinator, cards, tmp_pa
     assert [(e["code"], e["round"]) for e in second.events] == [("late_update", 0)]
 
 
+def test_an_update_that_comes_after_its_round_changes_no_aggregate(identity, coordinator, cards, tmp_path):
+    plain = coordinator.adapter.model_copy(update={"mask": "leading", "alignment": "depth"})
+    hasty = coordinator.model_copy(update={"deadline": 0.3, "adapter": plain})
+    enrolments = [cards[name].enrolment for name in ("one", "two")]
+    server = hasty.server
+
+    def run(folder, late: bool):
+        strategy = build_strategy(hasty.federation, enrolments, int(server.shared_rank), int(server.slots))
+        in_second = []
+
+        def trains(name: str):
+            def answer(message):
+                number = int(message.metadata.group_id)
+                if name == "one":
+                    in_second.extend([True] * number)
+                elif not in_second:
+                    return None  # in round 0; its answer is there when round 1 is on
+                elif number == 0 and not late:
+                    return Error(5, "gone")
+                elif number == 1 and len(in_second) < 5:
+                    in_second.append(True)  # so that the late one is taken in before
+                    return None
+                spec = strategy.upload_spec(name, number)
+                fill = {"one": 0.5, "two": 0.25}[name] * (number + 1)
+                tensors = {key: torch.full(shape, fill).to(WIRE[kind]) for key, (shape, kind) in spec.items()}
+                return pack({"events": "[]"}, Update(name, number, cards[name].examples, tensors))
+
+            return answer
+
+        grid = Grid({1: answers(cards["one"], trains("one")), 2: answers(cards["two"], trains("two"))})
+        channel = GridChannel(grid, hasty, EXPERIMENT, Roster(hasty, folder / "m.json"), poll=0.01)
+        channel.gather()
+        channel.strategy, ledger = strategy, Ledger(folder / "run")
+        run_rounds(strategy, channel, ledger, rounds=2, min_clients=1, choose=lambda _: ["one", "two"])
+        ledger.close()
+        return [json.loads(line) for line in ledger.events_file.read_text().splitlines()]
+
+    with_late, without = (run(tmp_path / str(late), late) for late in (True, False))
+    took_part = [e["clients"] for e in with_late if e["event"] == "aggregated"]
+    assert took_part == [["one"], ["one", "two"]]
+    sums = [[e["sha256"] for e in events if e["event"] == "aggregated"] for events in (with_late, without)]
+    assert sums[0] == sums[1]
+    told = [(e["code"], e["client"], e["round"]) for e in with_late if e["event"] == "warning"]
+    assert told == [("late_update", "two", 0)]
+    assert [e["reason"] for e in with_late if e["event"] == "client_failed"] == ["no answer within 0 s"]
+
+
 def test_a_member_that_returns_as_another_node_is_known_by_name(identity, coordinator, cards, tmp_path):
     grid = Grid({1: answers(cards["one"], sends("one")), 2: answers(cards["two"], sends("two"))})
     roster = Roster(coordinator, tmp_path / "m.json")
@@ -316,6 +404,25 @@ def test_a_member_that_returns_as_another_node_is_known_by_name(identity, coordi
         r.client: r for r in channel.exchange(0, {name: Download(0, {}, "") for name in ("one", "two")})
     }
     assert replies["two"].update is not None and channel.nodes == {"one": 1, "two": 7}
+
+
+def test_a_member_that_was_cut_off_is_not_asked_again_who_it_is(identity, coordinator, cards, tmp_path):
+    asked = []
+
+    def two(message):
+        if message.metadata.message_type == "query.enrol":
+            asked.append(message)
+        return answers(cards["two"], sends("two"))(message)
+
+    grid = Grid({1: answers(cards["one"], sends("one")), 2: two})
+    channel = GridChannel(grid, coordinator, EXPERIMENT, Roster(coordinator, tmp_path / "m.json"), poll=0.01)
+    channel.gather()
+    grid.present = {1}
+    (lost,) = channel.exchange(0, {"two": Download(0, {}, "")})
+    assert lost.update is None and lost.reason == "it is not connected"
+    grid.present = {1, 2}
+    (back,) = channel.exchange(0, {"two": Download(0, {}, "")})
+    assert back.update is not None and len(asked) == 1
 
 
 def test_a_member_may_join_between_rounds(identity, coordinator, cards, tmp_path):

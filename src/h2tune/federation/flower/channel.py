@@ -56,6 +56,7 @@ class GridChannel:
         self.roster, self.poll = roster, poll
         self.nodes: dict[str, int] = {}  # member → the node it is at
         self._settings = coordinator.settings.model_dump_json()
+        self._known: dict[int, str] = {}  # node → member, of all that enrolled, whether they are there or not
         self._queries: dict[str, int] = {}  # message → node
         self._asked_nodes: set[int] = set()
         self._unwelcome: set[int] = set()
@@ -118,6 +119,11 @@ class GridChannel:
             self._asked_nodes = (self._asked_nodes & present) - self._unwelcome
             self._unwelcome.clear()
         for node in sorted(present - self._asked_nodes):
+            client = self._known.get(node)
+            if client is not None and client not in self.nodes:
+                self.nodes[client] = node  # was cut off for a while; asking would start a process there first
+                self._asked_nodes.add(node)
+                continue
             content = pack({"settings": self._settings})
             message = Message(content, dst_node_id=node, message_type=ENROL, ttl=self.coordinator.deadline)
             identifier = self._push(message)
@@ -143,6 +149,8 @@ class GridChannel:
             )
             identifier = self._push(message)
             if identifier:
+                if wanted.sent:
+                    self._note(client, down.round, "sent_again", f"{wanted.reason}; it was asked again")
                 wanted.message, wanted.sent = identifier, wanted.sent + 1
 
     def _collect(self, asked: Mapping[str, _Asked]) -> list[Reply]:
@@ -183,7 +191,7 @@ class GridChannel:
         if other is not None and other != node:  # the first to come has the name, until its node is gone
             self._refused(node, f"node {node} says it is '{card.name}', which is at node {other}")
             return
-        self.nodes[card.name] = node
+        self.nodes[card.name], self._known[node] = node, card.name
         strategy = getattr(self, "strategy", None)
         if strategy is not None and card.name not in strategy.enrolments:
             strategy.enrolments[card.name] = card.enrolment  # it takes part from the next round on

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -39,9 +40,17 @@ def _answer(message: Message, work: Callable[[], RecordDict]) -> Message:
         content = work()
     except Exception as error:  # Flower would send the exception's text, which may name paths or quote data
         traceback.print_exc(file=sys.stderr)
-        reason = error.message if isinstance(error, H2TuneError) and not error.where else type(error).__name__
-        content = pack({"reason": f"{reason}; the member's own log says more"})
+        content = pack({"reason": f"{_reason(error)}; the member's own log says more"})
     return Message(content, reply_to=message)
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error comes to in words that name no path and quote no data."""
+    if isinstance(error, H2TuneError) and not error.where:
+        return error.message
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{type(error).__name__} ({os.strerror(error.errno)})"  # such as a full disk
+    return type(error).__name__
 
 
 def _enrol(message: Message, context: Context) -> RecordDict:

@@ -67,7 +67,13 @@ def coordinator_content(federation: Federation, keys: dict[str, str] | None = No
     basis = getattr(federation, "basis", None)
     if basis is not None and basis.kind != "free":
         raise H2TuneError(f'basis.kind = "{basis.kind}" runs on one machine only', where="basis.kind")
-    server = federation.server.model_dump(mode="json", exclude={"alone"})
+    if federation.server.alone:
+        raise H2TuneError(
+            "training every client alone as well is for one machine: a member takes part in one run",
+            where="server.alone",
+            remedy="Leave it out here; h2tune run with it on one machine compares",
+        )
+    server = federation.server.model_dump(mode="json", exclude={"alone"}, exclude_none=True)
     stated = isinstance(server["shared_rank"], int) and isinstance(server["slots"], int)
     ranks: dict[str, dict[str, int]] = {}
     roles: tuple[str, ...] = ROLES
@@ -193,7 +199,12 @@ def certificates(folder: Path, host: str) -> None:
     _tool(["openssl", "req", "-x509", *curve, *ca], folder)
     server = ["-keyout", "server.key", "-out", "server.crt", "-subj", f"/CN={host[:64]}"]
     server += ["-CA", "ca.crt", "-CAkey", "ca.key", "-addext", "basicConstraints=critical,CA:FALSE"]
-    server += ["-addext", f"subjectAltName={name},IP:127.0.0.1", "-addext", "extendedKeyUsage=serverAuth"]
+    server += [
+        "-addext",
+        f"subjectAltName={name},IP:127.0.0.1,DNS:localhost",
+        "-addext",
+        "extendedKeyUsage=serverAuth",
+    ]
     _tool(["openssl", "req", "-x509", *curve, *server], folder)
     for key in ("ca.key", "server.key"):
         (folder / key).chmod(0o600)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,8 +31,8 @@ from h2tune.federation.update import Download, Tensors, manifest
 from h2tune.training.local import check_arguments
 
 EXPERIMENT = re.compile(r"[0-9a-f]{32}")
-FAILURES = "failures.log"
-"""In the member's folder: why rounds failed, in full."""
+ROOM = 16
+"""Bytes on disk for each trained parameter that a round asks for: state and update, before older ones are removed."""
 NO_METRICS = (
     "event", "client", "round", "stage", "steps", "bytes_up", "bytes_down", "sent", "received", "received_matches",
 )  # fmt: skip
@@ -108,7 +109,7 @@ def take_part(
         raise H2TuneError("the experiment's name is none")
     if not 0 <= round_number < settings.server.rounds:
         raise H2TuneError(f"there is no round {round_number}")
-    ledger = Ledger(Path(joined.file.folder) / experiment, resume=True)
+    ledger = _open(Path(joined.file.folder) / experiment, ROOM * joined.card.trainable_parameters)
     try:
         models = BaseModels(settings.seed)
         dtypes = {name: joined.seen.client.dtype}
@@ -141,6 +142,25 @@ def without_metrics(events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
         for event in events
         if event["event"] == "client_trained"
     ]
+
+
+def _open(folder: Path, room: int) -> Ledger:
+    """Open a member's own record of a run, with room for a round; reasons name no path, as the coordinator reads them.
+
+    Raises:
+        H2TuneError: The disk is full or cannot be written, or an earlier message is still worked on.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if free < room:
+            told = f"the disk of its folder is full: {free / 1e6:.1f} MB are free, a round may take {room / 1e6:.1f}"
+            raise H2TuneError(told)
+        return Ledger(folder, resume=True)
+    except OSError as error:
+        raise H2TuneError(f"its folder cannot be written ({error.strerror})") from error
+    except H2TuneError as error:
+        raise H2TuneError(error.message if not error.where else f"its folder: {error.message}") from error
 
 
 def _refuse_stale(

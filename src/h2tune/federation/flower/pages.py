@@ -86,7 +86,7 @@ http {{
       proxy_pass https://127.0.0.1:{control_port};
       proxy_ssl_trusted_certificate tls/ca.crt;
       proxy_ssl_verify on;
-      proxy_ssl_name 127.0.0.1;
+      proxy_ssl_name localhost;   # nginx compares with names alone, never with a certificate's addresses
       proxy_http_version 1.1;
       proxy_request_buffering off;
       proxy_read_timeout 120s;

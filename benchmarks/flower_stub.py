@@ -1,0 +1,80 @@
+"""What `flower.py` changes in the processes it starts: no training and no scoring; times of every step are noted.
+
+Read by tests/patched/sitecustomize.py; h2tune itself has no such option.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+
+
+def note(**facts):
+    """Add a line to the file of times; short appends are atomic."""
+    with Path(os.environ["TIMES"]).open("a") as stream:
+        stream.write(json.dumps({"time": time.time(), **facts}) + "\n")
+
+
+def process_start():
+    """Return when this process was started, in seconds since the epoch."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    return time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def stub(module):
+    """Train nothing: set what is shared to noise, so that updates are as full as after training; score nothing."""
+    from h2tune.evaluation.evaluate import Score
+    from h2tune.training.trainer import Record
+
+    def train(participant, *_):
+        import torch
+
+        with torch.no_grad():
+            for parameter in participant.phases()["shared"].values():
+                parameter.normal_(std=0.01)
+        return Record()
+
+    module._train = train
+    module._evaluate = lambda *_: Score(0.0, 0.0, 1)
+
+
+def watch_member(module):
+    """Note when a member's process was started, when its libraries were there, and when its answer was ready."""
+    take_part = module.take_part
+
+    def watched(path, settings, experiment, name, round_number, *rest):
+        facts = {"client": name, "round": round_number}
+        note(what="imported", started=process_start(), **facts)
+        reply = take_part(path, settings, experiment, name, round_number, *rest)
+        note(what="ready", processor=time.process_time(), **facts)
+        return reply
+
+    module.take_part = watched
+
+
+def watch_coordinator(module):
+    """Note when a message was handed to Flower and when its answer was taken from it."""
+    channel = module.GridChannel
+    push, reply = channel._push, channel._reply
+
+    def pushed(self, message):
+        identifier = push(self, message)
+        if message.metadata.message_type == module.TRAIN:
+            clients = {node: client for client, node in self.nodes.items()}
+            facts = {"client": clients[message.metadata.dst_node_id], "round": int(message.metadata.group_id)}
+            note(what="sent", **facts)
+        return identifier
+
+    def replied(self, client, wanted, message):
+        note(what="answered", client=client, round=wanted.download.round)
+        return reply(self, client, wanted, message)
+
+    channel._push, channel._reply = pushed, replied
+
+
+CHANGES = {
+    "h2tune.federation.client": stub,
+    "h2tune.federation.flower.client_app": watch_member,
+    "h2tune.federation.flower.channel": watch_coordinator,
+}

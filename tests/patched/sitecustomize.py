@@ -1,0 +1,35 @@
+"""Changes modules in a process that a test or benchmark starts, as they are imported; the product has no such option.
+
+Put this folder on PYTHONPATH and name a file in PATCH; its CHANGES map a module's name to a function of the module.
+"""
+
+import importlib.abc
+import importlib.util
+import os
+import runpy
+import sys
+
+
+class After(importlib.abc.MetaPathFinder):
+    """Calls a function with a module right after it was imported."""
+
+    def __init__(self, changes):
+        self.changes = changes
+
+    def find_spec(self, name, path=None, target=None):
+        change = self.changes.pop(name, None)
+        spec = importlib.util.find_spec(name) if change else None
+        if spec is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def changed(module):
+            execute(module)
+            change(module)
+
+        spec.loader.exec_module = changed
+        return spec
+
+
+if "PATCH" in os.environ:
+    sys.meta_path.insert(0, After(runpy.run_path(os.environ["PATCH"])["CHANGES"]))
