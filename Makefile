@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 test: setup  ## the default suite: under five minutes, no network, no real weights
-	$(BIN)/python -m pytest -n 2 -m "not real and not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not real and not slow"
 
 test-real: setup  ## real weights and real text; minutes
 	$(BIN)/python -m pytest -m "real or slow"

@@ -91,7 +91,7 @@ def test_a_tasks_default_length_is_cut_to_the_models_positions(tmp_path):
 
 def test_free_answers_are_generated_and_scored(tmp_path):
     content = federations.federation(
-        tmp_path, [("one", "llama", 4)], train={"local_steps": 12}, server={"rounds": 3}
+        tmp_path, [("one", "llama", 4)], train={"local_steps": 12}, server={"rounds": 2}
     )
     content["client"][0]["task"].pop("labels")
     run = h2tune.run(federations.write(tmp_path, content), out=tmp_path / "run", strict=True)
@@ -105,6 +105,6 @@ def test_examples_are_tokenised_once(tmp_path, monkeypatch):
     for name in ("encode_causal", "encode_texts"):
         original = getattr(client_module, name)
         monkeypatch.setattr(client_module, name, lambda *a, f=original: calls.append(1) or f(*a))
-    file = federations.write(tmp_path, federations.federation(tmp_path, server={"rounds": 3, "alone": True}))
+    file = federations.write(tmp_path, federations.federation(tmp_path, server={"rounds": 2, "alone": True}))
     h2tune.run(file, out=tmp_path / "run")
     assert len(calls) == 4  # two clients, what they train on and what they are scored on

@@ -134,10 +134,10 @@ def test_shares_but_one_add_up_to_the_whole_noise_on_every_entry():
     def sent() -> list[Update]:
         return [Update(u.client, 0, 10, method.release(u.client, u.tensors)) for u in plain]
 
-    noise = torch.stack([residual(method, sent(), clean, plain) for _ in range(300)])
+    noise = torch.stack([residual(method, sent(), clean, plain) for _ in range(150)])
     # also where the largest rank alone covers an entry
-    assert float(noise.std()) == pytest.approx(2.0 * math.sqrt(3 / 2), rel=0.03)
-    assert float(noise.std(0).min()) > 2.0 * 0.95
+    assert float(noise.std()) == pytest.approx(2.0 * math.sqrt(3 / 2), rel=0.04)
+    assert float(noise.std(0).min()) > 2.0 * 0.9
 
 
 def test_a_members_message_is_what_the_server_expects_and_within_the_bound():
