@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -202,6 +203,8 @@ def main() -> None:
     """Run the command line; what the user can mend is one line and exit status 2."""
     # Waiting threads that spin make a step ten times slower where anything else runs on the machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # A million objects live on after torch and Transformers are imported; looking through them every 700 takes seconds.
+    gc.set_threshold(50_000, 20, 100)
     try:
         app()
     except H2TuneError as error:
