@@ -183,11 +183,12 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
         """
         if self.disable_adapters and self.merged:
             self.unmerge()
-        names = [name for name in self.active_adapters if name in self.h2tune_down]
-        if self.disable_adapters or self.merged or not names:
-            return self.base_layer(x, *args, **kwargs)
         result: Tensor = self.base_layer(x, *args, **kwargs)
-        for name in names:
+        if self.disable_adapters or self.merged:
+            return result
+        for name in self.active_adapters:
+            if name not in self.h2tune_down:
+                continue
             down, up, scaling = self.h2tune_down[name], self.h2tune_up[name], self.scaling[name]
             inputs = self._cast_input_dtype(self.h2tune_dropout[name](x), down.dtype)
             hidden = linear(inputs, down)  # (…, r)

@@ -37,9 +37,8 @@ class BaseModels:
         if model not in self._tokenizers:
             self._tokenizers[model] = load_tokenizer(model)
         base, tokenizer = self._models[key], self._tokenizers[model]
-        if (
-            base.config.pad_token_id is None
-        ):  # a decoder with a head looks for the last token that is no padding
+        # a decoder with a head looks for the last token that is no padding
+        if base.config.pad_token_id is None:
             base.config.pad_token_id = pad_token(tokenizer)
         return base, tokenizer
 

@@ -8,7 +8,7 @@ from h2tune import baselines
 from h2tune.adapter.roles import Placement, depth, find_roles
 from h2tune.config import Client, Data, Federation
 from h2tune.errors import H2TuneError
-from h2tune.federation import privacy, wire
+from h2tune.federation import privacy
 from h2tune.federation.client import Member
 from h2tune.federation.h2tune import H2Tune
 from h2tune.federation.strategy import Strategy
@@ -134,23 +134,10 @@ def rank_of(seen: Seen, federation: Federation, size: int, slots: int) -> int:
 
 def bytes_up(seen: Seen, federation: Federation, rank: int, size: int, slots: int) -> int:
     """Return the bytes of an h2tune update of a client at some rank."""
-    roles: dict[str, int] = {}
-    for placement in seen.placements:
-        roles[placement.role] = roles.get(placement.role, 0) + 1
-    learned = federation.adapter.alignment == "learned"
-    if federation.privacy.noise == "member":
-        shape = (slots, size, size)
-        return payload_bytes(dict.fromkeys(roles, (shape, federation.server.wire_dtype)))
-    return payload_bytes(
-        wire.update_spec(
-            roles,
-            rank,
-            size,
-            federation.server.wire_dtype,
-            masks=federation.adapter.mask != "leading" and rank < size,
-            relation=(slots, depth(seen.placements)) if learned else None,
-        )
-    )
+    server = federation.server.model_copy(update={"strategy": "h2tune"})
+    one = enrolment(seen, rank, 0)
+    strategy = build_strategy(federation.model_copy(update={"server": server}), [one], size, slots)
+    return payload_bytes(strategy.upload_spec(one.name, 0))
 
 
 def trainable_in(federation: Federation, seen: Seen, rank: int, size: int, slots: int) -> int:

@@ -126,10 +126,14 @@ class H2Tune:
         return {f"{NAME}.{role}": (shape, self.wire_dtype) for role in self.roles_of(client)}
 
     def upload_spec(self, client: str, round_number: int) -> Spec:
-        enrolment = self.enrolments[client]
         if self._noised_by_members:
             shape = (self.slots, self.shared_rank, self.shared_rank)
             return {f"{NOISED}.{role}": (shape, self.wire_dtype) for role in self.roles_of(client)}
+        return self._factor_spec(client)
+
+    def _factor_spec(self, client: str) -> Spec:
+        """Return names, shapes and types of ΔT, Ω where scores chose it, and P where it is learned."""
+        enrolment = self.enrolments[client]
         return wire.update_spec(
             {role: len(enrolment.roles[role]) for role in self.roles_of(client)},
             enrolment.rank,
@@ -188,14 +192,9 @@ class H2Tune:
 
     def _fixed_coverage(self, client: str) -> Tensor:
         """Return C of a client whose Ω and P are fixed, so that it is known beforehand."""
-        enrolment, roles = self.enrolments[client], self.roles_of(client)
-        spec = wire.update_spec(
-            {role: len(enrolment.roles[role]) for role in roles},
-            enrolment.rank, self.shared_rank, "float32", masks=False, relation=None,
-        )  # fmt: skip
-        nothing = {name: torch.zeros(shape) for name, (shape, _) in spec.items()}
-        read = self._read_factors(Update(client, 0, enrolment.examples, nothing))
-        return contribution(*read, roles, self.shared_rank)[1]
+        nothing = {name: torch.zeros(shape) for name, (shape, _) in self._factor_spec(client).items()}
+        read = self._read_factors(Update(client, 0, 0, nothing))
+        return contribution(*read, self.roles_of(client), self.shared_rank)[1]
 
     def _protect(self, sums: Sums, updates: Sequence[Update]) -> dict[str, Any]:
         """Add the server's noise, or hold back roles with too few shares of it; return what an event says of it.
