@@ -23,9 +23,8 @@ METHODS = (
     "h2tune-alone",
 )
 ABLATIONS = ("h2tune-leading", "h2tune-depth", "h2tune-joint")
-RATES = (3e-4, 1e-3)
-"""Learning rates of decoders; an encoder takes ENCODER times as much."""
-ENCODER = 3
+RATES = {"decoder": (3e-4, 1e-3), "encoder": (1e-3, 2e-3, 4e-3)}
+"""Learning rates to choose from. A run takes the n-th of each kind; beside decoders an encoder has two."""
 ENCODERS = ("pypi:all-minilm-l6-v2",)
 
 
@@ -34,12 +33,42 @@ def file_of(corner: str) -> Path:
     return HERE / f"{corner}.toml"
 
 
-def with_rate(method: str, corner: str, rate: float) -> str:
-    """Return a method with its learning rate, in the words of `h2tune compare`."""
-    clients = tomllib.loads(file_of(corner).read_text())["client"]
-    small = [c["name"] for c in clients if c["model"] in ENCODERS]
-    if len(small) == len(clients):
-        return f"{method}+train.learning_rate={ENCODER * rate:g}"
-    settings = [f"train.learning_rate={rate:g}"]
-    settings += [f"client.{name}.learning_rate={ENCODER * rate:g}" for name in small]
-    return "+".join([method, *settings])
+def models_of(corner: str) -> dict[str, str]:
+    """Return the clients of a corner and their models."""
+    return {c["name"]: c["model"] for c in tomllib.loads(file_of(corner).read_text())["client"]}
+
+
+def candidates(corner: str) -> list[dict[str, float]]:
+    """Return the learning rates by client that every method is tuned over, one mapping a run."""
+    kinds = {name: "encoder" if m in ENCODERS else "decoder" for name, m in models_of(corner).items()}
+    count = min(len(RATES[kind]) for kind in kinds.values())
+    return [{name: RATES[kind][n] for name, kind in kinds.items()} for n in range(count)]
+
+
+def choose(corner: str, accuracies: list[dict[str, float]]) -> dict[str, float]:
+    """Return the rates by client with the best validation accuracy; a tie goes to the smaller one.
+
+    Where the models differ every client chooses for itself; clients of one model share what they train, so the mean
+    over them chooses for all.
+
+    Args:
+        corner: The corner.
+        accuracies: Accuracy by client of each of `candidates`.
+    """
+    rates = candidates(corner)
+    if len(set(models_of(corner).values())) == 1:
+        best = max(range(len(rates)), key=lambda n: (sum(accuracies[n].values()), -n))
+        return rates[best]
+    return {
+        name: rates[max(range(len(rates)), key=lambda n, name=name: (accuracies[n][name], -n))][name]
+        for name in rates[0]
+    }
+
+
+def with_rates(method: str, rates: dict[str, float]) -> str:
+    """Return a method with its clients' learning rates, in the words of `h2tune compare`."""
+    if len(set(rates.values())) == 1:
+        return f"{method}+train.learning_rate={next(iter(rates.values())):g}"
+    return "+".join(
+        [method, *(f"client.{name}.learning_rate={rate:g}" for name, rate in sorted(rates.items()))]
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -38,12 +39,12 @@ def main() -> None:
     if not path.exists():
         sys.exit(f"{path} is not there: choose learning rates first, with tune.py {options.corner}")
     chosen = json.loads(path.read_text())["chosen"]
-    base = {method: "h2tune" if method.startswith("h2tune-") else method for method in methods}
+    base = {method: "h2tune" if re.match(r"h2tune[-+]", method) else method for method in methods}
     if missing := [method for method in methods if base[method] not in chosen]:
         sys.exit(f"{path} has no rate for {', '.join(missing)}: run tune.py {options.corner}")
     found = compare(
         corners.file_of(options.corner),
-        [corners.with_rate(m, options.corner, chosen[base[m]]) for m in methods],
+        [corners.with_rates(m, chosen[base[m]]) for m in methods],
         seeds=options.seeds,
         overrides=options.changes,
         out=options.runs / options.corner,

@@ -2,10 +2,10 @@
 
     python benchmarks/accuracy/tune.py same-models-same-tasks
 
-Every method runs with every rate of `corners.RATES` on the tuning seeds (100 and on, which the comparison does not
-use). The rate with the best mean accuracy over clients and seeds is kept in `tuned/CORNER.json`; a tie goes to the
-smaller one. `data.test` stays as it is, so that no example of the test set is trained on or chosen by.
-Training by itself (h2tune-alone) and the ablations take the rate of h2tune: they are the same method but for a switch.
+Every method runs with the same candidate rates (`corners.candidates`) on the tuning seeds, which the comparison does
+not use. What `corners.choose` finds best is kept in `tuned/CORNER.json`, beside what was tried. `data.test` stays as it
+is, so that no example of the test set is trained on or chosen by. Training by itself (h2tune-alone) and the ablations
+take the rates of h2tune: they are the same method but for a switch.
 """
 
 from __future__ import annotations
@@ -25,47 +25,49 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("corner", choices=corners.CORNERS)
     parser.add_argument("--methods", nargs="+", default=[m for m in corners.METHODS if m != "h2tune-alone"])
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=100)
     parser.add_argument("--set", action="append", default=[], dest="changes")
     parser.add_argument("--runs", type=Path, default=Path("runs/accuracy-tuning"))
     parser.add_argument("--tuned", type=Path, default=corners.HERE / "tuned")
     options = parser.parse_args()
-    written = {
-        (m, r): corners.with_rate(m, options.corner, r) for m in options.methods for r in corners.RATES
-    }
+    candidates = corners.candidates(options.corner)
+    written = {m: [corners.with_rates(m, rates) for rates in candidates] for m in options.methods}
     found = compare(
         corners.file_of(options.corner),
-        list(written.values()),
+        [text for texts in written.values() for text in texts],
         seeds=options.seeds,
-        overrides=["seed=100", *options.changes],
+        overrides=[f"seed={options.first_seed}", *options.changes],
         out=options.runs / options.corner,
         split="validation",
         tell=lambda line: print(line, flush=True),
     )
-    table = {method: _accuracies(found, written, method) for method in options.methods}
-    chosen = {
-        method: max(rates, key=lambda rate: (rates[rate], -rate)) for method, rates in table.items() if rates
-    }
-    options.tuned.mkdir(parents=True, exist_ok=True)
-    content = {
-        "seeds": found.seeds,
-        "chosen": chosen,
-        "validation_accuracy": {
-            m: {f"{r:g}": round(a, 4) for r, a in rates.items()} for m, rates in table.items()
-        },
-        "problems": [f"{method}, seed {seed}: {reason}" for method, seed, reason in found.problems],
-    }
     path = options.tuned / f"{options.corner}.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    content = {"seeds": found.seeds, "chosen": before.get("chosen", {}), "tried": before.get("tried", {})}
+    for method, texts in written.items():
+        accuracies = [_accuracies(found, text) for text in texts]
+        content["chosen"][method] = corners.choose(options.corner, accuracies)
+        content["tried"][method] = [
+            {"rates": rates, "accuracy": {c: round(a, 4) for c, a in accuracy.items()}}
+            for rates, accuracy in zip(candidates, accuracies, strict=True)
+        ]
+    options.tuned.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n")
     print(path.read_text())
 
 
-def _accuracies(found: Comparison, written: dict[tuple[str, float], str], method: str) -> dict[float, float]:
-    """Return rate → mean validation accuracy, of the rates at which every seed came to its end."""
-    label = {m.text: m.label for m in found.methods}
-    rows = {row.method: row for row in found.rows() if row.client == ALL and row.seeds == len(found.seeds)}
-    rates = {rate: label[text] for (name, rate), text in written.items() if name == method}
-    return {rate: rows[name].mean for rate, name in rates.items() if name in rows}
+def _accuracies(found: Comparison, text: str) -> dict[str, float]:
+    """Return client → mean validation accuracy over seeds of a method with its rates.
+
+    Raises:
+        SystemExit: A run did not come to its end.
+    """
+    label = next(m.label for m in found.methods if m.text == text)
+    rows = [row for row in found.rows() if row.method == label and row.client != ALL]
+    if not rows or any(row.seeds < len(found.seeds) for row in rows):
+        raise SystemExit(f"{text} has no result: {found.problems}")
+    return {row.client: row.mean for row in rows}
 
 
 if __name__ == "__main__":

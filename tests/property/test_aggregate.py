@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from h2tune import alignment
 from h2tune.adapter import sparsify
-from h2tune.federation.aggregate import Sums, contribution
+from h2tune.federation.aggregate import Factors, Sums, contribution
 
 seeds = st.integers(0, 2**31)
 sizes = st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 4))  # D, L, R
@@ -152,3 +152,60 @@ def test_an_uncovered_role_stays_as_it_is():
     after = sums.step(shared, 0.5)
     assert torch.equal(after[:, 0], shared[:, 0])
     assert torch.allclose(after[:, 1], shared[:, 1] + 0.5)
+
+
+@given(
+    sizes,
+    seeds,
+    st.sampled_from(["entry", "block", "leading"]),
+    st.sampled_from(["mixed", "depth", "learned"]),
+)
+def test_factors_add_up_to_what_they_stand_for(shape, seed, mask, kind):
+    slots, depth, size = shape
+    relation = {
+        "mixed": alignment.relation(random(slots, depth, seed=seed)),
+        "depth": alignment.fixed_relation(slots, depth),
+        "learned": alignment.relation(alignment.initial_logits(slots, depth)),
+    }[kind]
+    clear, fast = Sums((slots, 2, size, size)), Sums((slots, 2, size, size))
+    for k, rank in enumerate((size, max(1, size - 1))):
+        increments, masks = client(depth, rank, size, seed + k, mask)
+        blocks = {"attn.q": tuple(range(depth)), "mlp.up": tuple(range(depth - 1))}  # one block lacks a role
+        del increments[depth - 1, "mlp.up"]
+        factors = Factors(
+            {r: torch.stack([increments[b, r] for b in bs]) for r, bs in blocks.items() if bs},
+            {
+                r: None if rank == size else torch.stack([masks[b, r] for b in bs])
+                for r, bs in blocks.items()
+                if bs
+            },
+            blocks,
+            relation,
+        )
+        clear.add(*contribution(increments, masks, relation, ROLES, size), 2.5 + k, [0, 1])
+        fast.add_factors(factors, 2.5 + k, {"attn.q": 0, "mlp.up": 1})
+    shared = random(slots, 2, size, size, seed=seed + 7)
+    assert torch.allclose(fast.learned, clear.learned, atol=1e-5)
+    assert torch.allclose(fast.coverage, clear.coverage, atol=1e-5)
+    assert torch.equal(fast.coverage > alignment.TINY, clear.coverage > alignment.TINY)
+    assert torch.allclose(fast.step(shared), clear.step(shared), atol=1e-4)
+
+
+def test_equal_depth_and_whole_grids_are_a_plain_sum_to_the_bit():
+    increments, masks = client(4, 3, 3, 5)
+    blocks = dict.fromkeys(ROLES, tuple(range(4)))
+    stacked = {r: torch.stack([increments[b, r] for b in range(4)]) for r in ROLES}
+    sums = Sums((4, 2, 3, 3))
+    factors = Factors(stacked, dict.fromkeys(ROLES), blocks, alignment.fixed_relation(4, 4))
+    sums.add_factors(factors, 3.0, {"attn.q": 0, "mlp.up": 1})
+    assert torch.equal(sums.learned, torch.stack([3.0 * stacked[r] for r in ROLES], dim=1))
+    assert torch.equal(sums.coverage, torch.full_like(sums.learned, 3.0))
+
+
+def test_what_is_held_back_stays_as_it_is():
+    shared, (increments, masks) = random(2, 2, 2, 2, seed=0), client(2, 2, 2, 1)
+    sums = Sums(shared.shape)
+    sums.add(*contribution(increments, masks, alignment.fixed_relation(2, 2), ROLES, 2), 1.0, [0, 1])
+    sums.hold_back(0)
+    after = sums.step(shared)
+    assert torch.equal(after[:, 0], shared[:, 0]) and not torch.equal(after[:, 1], shared[:, 1])

@@ -16,7 +16,7 @@ from h2tune.adapter.roles import ROLES
 from h2tune.adapter.shared import Alignment
 from h2tune.errors import H2TuneError
 from h2tune.federation import privacy, robust, wire
-from h2tune.federation.aggregate import Sums, contribution
+from h2tune.federation.aggregate import Factors, Sums, contribution
 from h2tune.federation.participant import H2TuneParticipant
 from h2tune.federation.tolerance import Rule
 from h2tune.federation.update import WIRE, Download, Enrolment, Spec, Tensors, Update, digest
@@ -206,23 +206,25 @@ class H2Tune:
             return {}
         held_back = []
         if self.mechanism.by == "server":
-            sums.learned = privacy.noised(sums.learned, self.mechanism.deviation)
+            sums.learned.copy_(privacy.noised(sums.learned, self.mechanism.deviation))
         else:
             for i, role in enumerate(self.roles):
                 if sum(role in self.roles_of(update.client) for update in updates) < self.mechanism.quorum:
-                    sums.coverage[:, i] = 0  # as if nobody had covered it: G stays
+                    sums.hold_back(i)
                     held_back.append(role)
         told = privacy.spent(self.mechanism, 1 + max(update.round for update in updates))
         return {"privacy": told | {"held_back": held_back}}
 
     def _mean(self, shared: Tensor, updates: Sequence[Update]) -> tuple[Tensor, dict[str, Any]]:
         """Return G after equation (5), and what protects it."""
-        sums = Sums(shared.shape)
+        sums, where = Sums(shared.shape), {role: i for i, role in enumerate(self.roles)}
         for update in updates:
-            learned, coverage, where = self._contribution(update)
-            sums.add(
-                learned, coverage, float(update.examples) if self.weighting == "examples" else 1.0, where
-            )
+            weight = float(update.examples) if self.weighting == "examples" else 1.0
+            if self.mechanism is None:
+                sums.add_factors(self._factors(update), weight, where)
+            else:  # what is clipped or noised is N itself
+                learned, coverage, positions = self._contribution(update)
+                sums.add(learned, coverage, weight, positions)
         facts = self._protect(sums, updates)
         return sums.step(shared, self.rate), facts
 
@@ -265,19 +267,31 @@ class H2Tune:
     def _read_factors(
         self, update: Update
     ) -> tuple[dict[tuple[int, str], Tensor], dict[tuple[int, str], Tensor], Tensor]:
-        enrolment = self.enrolments[update.client]
+        factors = self._factors(update)
         increments, masks = {}, {}
-        for role in self.roles_of(update.client):
-            blocks = enrolment.roles[role]
-            packed = update.tensors.get(f"mask.{role}")
-            index = (
-                wire.unpack_masks(packed, enrolment.rank, self.shared_rank)
-                if packed is not None
-                else self._constant_mask(enrolment.rank).expand(len(blocks), -1)
-            )
+        for role, blocks in factors.blocks.items():
+            index = factors.masks[role]
             for i, block in enumerate(blocks):
-                increments[block, role] = update.tensors[f"delta.{role}"][i].float()
-                masks[block, role] = index[i]
+                increments[block, role] = factors.increments[role][i].float()
+                masks[block, role] = torch.arange(self.shared_rank**2) if index is None else index[i]
+        return increments, masks, factors.relation
+
+    def _factors(self, update: Update) -> Factors:
+        """Return what an update holds.
+
+        Raises:
+            H2TuneError: A mask or the relation is not what it must be.
+        """
+        enrolment = self.enrolments[update.client]
+        rank, roles = enrolment.rank, self.roles_of(update.client)
+        masks: dict[str, Tensor | None] = {}
+        for role in roles:
+            if (packed := update.tensors.get(f"mask.{role}")) is not None:
+                masks[role] = wire.unpack_masks(packed, rank, self.shared_rank)
+            elif rank == self.shared_rank:
+                masks[role] = None
+            else:
+                masks[role] = self._constant_mask(rank).expand(len(enrolment.roles[role]), -1)
         relation = update.tensors.get("relation")
         if relation is None:
             relation = alignment.fixed_relation(self.slots, enrolment.depth)
@@ -285,7 +299,8 @@ class H2Tune:
             raise H2TuneError(
                 "the relation's columns are no distributions", where=f"update of client '{update.client}'"
             )
-        return increments, masks, relation
+        increments = {role: update.tensors[f"delta.{role}"] for role in roles}
+        return Factors(increments, masks, {role: enrolment.roles[role] for role in roles}, relation)
 
     def participant(
         self, base: PreTrainedModel, enrolment: Enrolment, *, heads: Sequence[str], seed: int

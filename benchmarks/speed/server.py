@@ -1,0 +1,141 @@
+"""The server's aggregation, equations (4) and (5): time beside a plain in-place add of the same bytes, and memory.
+
+    python benchmarks/speed/server.py [--updates 10 100 1000 10000] [--repeats 5]
+
+D = 32 slots, 7 roles, R = 64, members of 32 blocks; updates are made as they are needed, so that none is kept.
+Memory is what the process grew by at its peak, in units of G.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import time
+from pathlib import Path
+
+import torch
+from timing import Spread, in_turn, ratios, table
+
+from h2tune.adapter import sparsify
+from h2tune.federation import wire
+from h2tune.federation.h2tune import H2Tune
+from h2tune.federation.update import Enrolment, Update
+
+DEPTH, SLOTS, SIZE = 32, 32, 64
+ROLES = ("attn.q", "attn.k", "attn.v", "attn.o", "mlp.gate", "mlp.up", "mlp.down")
+KINDS = {"dense": 64, "entry": 16, "block": 16, "leading": 16}
+
+
+def enrolment(name: str, rank: int) -> Enrolment:
+    """Return a member of 32 blocks."""
+    modules = {f"layers.{block}.{role}": (1024, 1024) for block in range(DEPTH) for role in ROLES}
+    return Enrolment(name, "any", DEPTH, rank, 100, {role: tuple(range(DEPTH)) for role in ROLES}, modules)
+
+
+def update(kind: str, rank: int, number: int) -> dict[str, torch.Tensor]:
+    """Return the tensors of an update: increments, masks where they travel, and no learned relation."""
+    rng = torch.Generator().manual_seed(number)
+    tensors = {}
+    for role in ROLES:
+        tensors[f"delta.{role}"] = torch.randn(DEPTH, rank, rank, generator=rng)
+        if kind in ("entry", "block") and rank < SIZE:
+            index = sparsify.choose(torch.rand(SIZE, SIZE, generator=rng), rank, kind)
+            tensors[f"mask.{role}"] = wire.pack_masks([index] * DEPTH, SIZE)
+    return tensors
+
+
+def strategy(kind: str, members: int) -> H2Tune:
+    """Return the server's half."""
+    mask = "entry" if kind == "dense" else kind
+    enrolments = [enrolment(f"m{i}", KINDS[kind]) for i in range(members)]
+    return H2Tune(enrolments, shared_rank=SIZE, slots=SLOTS, mask=mask, alignment_mode="depth")
+
+
+def aggregate(kind: str, updates: int) -> float:
+    """Return the seconds that a round's aggregation takes, from updates in memory (a few, taken again and again)."""
+    method = strategy(kind, updates)
+    few = [update(kind, KINDS[kind], i) for i in range(min(updates, 4))]
+    sent = [Update(f"m{i}", 1, 100, few[i % len(few)]) for i in range(updates)]
+    state = method.start()
+    start = time.perf_counter()
+    method.aggregate(state, sent)
+    return time.perf_counter() - start
+
+
+def plain_add(kind: str, updates: int) -> float:
+    """Return the seconds of adding as many values as the updates carry, in place."""
+    few = [update(kind, KINDS[kind], i) for i in range(min(updates, 4))]
+    sums = {name: torch.zeros_like(t) for name, t in few[0].items() if name.startswith("delta")}
+    start = time.perf_counter()
+    for i in range(updates):
+        for name, total in sums.items():
+            total.add_(few[i % len(few)][name])
+    return time.perf_counter() - start
+
+
+def growth(kind: str, updates: int, queue) -> None:
+    """Put by how much a process grew while it aggregated, in units of G."""
+    method = strategy(kind, updates)
+    few = [update(kind, KINDS[kind], i) for i in range(min(updates, 4))]
+    sent = [Update(f"m{i}", 1, 100, few[i % len(few)]) for i in range(updates)]
+    state = method.start()
+    before = _memory("VmRSS")
+    method.aggregate(state, sent)
+    size = next(iter(state.values())).numel() * 4 / 2**20
+    queue.put((_memory("VmHWM") - before) / size)
+
+
+def _memory(what: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(what)).split()[1]) / 1024
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--updates", nargs="+", type=int, default=[10, 100, 1000])
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS))
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    rows = []
+    for kind in options.kinds:
+        for count in options.updates:
+            values = in_turn(
+                {
+                    "h2tune": lambda k=kind, n=count: aggregate(k, n),
+                    "add": lambda k=kind, n=count: plain_add(k, n),
+                },
+                options.repeats,
+            )
+            context = multiprocessing.get_context("spawn")
+            queue = context.Queue()
+            process = context.Process(target=growth, args=(kind, count, queue))
+            process.start()
+            grew = queue.get(timeout=1800)
+            process.join()
+            each = Spread.of([1000 * v / count for v in values["h2tune"]])
+            rows.append(
+                [
+                    kind,
+                    KINDS[kind],
+                    count,
+                    each.text(2),
+                    ratios(values, "add", "h2tune").text(3),
+                    f"{grew:.1f}",
+                ]
+            )
+            print(json.dumps({"kind": kind, "updates": count, "row": rows[-1]}), flush=True)
+    head = [
+        "mask",
+        "rank",
+        "updates",
+        "ms per update",
+        "speed, × plain add of the same values",
+        "memory, × G",
+    ]
+    print(table(head, rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""A training step of h2tune beside one of plain PEFT LoRA: time, and peak memory of a process of its own.
+
+    python benchmarks/speed/step.py [--models all-minilm-l6-v2 …] [--repeats 5]
+
+Both train through h2tune's trainer, which computes only the needed logits: a plain Trainer would compute all of them
+for LoRA, and that would flatter h2tune. One local step is one batch of 8 × 64 tokens; `step` takes it twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import time
+from pathlib import Path
+
+import members
+from timing import Spread, in_turn, ratios, table
+
+STEPS = 4
+VARIANTS = {
+    "lora": ("local", ""),
+    "interleave": ("h2tune", 'alternation = "interleave"'),
+    "step": ("h2tune", ""),
+}
+
+
+def build(model: str, variant: str, rank: int, shared_rank: int):
+    """Return what trains a number of local steps of a variant, and gives the seconds of each one."""
+    strategy, train = VARIANTS[variant]
+    federation = members.federation_of(
+        model, strategy, steps=STEPS, rank=rank, shared_rank=shared_rank, train=train, examples=8 * STEPS
+    )
+    member, method = members.member_of(federation)
+    base, tokenizer = members.base_of(model, member.kind)
+    vocabulary = base.get_input_embeddings().num_embeddings
+    data = members.tokens(8 * STEPS, 64, vocabulary, causal=member.causal)
+    participant = members.wear(base, member, method)
+    del base
+    return lambda number: train_some(participant, member, tokenizer, data, number)
+
+
+def train_some(participant, member, tokenizer, data, number: int) -> float:
+    """Return the seconds of a local step: from one step's end to the next, so without what a round costs once."""
+    from h2tune.training.local import train_locally
+
+    ends: list[float] = []
+    train_locally(
+        participant.model,
+        data,
+        tokenizer,
+        member.training,
+        causal=member.causal,
+        phases=participant.phases(),
+        terms=participant.terms(),
+        alternation=participant.alternation,
+        round_number=number,
+        seed=0,
+        progress=lambda step, phase, loss: ends.append(time.perf_counter()),
+    )
+    a_step = 2 if participant.alternation == "step" else 1
+    ends = ends[a_step - 1 :: a_step]
+    return (
+        (ends[-1] - ends[0]) / (len(ends) - 1)
+        if participant.alternation != "interleave"
+        else (
+            (ends[-2] - ends[0]) / (len(ends) - 2)  # as many steps of either phase
+        )
+    )
+
+
+def peak(model: str, variant: str, rank: int, shared_rank: int, queue) -> None:
+    """Put the peak memory in MB of a process that trains a round of this variant."""
+    build(model, variant, rank, shared_rank)(1)
+    # getrusage would count the parent's memory too, which a new process starts from
+    line = next(
+        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")
+    )
+    queue.put(int(line.split()[1]) / 1024)
+
+
+def peaks(model: str, rank: int, shared_rank: int) -> dict[str, float]:
+    """Return the peak memory of each variant in MB."""
+    context, found = multiprocessing.get_context("spawn"), {}
+    for variant in VARIANTS:
+        queue = context.Queue()
+        process = context.Process(target=peak, args=(model, variant, rank, shared_rank, queue))
+        process.start()
+        found[variant] = queue.get(timeout=600)
+        process.join()
+    return found
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=list(members.MODELS))
+    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--shared-rank", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    rows = []
+    for model in options.models:
+        trained = {v: build(model, v, options.rank, options.shared_rank) for v in VARIANTS}
+        for train in trained.values():
+            train(1)
+        values = in_turn({v: lambda t=t: t(2) for v, t in trained.items()}, options.repeats)
+        del trained
+        memory = peaks(model, options.rank, options.shared_rank)
+        rows += [
+            [
+                model,
+                v,
+                Spread.of(values[v]).text(),
+                ratios(values, v, "lora").text(),
+                f"{memory[v]:.0f}",
+                f"{memory[v] / memory['lora']:.3f}",
+            ]
+            for v in VARIANTS
+        ]
+        print(json.dumps({"model": model, "seconds": values, "memory": memory}), flush=True)
+    head = ["model", "method", "s per local step", "× LoRA", "peak memory, MB", "× LoRA"]
+    print(table(head, rows))
+
+
+if __name__ == "__main__":
+    main()
