@@ -2,9 +2,9 @@
 
     python benchmarks/speed/wire.py
 
-Gemma 2B, Llama 3.2 3B and SmolLM 1.7B at ranks 16, 64 and 128 (R = 128, D = 28). h2tune is what `h2tune inspect` says; the
-others are arithmetic: averaging LoRA sends A and B in float32; FLoRA's server sends the stack of all ranks back; the
-authors' release sends a dense tensor of D × roles × R² in float32 both ways.
+Gemma 2B, Llama 3.2 3B and SmolLM 1.7B at ranks 16, 64 and 128 (R = 128, D = 28). h2tune is what `h2tune inspect` says;
+the others are arithmetic: averaging LoRA sends A and B in float32; FLoRA's server sends the stack of all ranks back (as
+if the three had one model); the authors' release sends a dense tensor of D × roles × R² in float32 both ways.
 """
 
 from __future__ import annotations
@@ -44,10 +44,9 @@ def rows_of(wire_dtype: str) -> list[list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         changes = [f'server.wire_dtype="{wire_dtype}"']
         for name, (family, sizes) in SIZES.items():
-            AutoConfig.for_model(family, **sizes, max_position_embeddings=2048).save_pretrained(
-                Path(folder) / name
-            )
-            changes.append(f"client.{name}.model={Path(folder) / name}")
+            model = Path(folder) / name
+            AutoConfig.for_model(family, **sizes, max_position_embeddings=2048).save_pretrained(model)
+            changes.append(f"client.{name}.model={model}")
         federation = load(PAPER, changes)
         _, enrolments, size, slots = enrol_all(federation)
         strategy = build_strategy(federation, enrolments, size, slots)

@@ -192,7 +192,7 @@ def test_factors_add_up_to_what_they_stand_for(shape, seed, mask, kind):
 
 
 def test_equal_depth_and_whole_grids_are_a_plain_sum_to_the_bit():
-    increments, masks = client(4, 3, 3, 5)
+    increments, _ = client(4, 3, 3, 5)
     blocks = dict.fromkeys(ROLES, tuple(range(4)))
     stacked = {r: torch.stack([increments[b, r] for b in range(4)]) for r in ROLES}
     sums = Sums((4, 2, 3, 3))
