@@ -1,0 +1,99 @@
+"""What a run costs as it grows: seconds, memory and disk against clients, rank, depth or rounds, with fitted exponents.
+
+    python benchmarks/speed/growth.py clients            # 10, 100, 1,000 clients over three base models
+    python benchmarks/speed/growth.py rank depth rounds
+
+Real runs through the same code as `h2tune run`, export and report included, each in a process of its own; models are tiny
+(Llama, BERT, GPT-NeoX), a client has 16 examples and takes one step a round. An exponent of 1 means: in proportion.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from timing import table
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+FAMILIES = ("llama", "bert", "gpt_neox")
+USUAL = {"clients": 3, "rank": 8, "depth": 4, "rounds": 2}
+POINTS = {"clients": (10, 100, 1000), "rank": (4, 16, 64), "depth": (4, 16, 64), "rounds": (2, 8, 32)}
+
+
+def measure(clients: int, rank: int, depth: int, rounds: int, queue) -> None:
+    """Put what a run of this size took: peak memory and its growth in MB, seconds, kB a client keeps on disk."""
+    import federations
+    import tomli_w
+
+    import h2tune
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        content = federations.federation(
+            folder,
+            [(f"c{i:05d}", FAMILIES[i % 3], rank) for i in range(clients)],
+            options={family: {"width": 64, "blocks": depth} for family in FAMILIES},
+            server={"rounds": rounds, "min_clients": clients, "alone": False},
+            train={"local_steps": 1, "batch_size": 8},
+            data={"train": 16, "validation": 0, "test": 8, "evaluate_rounds": "last"},
+        )
+        file = folder / "growth.toml"
+        file.write_text(tomli_w.dumps(content))
+        before, start = peak(), time.perf_counter()
+        run = h2tune.run(file, out=folder / "run")
+        took = time.perf_counter() - start
+        kept = sum(p.stat().st_size for p in (run.folder / "clients").glob("*/state/*/*.safetensors"))
+        queue.put((peak(), peak() - before, took, kept / clients / 1e3))
+
+
+def peak() -> float:
+    """Return the most memory this process has had, in MB."""
+    line = next(s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def exponent(points: list[int], values: list[float]) -> float:
+    """Return the slope of log values against log points."""
+    return float(np.polyfit(np.log(points), np.log(values), 1)[0])
+
+
+def vary(axis: str, points: list[int]) -> None:
+    """Print the table of one axis."""
+    context, rows, found = multiprocessing.get_context("spawn"), [], []
+    for point in points:
+        queue = context.Queue()
+        size = USUAL | {axis: point}
+        process = context.Process(
+            target=measure, args=(*(size[k] for k in ("clients", "rank", "depth", "rounds")), queue)
+        )
+        process.start()
+        found.append(queue.get(timeout=7200))
+        process.join()
+        most, grew, took, kept = found[-1]
+        each = 1000 * took / size["clients"] / size["rounds"]
+        rows.append([point, f"{most:.0f}", f"{grew:.0f}", f"{took:.1f}", f"{each:.0f}", f"{kept:.0f}"])
+        print(json.dumps({axis: rows[-1]}), flush=True)
+    slopes = [exponent(points, [f[i] for f in found]) for i in (1, 2, 3)]
+    rows.append(["exponent", "", f"{slopes[0]:.2f}", f"{slopes[1]:.2f}", "", f"{slopes[2]:.2f}"])
+    head = ["peak memory, MB", "of it in the run", "s", "ms per client and round", "kB on disk per client"]
+    print(table([axis, *head], rows))
+
+
+def main() -> None:
+    """Measure and print tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("axes", nargs="+", choices=list(POINTS))
+    parser.add_argument("--points", type=int, nargs="+")
+    options = parser.parse_args()
+    for axis in options.axes:
+        vary(axis, list(options.points or POINTS[axis]))
+
+
+if __name__ == "__main__":
+    main()
