@@ -3,8 +3,8 @@
     python benchmarks/speed/growth.py clients            # 10, 100, 1,000 clients over three base models
     python benchmarks/speed/growth.py rank depth rounds
 
-Real runs through the same code as `h2tune run`, export and report included, each in a process of its own; models are tiny
-(Llama, BERT, GPT-NeoX), a client has 16 examples and takes one step a round. An exponent of 1 means: in proportion.
+Real runs through the same code as `h2tune run`, export and report included, each in a process of its own; models are
+tiny (Llama, BERT, GPT-NeoX), a client has 16 examples and takes one step a round. An exponent of 1: in proportion.
 """
 
 from __future__ import annotations
