@@ -43,6 +43,10 @@ class Settings(_Section):
             raise ValueError(
                 f"server.strategy '{self.server.strategy}' runs on one machine; here it is h2tune"
             )
+        if self.server.secure_aggregation:  # members would send plain updates, unasked
+            raise ValueError(
+                "server.secure_aggregation is not yet there across machines, and is refused rather than left out"
+            )
         if self.server.alone:
             raise ValueError("server.alone is for one machine; leave it out")
         if self.data.evaluate_rounds == "last" and self.server.participation < 1:
