@@ -232,6 +232,11 @@ class Privacy(_Section):
                 'privacy.noise needs server.weighting = "uniform": example counts are claims, and a weight would raise '
                 "what one client can change"
             )
+        if self.noise == "server" and server.secure_aggregation:
+            return (
+                'privacy.noise = "server" must see each update to clip it; with server.secure_aggregation members '
+                'add it: privacy.noise = "member"'
+            )
         fixed = adapter.mask == "leading" and adapter.alignment == "depth"
         if not fixed and (self.structure == "fixed" or self.noise == "member"):
             way = ', or privacy.structure = "public" to send them' if self.noise == "server" else ""

@@ -238,7 +238,7 @@ def build_strategy(federation: Federation, enrolments: list[Enrolment], size: in
             hostile=server.assumed_hostile,
             clip_norm=None if server.clip_norm == "median" else server.clip_norm,
             mechanism=mechanism_of(federation),
-            secure=server.secure_aggregation,
+            secure=len(federation.client) if server.secure_aggregation else 0,
         )
     return baselines.build(
         name,

@@ -55,7 +55,7 @@ class H2Tune:
         hostile: f, the hostile clients that a robust rule must bear.
         clip_norm: The bound of `"clip"`; by default the median of the clients' norms.
         mechanism: Noise on what is shared, if any.
-        secure: Whether updates are quantised for secure aggregation: the server learns sums alone.
+        secure: With secure aggregation the number of members in the federation, else 0; the server learns sums alone.
     """
 
     name = "h2tune"
@@ -84,7 +84,7 @@ class H2Tune:
         hostile: int = 0,
         clip_norm: float | None = None,
         mechanism: privacy.Mechanism | None = None,
-        secure: bool = False,
+        secure: int = 0,
     ) -> None:
         self.enrolments = {enrolment.name: enrolment for enrolment in enrolments}
         self.shared_rank, self.slots, self.mask = shared_rank, slots, mask
@@ -179,7 +179,7 @@ class H2Tune:
             H2TuneError: It is no sum of so many clients' values.
         """
         sums = Sums(state[NAME].shape)
-        sums.learned, sums.coverage = vector.unpack(total, len(clients))
+        sums.learned, sums.coverage = vector.unpack(total, self.secure, len(clients))
         facts = self._protect(sums, clients, round_number)
         shared = sums.step(state[NAME], self.rate)
         return {NAME: shared}, facts | self._change(state[NAME], shared)
@@ -210,7 +210,7 @@ class H2Tune:
             learned = privacy.noised(privacy.clip(learned, self.mechanism.clip), self.mechanism.deviation)
         if self.secure:
             where = [self.roles.index(role) for role in roles]
-            return {vector.PLAIN: vector.pack(learned, coverage, where, len(self.roles))}
+            return {vector.PLAIN: vector.pack(learned, coverage, where, len(self.roles), self.secure)}
         wire_type = WIRE[self.wire_dtype]
         return {f"{NOISED}.{role}": learned[:, i].to(wire_type).contiguous() for i, role in enumerate(roles)}
 

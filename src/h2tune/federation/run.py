@@ -162,9 +162,12 @@ def _rounds(
         from h2tune.federation.secagg.channel import MaskedChannel
         from h2tune.federation.secagg.local import LocalCarrier
 
-        roles = getattr(engine.strategy, "roles", ())
         channel = MaskedChannel(
-            LocalCarrier(engine), federation.name, threshold=server.min_clients, roles=roles
+            LocalCarrier(engine),
+            federation.name,
+            threshold=server.min_clients,
+            members=len(federation.client),
+            roles=getattr(engine.strategy, "roles", ()),
         )
     run_rounds(
         engine.strategy,

@@ -25,12 +25,14 @@ class Session:
         name: Names federation, round and attempt: a round that is done again has new keys.
         round: Number of the round.
         threshold: t.
+        members: Number of members in the federation.
         roles: Roles whose values are summed, in the order of the vector.
     """
 
     name: str
     round: int
     threshold: int
+    members: int
     roles: tuple[str, ...]
 
 
@@ -52,12 +54,15 @@ class MaskedChannel:
         carrier: Reaches the members.
         federation: Name of the federation.
         threshold: t.
+        members: Number of members in the federation.
         roles: Roles whose values are summed.
     """
 
-    def __init__(self, carrier: Carrier, federation: str, *, threshold: int, roles: Sequence[str]) -> None:
+    def __init__(
+        self, carrier: Carrier, federation: str, *, threshold: int, members: int, roles: Sequence[str]
+    ) -> None:
         self.carrier, self.federation = carrier, federation
-        self.threshold, self.roles = threshold, tuple(roles)
+        self.threshold, self.members, self.roles = threshold, members, tuple(roles)
         self._asked: list[str] = []
         self._refused: dict[str, str] = {}
 
@@ -70,7 +75,7 @@ class MaskedChannel:
             H2TuneError: Fewer than t members sent keys and shares.
         """
         name = f"{self.federation}|{round_number}|{secrets.token_hex(8)}"
-        self._session = Session(name, round_number, self.threshold, self.roles)
+        self._session = Session(name, round_number, self.threshold, self.members, self.roles)
         self._asked, self._refused = sorted(downloads), {}
         self._server = server = Server(self._asked, name.encode(), threshold=self.threshold)
         for member, advertised in self.carrier.advertise(self._session, self._asked).items():

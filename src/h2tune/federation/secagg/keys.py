@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -50,7 +50,7 @@ def agree(private: bytes, public: bytes, purpose: bytes) -> bytes:
 
 def seal(key: bytes, content: bytes, about: bytes) -> bytes:
     """Return a box that only who has the key can open, and that says for whom and of whom it is."""
-    nonce = os.urandom(NONCE)
+    nonce = secrets.token_bytes(NONCE)
     return nonce + AESGCM(key).encrypt(nonce, content, about)
 
 

@@ -37,7 +37,10 @@ class LocalCarrier:
         self.halves: dict[str, Member] = {}
 
     def advertise(self, session: Session, members: Sequence[str]) -> Mapping[str, Keys]:
-        self.halves = {m: Member(m, session.name.encode(), threshold=session.threshold) for m in members}
+        self.halves = {
+            m: Member(m, session.name.encode(), threshold=session.threshold, most=session.members)
+            for m in members
+        }
         return self._each(members, lambda half: half.advertise())
 
     def share(self, session: Session, roster: Mapping[str, Keys]) -> Mapping[str, Mapping[str, bytes]]:

@@ -1,6 +1,6 @@
 """Numbers that can be summed under masks: fixed-point integers modulo 2⁶⁴; pure.
 
-A member's values v become q = round(v / STEP), an integer of at most MOST in magnitude; a negative one is its two's
+A member's values v become q = round(v / step), an integer of at most `most` in magnitude; a negative one is its two's
 complement. The sum of all members' integers lies within ±2⁶² and cannot wrap. A sum that was not unmasked properly is
 uniform over all 2⁶⁴ values, so half of its entries lie beyond that, which `dequantise` refuses.
 """
@@ -22,16 +22,24 @@ BITS = 62
 32-bit words would halve the bytes, but (5) divides by the coverage, which a relation makes as small as 1e-12: a step of
 1e-7 there would be noise as large as what was learned.
 """
-MEMBERS = 100
-"""Most members whose values are summed."""
-MOST = (2**BITS - 1) // MEMBERS
-"""Most magnitude of one member's integer."""
-STEP = RANGE / MOST
-"""The quantisation step, 2.8e-15; a sum over n members is off by at most n · STEP / 2."""
 
 
-def quantise(values: NDArray[np.float64]) -> Words:
+def most(members: int) -> int:
+    """Return the most magnitude of one member's integer, so that the sum over all members stays within ±2^BITS."""
+    return (2**BITS - 1) // members
+
+
+def step(members: int) -> float:
+    """Return the quantisation step: 8.3e-17 for three members. A sum over n of them is off by n · step / 2 at most."""
+    return RANGE / most(members)
+
+
+def quantise(values: NDArray[np.float64], members: int) -> Words:
     """Return values as integers modulo 2⁶⁴.
+
+    Args:
+        values: The values.
+        members: Number of members in the federation: the most whose values are summed.
 
     Raises:
         H2TuneError: A value is not finite, or beyond the public range. (Cutting it off would bias the sum unseen.)
@@ -42,24 +50,24 @@ def quantise(values: NDArray[np.float64]) -> Words:
             f"a value of magnitude {largest:g} is beyond {RANGE:g}, the range of secure aggregation",
             remedy="Lower train.shared_learning_rate: training has diverged",
         )
-    # above 2⁵³ the quotient is not exact, so that the largest could round to beyond `most`
-    integers = np.rint(values / STEP).astype(np.int64)
-    return np.clip(integers, -MOST, MOST).view(np.uint64)
+    # above 2⁵³ the quotient is not exact, so that the largest could round to beyond the bound
+    integers = np.rint(values / step(members)).astype(np.int64)
+    return np.clip(integers, -most(members), most(members)).view(np.uint64)
 
 
-def dequantise(total: Words, count: int) -> NDArray[np.float64]:
-    """Return the sum of `count` members' values.
+def dequantise(total: Words, members: int, count: int) -> NDArray[np.float64]:
+    """Return the sum of the values of `count` out of all members.
 
     Raises:
         H2TuneError: It is no sum of so many: a share was wrong, or a member sent anything.
     """
     integers = total.view(np.int64)
-    most = count * MOST
-    if bool(((integers > most) | (integers < -most)).any()):
+    bound = count * most(members)
+    if bool(((integers > bound) | (integers < -bound)).any()):
         raise H2TuneError(
             "what was unmasked is no sum of the members' values: a member sent other shares or values"
         )
-    return integers.astype(np.float64) * STEP
+    return integers.astype(np.float64) * step(members)
 
 
 def add(total: Words, mask: Words, sign: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 from collections.abc import Collection, Mapping
 
 from h2tune.federation.secagg import keys, masking, shamir
@@ -18,15 +18,16 @@ class Member:
         name: Its name.
         session: Names the federation and the round; boxes and masks of another session are of no use.
         threshold: t: shares that give a secret back, and the least number of members that it sums with.
+        most: Number of members in the federation; the sum over more could wrap.
     """
 
-    def __init__(self, name: str, session: bytes, *, threshold: int) -> None:
-        self.name, self.session, self.threshold = name, session, threshold
+    def __init__(self, name: str, session: bytes, *, threshold: int, most: int) -> None:
+        self.name, self.session, self.threshold, self.most = name, session, threshold, most
         self._state = "advertise"
         self._box_key, self._mask_key, self._seed = (
             keys.new_private(),
             keys.new_private(),
-            os.urandom(keys.SIZE),
+            secrets.token_bytes(keys.SIZE),
         )
         self._roster: dict[str, Keys] = {}
         self._held: dict[str, bytes] = {}
@@ -111,10 +112,8 @@ class Member:
         return b"|".join((self.session, sender.encode(), owner.encode()))  # no name has a '|'
 
     def _check_number(self, members: Collection[str], did: str) -> None:
-        if not self.threshold <= len(members) <= masking.MEMBERS:
-            raise refused(
-                self.name, f"{len(members)} members {did}, not {self.threshold} to {masking.MEMBERS}"
-            )
+        if not self.threshold <= len(members) <= self.most:
+            raise refused(self.name, f"{len(members)} members {did}, not {self.threshold} to {self.most}")
 
     def _go(self, state: str, following: str) -> None:
         if self._state != state:

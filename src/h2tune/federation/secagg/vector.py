@@ -25,6 +25,7 @@ def pack(
     coverage: Float[Tensor, "D some R R"],
     where: Sequence[int],
     roles: int,
+    members: int,
 ) -> Int[Tensor, "2 D roles R R"]:
     """Return N and C as integers modulo 2⁶⁴, in two's complement; roles that a member lacks are zero.
 
@@ -34,18 +35,18 @@ def pack(
     slots, _, size, _ = learned.shape
     whole = torch.zeros(2, slots, roles, size, size, dtype=torch.float64)
     whole[0][:, where], whole[1][:, where] = learned.double(), coverage.double()
-    return tensor_of(quantise(whole.numpy()))
+    return tensor_of(quantise(whole.numpy(), members))
 
 
 def unpack(
-    total: Int[Tensor, "2 D roles R R"], count: int
+    total: Int[Tensor, "2 D roles R R"], members: int, count: int
 ) -> tuple[Float[Tensor, "D roles R R"], Float[Tensor, "D roles R R"]]:
-    """Return Σ N and Σ C of `count` members.
+    """Return Σ N and Σ C of `count` out of all members.
 
     Raises:
         H2TuneError: It is no such sum.
     """
-    learned, coverage = torch.from_numpy(dequantise(words_of(total), count)).float()
+    learned, coverage = torch.from_numpy(dequantise(words_of(total), members, count)).float()
     return learned, coverage.clamp(min=0)  # rounding may leave the last step below nothing
 
 
