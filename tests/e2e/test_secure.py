@@ -239,4 +239,4 @@ def test_two_clients_and_noise_of_the_server_are_refused(tmp_path):
 def test_missing_packages_are_told_before_training(file, monkeypatch):
     monkeypatch.setattr("h2tune.federation.enrol.find_spec", lambda name: None)
     with pytest.raises(H2TuneError, match=r"pip install 'h2tune\[secure\]'"):
-        check_secure(load(file, [SECURE]))
+        check_secure(load(file, [SECURE]).server)

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from h2tune import baselines
 from h2tune.adapter.roles import Placement, depth, find_roles
-from h2tune.config import Client, Data, Federation
+from h2tune.config import Client, Data, Federation, Server
 from h2tune.errors import H2TuneError
 from h2tune.federation import privacy
 from h2tune.federation.client import Member
@@ -195,7 +195,7 @@ def enrol_all(federation: Federation) -> tuple[list[Seen], list[Enrolment], int,
     """
     check_arguments(federation.train.arguments, federation.train.scheduler)
     check_privacy(federation)
-    check_secure(federation)
+    check_secure(federation.server)
     seen = [see(client) for client in federation.sorted_clients()]
     size = common_rank(federation, seen)
     depths = [depth(s.placements) for s in seen]
@@ -279,14 +279,14 @@ def check_privacy(federation: Federation) -> None:
     privacy.check_budget(mechanism, federation.server.rounds, federation.privacy.target_epsilon)
 
 
-def check_secure(federation: Federation) -> None:
+def check_secure(server: Server) -> None:
     """Refuse secure aggregation where its packages are not installed.
 
     Raises:
         H2TuneError: Says what to install.
     """
     packages = ("cryptography", "Crypto")
-    if federation.server.secure_aggregation and not all(find_spec(package) for package in packages):
+    if server.secure_aggregation and not all(find_spec(package) for package in packages):
         raise H2TuneError(
             "cryptography and pycryptodome are not both installed",
             where="server.secure_aggregation",

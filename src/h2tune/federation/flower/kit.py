@@ -124,6 +124,8 @@ def member_content(federation: Federation, client: Client, **connection: str) ->
         "arguments": dict(federation.train.arguments),
         "client": table,
     }
+    if federation.server.secure_aggregation:
+        content["secure_aggregation"] = True
     validated(MemberFile, content, f"client '{client.name}'")
     return content
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from h2tune.federation.secagg import keys, masking, shamir
+from h2tune.federation.secagg.encoding import (
+    bytes_from_json,
+    bytes_to_json,
+    keys_to_json,
+    roster_from_json,
+)
 from h2tune.federation.secagg.masking import Words
 from h2tune.federation.secagg.protocol import Keys, Shares, check_keys, refused
 from h2tune.federation.tolerance import threshold_needed
@@ -31,6 +39,7 @@ class Member:
         )
         self._roster: dict[str, Keys] = {}
         self._held: dict[str, bytes] = {}
+        self._masked = ""
 
     def advertise(self) -> Keys:
         """AdvertiseKeys."""
@@ -64,16 +73,18 @@ class Member:
         }
 
     def mask(self, boxes: Mapping[str, bytes], values: Words) -> Words:
-        """MaskedInputCollection: return the values under this member's masks.
+        """MaskedInputCollection: return the values under this member's masks; asked again, the same to the bit.
 
         Args:
             boxes: U₂'s boxes for this member, by sender.
             values: Integers modulo 2⁶⁴ (length,).
 
         Raises:
-            H2TuneError: A sender is unknown, too few sent boxes, or a box cannot be opened.
+            H2TuneError: A sender is unknown, too few sent boxes, a box cannot be opened; or this was asked before with
+                other boxes or values, and the difference would tell something.
         """
-        self._go("mask", "reveal")
+        if not self._masked:
+            self._go("mask", "reveal")
         if set(boxes) - (self._roster.keys() - {self.name}):
             raise refused(self.name, "a box comes from nobody in the roster")
         self._check_number([self.name, *boxes], "sent shares")
@@ -83,6 +94,12 @@ class Member:
         for other in boxes:
             secret = keys.agree(self._mask_key, self._roster[other].mask, b"mask|" + self.session)
             masking.add(masked, keys.expand(secret, values.size), masking.pair_sign(self.name, other))
+        digest = hashlib.sha256(masked.tobytes()).hexdigest()
+        if self._state != "reveal" or self._masked not in ("", digest):
+            raise refused(
+                self.name, "it masked other values in this round before, or has revealed its shares"
+            )
+        self._masked = digest
         return masked
 
     def reveal(self, survivors: Collection[str]) -> Shares:
@@ -99,11 +116,35 @@ class Member:
             )
         self._check_number(alive, "survived")
         held, half = self._held, shamir.SIZE
-        self._held, self._mask_key, self._seed = {}, b"", b""
+        self._held, self._box_key, self._mask_key, self._seed = {}, b"", b"", b""
         return Shares(
             {name: share[:half] for name, share in held.items() if name not in alive},
             {name: share[half:] for name, share in held.items() if name in alive},
         )
+
+    def state(self) -> dict[str, Any]:
+        """Return all that this half is, its private keys among it, as JSON."""
+        return {
+            "name": self.name,
+            "session": self.session.decode(),
+            "threshold": self.threshold,
+            "most": self.most,
+            "state": self._state,
+            "private": bytes_to_json({"box": self._box_key, "mask": self._mask_key, "seed": self._seed}),
+            "roster": {name: keys_to_json(sent) for name, sent in self._roster.items()},
+            "held": bytes_to_json(self._held),
+            "masked": self._masked,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Member:
+        """Return the half that `state` is of."""
+        half = cls(state["name"], state["session"].encode(), threshold=state["threshold"], most=state["most"])
+        private = bytes_from_json(state["private"])
+        half._box_key, half._mask_key, half._seed = (private[key] for key in ("box", "mask", "seed"))
+        half._state, half._masked = state["state"], state["masked"]
+        half._roster, half._held = roster_from_json(state["roster"]), bytes_from_json(state["held"])
+        return half
 
     def _box_secret(self, other: str) -> bytes:
         return keys.agree(self._box_key, self._roster[other].box, b"box|" + self.session)
