@@ -182,6 +182,10 @@ def test_members_across_machines_give_the_sums_of_one_machine_and_nothing_of_the
             assert digest({"quantised": own}).encode() not in came
     replies = [unpack(m.content)[0].get("events", "[]") for _, kind, m in grid.seen if kind == "train"]
     events = [*read_events(run / "events.jsonl"), *(e for reply in replies for e in json.loads(reply))]
+    (started,) = [e for e in events if e["event"] == "run_started"]
+    assert not any("train" in client["examples"] for client in started["clients"])
+    updates = [unpack(m.content)[1] for _, kind, m in grid.seen if kind == "train"]
+    assert {update.examples for update in updates} == {1}  # no count: all weigh the same
     assert len(events) > 20 and not any({"relation", "coverage"} & event.keys() for event in events)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -86,6 +87,8 @@ class H2Tune:
         mechanism: privacy.Mechanism | None = None,
         secure: int = 0,
     ) -> None:
+        if secure:  # all weigh the same, so that no count is needed, and none is sent
+            enrolments = [replace(enrolment, examples=1) for enrolment in enrolments]
         self.enrolments = {enrolment.name: enrolment for enrolment in enrolments}
         self.shared_rank, self.slots, self.mask = shared_rank, slots, mask
         self.alignment_mode, self.temperature = alignment_mode, temperature

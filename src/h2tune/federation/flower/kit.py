@@ -99,7 +99,11 @@ def coordinator_content(federation: Federation, keys: dict[str, str] | None = No
                 "name": client.name,
                 **({"key": keys[client.name]} if keys else {}),
                 **ranks.get(client.name, {}),
-                "examples": client.train or federation.data.train,
+                **(
+                    {}
+                    if federation.server.secure_aggregation
+                    else {"examples": client.train or federation.data.train}
+                ),
             }
             for client in federation.sorted_clients()
         ],

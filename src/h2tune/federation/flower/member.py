@@ -77,7 +77,9 @@ def join(path: Path, settings: Settings) -> Joined:
     strategy = build_strategy(federation, [enrolled], size, slots)
     member = load_member(seen, enrolled, federation)
     parameters = trainable_in(federation, seen, enrolled.rank, size, slots)
-    return Joined(file, seen, member, strategy, card_of(seen, member, parameters, file.describe))
+    counted = not settings.server.secure_aggregation
+    card = card_of(seen, member, parameters, file.describe, counted=counted)
+    return Joined(file, seen, member, strategy, card)
 
 
 def take_part(

@@ -15,6 +15,7 @@ from h2tune import __version__, files
 from h2tune.adapter.roles import ROLES
 from h2tune.errors import H2TuneError
 from h2tune.federation.enrol import build_strategy, check_privacy, check_secure
+from h2tune.federation.flower.card import Card
 from h2tune.federation.flower.channel import GridChannel
 from h2tune.federation.flower.files import Coordinator, load_coordinator
 from h2tune.federation.flower.roster import Roster
@@ -146,8 +147,15 @@ def _started(coordinator: Coordinator, roster: Roster) -> Event:
         "alternation": coordinator.train.alternation,
         "mask": coordinator.adapter.mask,
         "wire_dtype": coordinator.server.wire_dtype,
-        "clients": [card.facts for _, card in sorted(roster.cards.items())],
+        "clients": [_facts(card, coordinator) for _, card in sorted(roster.cards.items())],
     }
+
+
+def _facts(card: Card, coordinator: Coordinator) -> dict[str, Any]:
+    facts = card.facts
+    if coordinator.server.secure_aggregation:  # it was not told
+        facts["examples"] = {key: value for key, value in facts["examples"].items() if key != "train"}
+    return facts
 
 
 def _table(ledger: Ledger, roster: Roster) -> list[dict[str, Any]]:

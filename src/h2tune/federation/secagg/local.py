@@ -69,7 +69,7 @@ class LocalCarrier:
 
 
 def under_masks(reply: Reply, half: Member, boxes: Mapping[str, bytes]) -> Reply:
-    """Return a member's reply as it leaves it: values under masks, and events that tell nothing of P, Ω and values."""
+    """Return a member's reply as it leaves it: values under masks, events without P and Ω, no number of examples."""
     told = [{key: value for key, value in event.items() if key not in PRIVATE} for event in reply.events]
     if reply.update is None:
         return Reply(reply.client, None, told, reply.reason)
@@ -77,7 +77,7 @@ def under_masks(reply: Reply, half: Member, boxes: Mapping[str, bytes]) -> Reply
     values = half.mask(boxes, words_of(plain).ravel())
     sent = {MASKED: tensor_of(values).reshape(plain.shape)}
     told = [_as_sent(event, sent) for event in told]
-    return Reply(reply.client, Update(reply.client, reply.update.round, reply.update.examples, sent), told)
+    return Reply(reply.client, Update(reply.client, reply.update.round, 1, sent), told)
 
 
 def _as_sent(event: Event, sent: Tensors) -> Event:
