@@ -98,6 +98,8 @@ def test_the_result_is_the_plain_one_to_the_quantisation_step(plain, secure):
     assert [t["survivors"] for t in told] == [["one", "three", "two"]] * 2
     assert told[0]["threshold"] == 2 and not told[0]["dropped"] and not told[0]["silent"]
     assert told[0]["bytes_up_of_keys_and_shares"] == 2 * 32 + 2 * 92 + 3 * 32
+    page = (secure[0] / "report.html").read_text()
+    assert "what it learned under masks" in page and "the relation P (relation)" not in page
 
 
 def test_masks_leave_nothing_behind_so_that_two_runs_are_equal_to_the_bit(file, secure, tmp_path):

@@ -1,6 +1,7 @@
 """What is summed under masks: a member's N and C of equation (4), dense over all roles; pure.
 
 Masks and relations differ by member, so that only N and C can be added: the server needs Σ N and Σ C alone, (5).
+Deviation: the release sends values, and the default here factors; sums under masks need N and C themselves, quantised.
 """
 
 from __future__ import annotations
