@@ -130,6 +130,25 @@ def test_a_second_request_for_shares_with_other_survivors_is_refused():
         ready.halves["a"].reveal(["a", "c"])
 
 
+def test_other_values_or_boxes_under_the_same_masks_are_refused():
+    """The difference of two masked vectors under the same masks is that of the values."""
+    ready = Party().to(2)
+    half, boxes = ready.halves["a"], ready.delivery["a"]
+    first = half.mask(boxes, WORDS)
+    assert np.array_equal(half.mask(boxes, WORDS), first)
+    kept = Member.from_state(half.state())  # as after a restart
+    assert np.array_equal(kept.mask(boxes, WORDS), first)
+    for other in (half, kept):
+        with pytest.raises(H2TuneError, match="masked other values"):
+            other.mask(boxes, WORDS + np.uint64(1))
+        with pytest.raises(H2TuneError, match="masked other values"):
+            other.mask({"b": boxes["b"]}, WORDS)
+    kept.reveal(["a", "b", "c"])
+    with pytest.raises(H2TuneError, match="when it was to over"):
+        kept.mask(boxes, WORDS)
+    assert not any(kept.state()["private"].values())
+
+
 def test_shares_that_do_not_fit_the_key_of_one_who_is_gone_are_refused():
     ready = Party().to(3)
     for name in ready.alive:

@@ -83,23 +83,26 @@ class Member:
             H2TuneError: A sender is unknown, too few sent boxes, a box cannot be opened; or this was asked before with
                 other boxes or values, and the difference would tell something.
         """
-        if not self._masked:
+        if self._masked:
+            self._go("reveal", "reveal")
+        else:
             self._go("mask", "reveal")
         if set(boxes) - (self._roster.keys() - {self.name}):
             raise refused(self.name, "a box comes from nobody in the roster")
         self._check_number([self.name, *boxes], "sent shares")
-        for sender, box in boxes.items():
-            self._held[sender] = keys.unseal(self._box_secret(sender), box, self._about(sender, self.name))
+        held = {
+            sender: keys.unseal(self._box_secret(sender), box, self._about(sender, self.name))
+            for sender, box in boxes.items()
+        }
         masked = values + keys.expand(self._seed, values.size)
         for other in boxes:
             secret = keys.agree(self._mask_key, self._roster[other].mask, b"mask|" + self.session)
             masking.add(masked, keys.expand(secret, values.size), masking.pair_sign(self.name, other))
         digest = hashlib.sha256(masked.tobytes()).hexdigest()
-        if self._state != "reveal" or self._masked not in ("", digest):
-            raise refused(
-                self.name, "it masked other values in this round before, or has revealed its shares"
-            )
+        if self._masked not in ("", digest):
+            raise refused(self.name, "it masked other values in this round before")
         self._masked = digest
+        self._held |= held
         return masked
 
     def reveal(self, survivors: Collection[str]) -> Shares:
