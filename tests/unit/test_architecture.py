@@ -33,6 +33,10 @@ PURE = [
     "training/losses.py",
     "federation/wire.py",
     "federation/privacy.py",
+    *(
+        f"federation/secagg/{n}.py"
+        for n in ("masking", "vector", "shamir", "keys", "protocol", "member", "server")
+    ),
 ]
 
 

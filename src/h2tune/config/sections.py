@@ -6,7 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from h2tune.federation.tolerance import Rule, updates_needed
+from h2tune.federation.tolerance import (
+    SECURE_CLIENTS,
+    Rule,
+    drawn_clients,
+    threshold_needed,
+    updates_needed,
+)
 from h2tune.tasks.rows import FileTask
 
 FROM_LIST = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
@@ -44,6 +50,8 @@ class Server(_Section):
     clip_norm: Rate | Literal["median"] = "median"
     """With aggregation = "clip": the largest norm; by default the median of the clients' norms."""
     wire_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    secure_aggregation: bool = False
+    """Whether the server gets the sum of what members learned alone; `min_clients` is then the threshold of shares."""
     alone: bool = False
     """Also train every client alone, with the same steps, for comparison."""
 
@@ -59,6 +67,15 @@ class Server(_Section):
             raise ValueError(
                 f'aggregation = "{self.aggregation}" is for h2tune, not for strategy "{self.strategy}"'
             )
+        if self.secure_aggregation and (self.strategy, self.aggregation) != ("h2tune", "mean"):
+            raise ValueError(
+                'secure_aggregation is for strategy = "h2tune" with aggregation = "mean": a robust rule, or another '
+                f'method, must see each update (here: "{self.strategy}", "{self.aggregation}")'
+            )
+        if self.secure_aggregation and self.weighting != "uniform":
+            raise ValueError(
+                'secure_aggregation needs weighting = "uniform": example counts would be a weight that nobody can check'
+            )
         return self
 
     @property
@@ -70,8 +87,10 @@ class Server(_Section):
         """Refuse a robust rule that so many clients, or a round of `min_clients`, cannot bear.
 
         Raises:
-            ValueError: Says what the rule needs.
+            ValueError: Says what the rule, or secure aggregation, needs.
         """
+        if self.secure_aggregation:
+            self._check_threshold(clients)
         needed = updates_needed(self.aggregation, self.assumed_hostile)
         rule = f'server.aggregation = "{self.aggregation}" with server.hostile = {self.assumed_hostile}'
         if clients < needed:
@@ -82,9 +101,25 @@ class Server(_Section):
                 f"(it is {self.min_clients})"
             )
 
+    def _check_threshold(self, clients: int) -> None:
+        least, most = SECURE_CLIENTS
+        if not least <= clients <= most:
+            raise ValueError(
+                f"server.secure_aggregation is for {least} to {most} clients, but there are {clients}: of two, each "
+                "learns the other's part from the sum, and every pair of clients has a mask of its own"
+            )
+        drawn = drawn_clients(clients, self.participation, self.min_clients)
+        needed = threshold_needed(drawn)
+        if self.min_clients < needed:
+            raise ValueError(
+                f"server.secure_aggregation with {drawn} clients in a round needs server.min_clients (its threshold) "
+                f"of {needed} or more (it is {self.min_clients}): two thirds, or two groups could unmask two sums"
+            )
+
     def of_one(self) -> Server:
         """Return the same for a client by itself, where there is nobody to bear."""
         plain = {"aggregation": "mean", "hostile": None, "clip_norm": "median", "min_clients": 1}
+        plain["secure_aggregation"] = False
         return self.model_copy(update=plain)
 
 
@@ -196,6 +231,11 @@ class Privacy(_Section):
             return (
                 'privacy.noise needs server.weighting = "uniform": example counts are claims, and a weight would raise '
                 "what one client can change"
+            )
+        if self.noise == "server" and server.secure_aggregation:
+            return (
+                'privacy.noise = "server" must see each update to clip it; with server.secure_aggregation members '
+                'add it: privacy.noise = "member"'
             )
         fixed = adapter.mask == "leading" and adapter.alignment == "depth"
         if not fixed and (self.structure == "fixed" or self.noise == "member"):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 from h2tune import baselines
 from h2tune.adapter.roles import Placement, depth, find_roles
-from h2tune.config import Client, Data, Federation
+from h2tune.config import Client, Data, Federation, Server
 from h2tune.errors import H2TuneError
 from h2tune.federation import privacy
 from h2tune.federation.client import Member
@@ -194,6 +195,7 @@ def enrol_all(federation: Federation) -> tuple[list[Seen], list[Enrolment], int,
     """
     check_arguments(federation.train.arguments, federation.train.scheduler)
     check_privacy(federation)
+    check_secure(federation.server)
     seen = [see(client) for client in federation.sorted_clients()]
     size = common_rank(federation, seen)
     depths = [depth(s.placements) for s in seen]
@@ -236,6 +238,7 @@ def build_strategy(federation: Federation, enrolments: list[Enrolment], size: in
             hostile=server.assumed_hostile,
             clip_norm=None if server.clip_norm == "median" else server.clip_norm,
             mechanism=mechanism_of(federation),
+            secure=len(federation.client) if server.secure_aggregation else 0,
         )
     return baselines.build(
         name,
@@ -274,6 +277,21 @@ def check_privacy(federation: Federation) -> None:
             remedy=f"Set server.min_clients = {mechanism.quorum}, or fewer shares of more noise each",
         )
     privacy.check_budget(mechanism, federation.server.rounds, federation.privacy.target_epsilon)
+
+
+def check_secure(server: Server) -> None:
+    """Refuse secure aggregation where its packages are not installed.
+
+    Raises:
+        H2TuneError: Says what to install.
+    """
+    packages = ("cryptography", "Crypto")
+    if server.secure_aggregation and not all(find_spec(package) for package in packages):
+        raise H2TuneError(
+            "cryptography and pycryptodome are not both installed",
+            where="server.secure_aggregation",
+            remedy="pip install 'h2tune[secure]'",
+        )
 
 
 def local_training(federation: Federation, client: Client) -> LocalTraining:

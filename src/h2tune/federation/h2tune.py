@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from h2tune.errors import H2TuneError
 from h2tune.federation import privacy, robust, wire
 from h2tune.federation.aggregate import Factors, Sums, contribution
 from h2tune.federation.participant import H2TuneParticipant
+from h2tune.federation.secagg import vector
+from h2tune.federation.secagg.masking import RANGE
 from h2tune.federation.tolerance import Rule
 from h2tune.federation.update import WIRE, Download, Enrolment, Spec, Tensors, Update, digest
 from h2tune.training.schedule import Alternation
@@ -53,6 +56,7 @@ class H2Tune:
         hostile: f, the hostile clients that a robust rule must bear.
         clip_norm: The bound of `"clip"`; by default the median of the clients' norms.
         mechanism: Noise on what is shared, if any.
+        secure: With secure aggregation the number of members in the federation, else 0; the server learns sums alone.
     """
 
     name = "h2tune"
@@ -81,7 +85,10 @@ class H2Tune:
         hostile: int = 0,
         clip_norm: float | None = None,
         mechanism: privacy.Mechanism | None = None,
+        secure: int = 0,
     ) -> None:
+        if secure:  # all weigh the same, so that no count is needed, and none is sent
+            enrolments = [replace(enrolment, examples=1) for enrolment in enrolments]
         self.enrolments = {enrolment.name: enrolment for enrolment in enrolments}
         self.shared_rank, self.slots, self.mask = shared_rank, slots, mask
         self.alignment_mode, self.temperature = alignment_mode, temperature
@@ -90,7 +97,7 @@ class H2Tune:
         self.weights = (size_weight, drift_weight, distillation_weight)
         self.basis, self.basis_scale = basis, basis_scale
         self.aggregation, self.hostile, self.clip_norm = aggregation, hostile, clip_norm
-        self.mechanism = mechanism
+        self.mechanism, self.secure = mechanism, secure
         held = {role for enrolment in enrolments for role in enrolment.roles}
         self.roles = tuple(role for role in ROLES if role in held)
         for enrolment in enrolments:
@@ -99,6 +106,11 @@ class H2Tune:
                     f"rank {enrolment.rank} is above the common rank R = {shared_rank}",
                     where=f"client '{enrolment.name}'",
                     remedy="Raise server.shared_rank or lower the client's rank",
+                )
+            if secure and enrolment.depth > RANGE:
+                raise H2TuneError(
+                    f"{enrolment.depth} blocks are above {RANGE:g}, the range of secure aggregation",
+                    where=f"client '{enrolment.name}'",
                 )
 
     def roles_of(self, client: str) -> tuple[str, ...]:
@@ -126,6 +138,9 @@ class H2Tune:
         return {f"{NAME}.{role}": (shape, self.wire_dtype) for role in self.roles_of(client)}
 
     def upload_spec(self, client: str, round_number: int) -> Spec:
+        if self.secure:
+            size = self.shared_rank
+            return {vector.MASKED: ((2, self.slots, len(self.roles), size, size), "int64")}
         if self._noised_by_members:
             shape = (self.slots, self.shared_rank, self.shared_rank)
             return {f"{NOISED}.{role}": (shape, self.wire_dtype) for role in self.roles_of(client)}
@@ -150,29 +165,58 @@ class H2Tune:
         updates = sorted(updates, key=lambda update: update.client)
         reduce = self._mean if self.aggregation == "mean" else self._robust
         shared, facts = reduce(state[NAME], updates)
-        change = shared - state[NAME]
-        facts |= {
+        return {NAME: shared}, facts | self._change(state[NAME], shared)
+
+    def aggregate_sum(
+        self, state: Mapping[str, Tensor], total: Tensor, clients: Sequence[str], round_number: int
+    ) -> tuple[Tensors, dict[str, Any]]:
+        """Equation (5) on sums over clients that nobody can take apart.
+
+        Args:
+            state: The server's tensors.
+            total: Σ N and Σ C of the clients, as integers modulo 2⁶⁴ (2, D, roles, R, R).
+            clients: Whose sums they are.
+            round_number: Number of the round, from 0.
+
+        Raises:
+            H2TuneError: It is no sum of so many clients' values.
+        """
+        sums = Sums(state[NAME].shape)
+        learned, coverage = vector.unpack(total, self.secure, len(clients))
+        sums.add(learned, coverage, 1.0, range(len(self.roles)))
+        facts = self._protect(sums, clients, round_number)
+        shared = sums.step(state[NAME], self.rate)
+        return {NAME: shared}, facts | self._change(state[NAME], shared)
+
+    def _change(self, before: Tensor, after: Tensor) -> dict[str, Any]:
+        change = after - before
+        return {
             "change": float(change.norm()),
             "change_by_role": {r: float(change[:, i].norm()) for i, r in enumerate(self.roles)},
-            "norm": float(shared.norm()),
+            "norm": float(after.norm()),
         }
-        return {NAME: shared}, facts
 
     def release(self, client: str, tensors: Tensors) -> Tensors:
         """Return what leaves a member: ΔT, Ω and P; or, where members add the noise, N clipped and noised.
+
+        With secure aggregation it is N (noised or not) and C as integers, on which the protocol then puts masks.
 
         N is dense. Noise on ΔT would be carried through each member's own map (4), so that an entry which few members
         cover would have few shares of noise; on N, all shares have the same distribution on every entry, and any
         `shares` of them add up to the whole.
         """
-        if self.mechanism is None or self.mechanism.by == "server":
+        if not self.secure and not self._noised_by_members:
             return tensors
         roles = self.roles_of(client)
         read = self._read_factors(Update(client, 0, 0, tensors))
-        learned, _ = contribution(*read, roles, self.shared_rank)
-        kept = privacy.noised(privacy.clip(learned, self.mechanism.clip), self.mechanism.deviation)
+        learned, coverage = contribution(*read, roles, self.shared_rank)
+        if self.mechanism is not None and self.mechanism.by == "member":
+            learned = privacy.noised(privacy.clip(learned, self.mechanism.clip), self.mechanism.deviation)
+        if self.secure:
+            where = [self.roles.index(role) for role in roles]
+            return {vector.PLAIN: vector.pack(learned, coverage, where, len(self.roles), self.secure)}
         wire_type = WIRE[self.wire_dtype]
-        return {f"{NOISED}.{role}": kept[:, i].to(wire_type).contiguous() for i, role in enumerate(roles)}
+        return {f"{NOISED}.{role}": learned[:, i].to(wire_type).contiguous() for i, role in enumerate(roles)}
 
     @property
     def _noised_by_members(self) -> bool:
@@ -196,7 +240,7 @@ class H2Tune:
         read = self._read_factors(Update(client, 0, 0, nothing))
         return contribution(*read, self.roles_of(client), self.shared_rank)[1]
 
-    def _protect(self, sums: Sums, updates: Sequence[Update]) -> dict[str, Any]:
+    def _protect(self, sums: Sums, clients: Sequence[str], round_number: int) -> dict[str, Any]:
         """Add the server's noise, or hold back roles with too few shares of it; return what an event says of it.
 
         An aggregation that a crash cut off before its commit is done again with fresh noise. Nothing is released
@@ -209,10 +253,10 @@ class H2Tune:
             sums.learned.copy_(privacy.noised(sums.learned, self.mechanism.deviation))
         else:
             for i, role in enumerate(self.roles):
-                if sum(role in self.roles_of(update.client) for update in updates) < self.mechanism.quorum:
+                if sum(role in self.roles_of(client) for client in clients) < self.mechanism.quorum:
                     sums.hold_back(i)
                     held_back.append(role)
-        told = privacy.spent(self.mechanism, 1 + max(update.round for update in updates))
+        told = privacy.spent(self.mechanism, 1 + round_number)
         return {"privacy": told | {"held_back": held_back}}
 
     def _mean(self, shared: Tensor, updates: Sequence[Update]) -> tuple[Tensor, dict[str, Any]]:
@@ -225,7 +269,8 @@ class H2Tune:
             else:  # what is clipped or noised is N itself
                 learned, coverage, positions = self._contribution(update)
                 sums.add(learned, coverage, weight, positions)
-        facts = self._protect(sums, updates)
+        clients, round_number = [update.client for update in updates], max(update.round for update in updates)
+        facts = self._protect(sums, clients, round_number)
         return sums.step(shared, self.rate), facts
 
     def _robust(self, shared: Tensor, updates: Sequence[Update]) -> tuple[Tensor, dict[str, Any]]:
@@ -260,7 +305,7 @@ class H2Tune:
         Raises:
             H2TuneError: A mask or the relation is not what it must be.
         """
-        if self._noised_by_members:  # there are none in it: names, shapes and types say all
+        if self.secure or self._noised_by_members:  # there are none in it: names, shapes and types say all
             return {}, {}, alignment.fixed_relation(self.slots, self.enrolments[update.client].depth)
         return self._read_factors(update)
 

@@ -25,7 +25,7 @@ from h2tune.federation.enrol import (
     trainable_in,
 )
 from h2tune.federation.ledger import Event, Ledger
-from h2tune.federation.server import Choice, draw_from, run_rounds
+from h2tune.federation.server import Channel, Choice, draw_from, run_rounds
 from h2tune.federation.strategy import Strategy, note_of
 from h2tune.federation.update import Enrolment
 from h2tune.report.events import read_events
@@ -127,7 +127,7 @@ def run(
                 single = build_strategy(by_itself, [enrolled], size, slots)
                 alone = engine([member], single, "alone", federated)
                 path = f"clients/{member.name}/alone/server"
-                _rounds(alone, federation, ledger, _only(member.name, choose), path, strict, notice)
+                _rounds(alone, by_itself, ledger, _only(member.name, choose), path, strict, notice)
         for member in members:
             export_adapters(federated, member, server.rounds, folder / "clients" / member.name)
         table = _table(ledger, members, federation)
@@ -156,12 +156,25 @@ def _rounds(
     strict: bool,
     notice: Callable[[Event], None] | None,
 ) -> None:
+    server = federation.server
+    channel: Channel = engine
+    if server.secure_aggregation:
+        from h2tune.federation.secagg.channel import MaskedChannel
+        from h2tune.federation.secagg.local import LocalCarrier
+
+        channel = MaskedChannel(
+            LocalCarrier(engine),
+            federation.name,
+            threshold=server.min_clients,
+            members=len(federation.client),
+            roles=getattr(engine.strategy, "roles", ()),
+        )
     run_rounds(
         engine.strategy,
-        engine,
+        channel,
         ledger,
-        rounds=federation.server.rounds,
-        min_clients=1 if engine.stage == "alone" else federation.server.min_clients,
+        rounds=server.rounds,
+        min_clients=server.min_clients,
         choose=choose,
         path=path,
         stage=engine.stage,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 from h2tune.errors import H2TuneError
 from h2tune.federation.ledger import Event, Ledger
 from h2tune.federation.strategy import Strategy
+from h2tune.federation.tolerance import drawn_clients
 from h2tune.federation.update import Download, Tensors, Update, check_update, digest
 from h2tune.seeds import generator
 
@@ -32,7 +32,11 @@ Choice = Callable[[int], Sequence[str]]
 
 
 class Channel(Protocol):
-    """Carries messages to clients and back: the embedded engine, or Flower."""
+    """Carries messages to clients and back: the embedded engine, or Flower.
+
+    One whose updates are under masks also has `unmask(updates)`, which returns their sum and facts of it: see
+    `secagg.channel`. Then the strategy has `aggregate_sum`.
+    """
 
     def exchange(self, round_number: int, downloads: Mapping[str, Download]) -> Iterable[Reply]:
         """Send each client its download and yield the replies; a client that is gone gives a reason."""
@@ -97,7 +101,7 @@ def run_rounds(
                 remedy="Mend the clients named in events.jsonl and go on with --resume",
             )
         began = time.perf_counter()
-        following, facts = strategy.aggregate(state, updates)
+        following, facts = _combine(strategy, channel, state, updates, round_number)
         events = _aggregated(strategy, state, following, facts, updates, round_number, stage, began)
         ledger.commit(
             f"{path}/round-{round_number + 1:04d}", {"state": following}, {"events": events, "told": told}
@@ -120,7 +124,7 @@ def participants(
     clients: Sequence[str], participation: float, min_clients: int, seed: int, round_number: int
 ) -> list[str]:
     """Return who takes part in a round, by name; drawn from the seed and the round alone."""
-    count = max(min_clients, math.ceil(participation * len(clients)))
+    count = drawn_clients(len(clients), participation, min_clients)
     order = torch.randperm(len(clients), generator=generator(seed, "participants", round_number))
     return sorted(clients[i] for i in order[:count].tolist())
 
@@ -138,6 +142,21 @@ def _last_state(
             ledger.record(f"{path}/{done - 1}/aggregate", facts["events"])
             return tensors["state"], done, facts["events"]
     return strategy.start(), 0, []
+
+
+def _combine(
+    strategy: Any, channel: Channel, state: Tensors, updates: Sequence[Update], round_number: int
+) -> tuple[Tensors, dict[str, Any]]:
+    """Return the server's tensors after the round, from the updates or, where they are under masks, from their sum."""
+    unmask = getattr(channel, "unmask", None)
+    if unmask is None:
+        following, facts = strategy.aggregate(state, updates)
+    else:
+        total, told = unmask(updates)
+        clients = sorted(update.client for update in updates)
+        following, facts = strategy.aggregate_sum(state, total, clients, round_number)
+        facts = {**facts, "secure_aggregation": told}
+    return following, facts
 
 
 def _accept(strategy: Strategy, reply: Reply, round_number: int) -> tuple[list[Event], Update | None]:

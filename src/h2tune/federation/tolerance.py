@@ -1,7 +1,8 @@
-"""How many updates a robust rule needs to bear hostile ones; pure, and without torch, as the configuration asks it."""
+"""How many updates a round needs; pure, and without torch, as the configuration asks it."""
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 Rule = Literal["mean", "clip", "median", "trimmed_mean", "krum"]
@@ -21,3 +22,21 @@ def updates_needed(rule: Rule, hostile: int) -> int:
     if rule == "mean":
         return 1
     return 2 * hostile + (3 if rule == "krum" else 1)
+
+
+SECURE_CLIENTS = (3, 100)
+"""Least and most clients of a federation with secure aggregation."""
+
+
+def drawn_clients(clients: int, participation: float, min_clients: int) -> int:
+    """Return how many clients take part in a round."""
+    return max(min_clients, math.ceil(participation * clients))
+
+
+def threshold_needed(drawn: int) -> int:
+    """Return the least threshold t of secure aggregation, two thirds of those who are drawn, rounded up.
+
+    Bonawitz et al. 2017 (CCS), section 6.2: a server that tells different members of different survivors gains nothing
+    if t is above (n + those in league with it) / 2; two thirds allow for a third of the members.
+    """
+    return -(-2 * drawn // 3)

@@ -20,6 +20,12 @@ def what_is_sent(view: View) -> str:
     other = [name for name in names if name != "relation" and not name.startswith(SHARED)]
     if not names:
         return "No client sent any tensor: nothing but its number of training examples and these metrics left it."
+    if names == ["masked"]:
+        return (
+            "A client sends what it learned under masks (masked), which cancel in the sum over clients, its keys and "
+            "shares for them, and these metrics. The server can unmask the sum alone. The lists below hold every "
+            "tensor that was sent, with the checksums of masked values."
+        )
     if other:
         more = f" and {len(other) - 3} more" if len(other) > 3 else ""
         return (

@@ -56,8 +56,16 @@ class Card(BaseModel):
         }
 
 
-def card_of(seen: Seen, member: Member, trainable_parameters: int, describe: bool) -> Card:
-    """Return a member's card; without `describe` its task stays unnamed."""
+def card_of(seen: Seen, member: Member, trainable_parameters: int, describe: bool, *, counted: bool) -> Card:
+    """Return a member's card.
+
+    Args:
+        seen: What its model and task look like.
+        member: It, with its data.
+        trainable_parameters: What it trains.
+        describe: Whether its task is named.
+        counted: Whether the number of its training examples is told; with secure aggregation it is no weight.
+    """
     enrolled, splits = member.enrolment, member.splits
     told: dict[str, Any] = {
         "task": member.task.name[:100],
@@ -68,7 +76,7 @@ def card_of(seen: Seen, member: Member, trainable_parameters: int, describe: boo
         name=enrolled.name,
         depth=enrolled.depth,
         rank=enrolled.rank,
-        examples=enrolled.examples,
+        examples=enrolled.examples if counted else 1,
         roles={role: list(blocks) for role, blocks in enrolled.roles.items()},
         family=seen.family,
         width=seen.width,

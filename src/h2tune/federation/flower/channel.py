@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -30,6 +31,7 @@ class _Asked:
     """A member in the round that is going on."""
 
     download: Download
+    extra: Mapping[str, Any] = field(default_factory=dict)
     sent: int = 0
     message: str = ""
     reason: str = "it is not connected"
@@ -56,6 +58,7 @@ class GridChannel:
         self.roster, self.poll = roster, poll
         self.nodes: dict[str, int] = {}  # member → the node it is at
         self._settings = coordinator.settings.model_dump_json()
+        self.common_head = {"settings": self._settings, "experiment": experiment}
         self._known: dict[int, str] = {}  # node → member, of all that enrolled, whether they are there or not
         self._queries: dict[str, int] = {}  # message → node
         self._asked_nodes: set[int] = set()
@@ -75,7 +78,7 @@ class GridChannel:
         )  # a restarted run: its rounds wait for those who are missing, or do without
         end = time.monotonic() + (self.coordinator.patience if known else self.coordinator.gather)
         while time.monotonic() < end:
-            self._look()
+            self.look()
             self._collect({})
             if len(self.nodes) == len(self.roster.admitted) or (
                 known and self.roster.cards.keys() <= self.nodes.keys()
@@ -92,12 +95,24 @@ class GridChannel:
                 remedy="See that the members' SuperNodes are running, and start again",
             )
 
-    def exchange(self, round_number: int, downloads: Mapping[str, Download]) -> Iterator[Reply]:
-        """Send each member its download and yield the replies as they come, until all are there or time is up."""
-        asked = {client: _Asked(download) for client, download in sorted(downloads.items())}
+    def exchange(
+        self,
+        round_number: int,
+        downloads: Mapping[str, Download],
+        extra: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Iterator[Reply]:
+        """Send each member its download and yield the replies as they come, until all are there or time is up.
+
+        Args:
+            round_number: Number of the round.
+            downloads: By member.
+            extra: By member, what the head of its message says besides.
+        """
+        extra = extra or {}
+        asked = {c: _Asked(download, extra.get(c, {})) for c, download in sorted(downloads.items())}
         end = time.monotonic() + self.coordinator.deadline
         while asked and time.monotonic() < end:
-            self._look()
+            self.look()
             self._send(asked)
             for reply in self._collect(asked):
                 del asked[reply.client]
@@ -111,7 +126,7 @@ class GridChannel:
                 self._late[late.message] = (client, round_number)
             yield self._failure(client, f"no answer within {self.coordinator.deadline:.0f} s")
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Ask nodes that are new who they are, and forget those that are gone."""
         present = {node.node_id for node in self.grid.get_nodes()}
         self.nodes = {client: node for client, node in self.nodes.items() if node in present}
@@ -126,12 +141,13 @@ class GridChannel:
                 continue
             content = pack({"settings": self._settings})
             message = Message(content, dst_node_id=node, message_type=ENROL, ttl=self.coordinator.deadline)
-            identifier = self._push(message)
+            identifier = self.push(message)
             if identifier:
                 self._queries[identifier] = node
                 self._asked_nodes.add(node)
 
-    def _push(self, message: Message) -> str | None:
+    def push(self, message: Message) -> str | None:
+        """Send a message and return its identifier, or None if it could not be sent."""
         return next(iter(self.grid.push_messages([message])), None)
 
     def _send(self, asked: Mapping[str, _Asked]) -> None:
@@ -139,7 +155,7 @@ class GridChannel:
             if wanted.message or client not in self.nodes or wanted.sent >= ATTEMPTS:
                 continue
             down = wanted.download
-            head = {"settings": self._settings, "experiment": self.experiment, "digest": down.digest}
+            head = {**self.common_head, "digest": down.digest, **wanted.extra}
             message = Message(
                 pack(head, Update(client, down.round, 0, down.tensors)),
                 dst_node_id=self.nodes[client],
@@ -147,7 +163,7 @@ class GridChannel:
                 group_id=str(down.round),
                 ttl=2 * self.coordinator.deadline,  # so that one that is late is seen, and told as late
             )
-            identifier = self._push(message)
+            identifier = self.push(message)
             if identifier:
                 if wanted.sent:
                     self._note(client, down.round, "sent_again", f"{wanted.reason}; it was asked again")

@@ -14,7 +14,8 @@ from flwr.clientapp import ClientApp
 
 from h2tune.errors import H2TuneError
 from h2tune.federation.flower.files import Settings
-from h2tune.federation.flower.member import join, take_part
+from h2tune.federation.flower.halves import Masks, answer
+from h2tune.federation.flower.member import experiment_of, join, take_part
 from h2tune.federation.flower.messages import pack, text, unpack
 
 NODE_KEY = "h2tune"
@@ -27,6 +28,24 @@ app = ClientApp()
 def enrol(message: Message, context: Context) -> Message:
     """Tell who this is and what it has."""
     return _answer(message, lambda: _enrol(message, context))
+
+
+@app.query("keys")
+def keys(message: Message, context: Context) -> Message:
+    """AdvertiseKeys of secure aggregation."""
+    return _answer(message, lambda: _protocol("keys", message, context))
+
+
+@app.query("shares")
+def shares(message: Message, context: Context) -> Message:
+    """ShareKeys."""
+    return _answer(message, lambda: _protocol("shares", message, context))
+
+
+@app.query("reveal")
+def reveal(message: Message, context: Context) -> Message:
+    """Unmasking."""
+    return _answer(message, lambda: _protocol("reveal", message, context))
 
 
 @app.train()
@@ -59,6 +78,12 @@ def _enrol(message: Message, context: Context) -> RecordDict:
     return pack({"card": join(_file(context), settings).card.model_dump_json()})
 
 
+def _protocol(kind: str, message: Message, context: Context) -> RecordDict:
+    head, _ = unpack(message.content)
+    settings = Settings.model_validate_json(text(head, "settings"))
+    return pack(answer(kind, _file(context), settings, experiment_of(text(head, "experiment")), head))
+
+
 def _train(message: Message, context: Context) -> RecordDict:
     head, down = unpack(message.content)
     if down is None:
@@ -71,6 +96,7 @@ def _train(message: Message, context: Context) -> RecordDict:
         down.round,
         text(head, "digest"),
         down.tensors,
+        Masks.of(head),
     )
     if reply.update is None:
         return pack({"reason": reply.reason})

@@ -120,6 +120,8 @@ class MemberFile(_Section):
     """Its model, task, rank and the rest, as in a federation file."""
     arguments: dict[str, Any] = {}
     """Its own arguments of transformers.TrainingArguments, such as bf16."""
+    secure_aggregation: bool = False
+    """Whether it takes part with secure aggregation only, and refuses settings without."""
     describe: bool = True
     """Whether the name of its task, its labels and its majority accuracy are told, for the coordinator's report."""
     superlink: str | None = None
@@ -139,6 +141,8 @@ class MemberFile(_Section):
         """
         if settings.name != self.federation:
             raise H2TuneError(f"the coordinator's federation is '{settings.name}', not '{self.federation}'")
+        if self.secure_aggregation and not settings.server.secure_aggregation:
+            raise H2TuneError("this member takes part with secure aggregation only, and it is off")
         raw = json.loads(settings.model_dump_json(exclude_none=True))
         # before what it is by default is gone
         raw["privacy"]["shares"] = settings.privacy.shares_of(settings.server.min_clients)

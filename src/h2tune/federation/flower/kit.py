@@ -99,7 +99,11 @@ def coordinator_content(federation: Federation, keys: dict[str, str] | None = No
                 "name": client.name,
                 **({"key": keys[client.name]} if keys else {}),
                 **ranks.get(client.name, {}),
-                "examples": client.train or federation.data.train,
+                **(
+                    {}
+                    if federation.server.secure_aggregation
+                    else {"examples": client.train or federation.data.train}
+                ),
             }
             for client in federation.sorted_clients()
         ],
@@ -124,6 +128,8 @@ def member_content(federation: Federation, client: Client, **connection: str) ->
         "arguments": dict(federation.train.arguments),
         "client": table,
     }
+    if federation.server.secure_aggregation:
+        content["secure_aggregation"] = True
     validated(MemberFile, content, f"client '{client.name}'")
     return content
 

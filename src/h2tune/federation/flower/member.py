@@ -23,6 +23,7 @@ from h2tune.federation.enrol import (
 )
 from h2tune.federation.flower.card import Card, card_of
 from h2tune.federation.flower.files import MemberFile, Settings, load_member_file
+from h2tune.federation.flower.halves import Masks, masked, prepare
 from h2tune.federation.ledger import Ledger
 from h2tune.federation.run import export_adapters
 from h2tune.federation.server import Reply
@@ -76,7 +77,9 @@ def join(path: Path, settings: Settings) -> Joined:
     strategy = build_strategy(federation, [enrolled], size, slots)
     member = load_member(seen, enrolled, federation)
     parameters = trainable_in(federation, seen, enrolled.rank, size, slots)
-    return Joined(file, seen, member, strategy, card_of(seen, member, parameters, file.describe))
+    counted = not settings.server.secure_aggregation
+    card = card_of(seen, member, parameters, file.describe, counted=counted)
+    return Joined(file, seen, member, strategy, card)
 
 
 def take_part(
@@ -87,6 +90,7 @@ def take_part(
     round_number: int,
     digest: str,
     tensors: Tensors,
+    masks: Masks | None = None,
 ) -> Reply:
     """Run a member's round, or give the same answer again if it was run already.
 
@@ -98,6 +102,7 @@ def take_part(
         round_number: Number of the round.
         digest: Checksum of what the member must hold after loading the tensors.
         tensors: The server's tensors.
+        masks: With secure aggregation, what is told of the masks that go on the update.
 
     Raises:
         H2TuneError: The message is not for this member, or not of a round that it can take part in now.
@@ -105,10 +110,10 @@ def take_part(
     joined = join(path, settings)
     if joined.member.name != name:
         raise H2TuneError(f"the message is for '{name}', this is '{joined.member.name}'")
-    if not EXPERIMENT.fullmatch(experiment):
-        raise H2TuneError("the experiment's name is none")
+    experiment_of(experiment)
     if not 0 <= round_number < settings.server.rounds:
         raise H2TuneError(f"there is no round {round_number}")
+    prepare(joined.strategy, settings, round_number, masks)
     ledger = _open(Path(joined.file.folder) / experiment, ROOM * joined.card.trainable_parameters)
     try:
         models = BaseModels(settings.seed)
@@ -128,11 +133,24 @@ def take_part(
         _log(engine, ledger, name, rounds)
         if round_number == settings.server.rounds - 1:
             export_adapters(engine, joined.member, settings.server.rounds, ledger.folder / "clients" / name)
+        if masks is not None:
+            reply = masked(ledger.folder, reply, masks)
     finally:
         ledger.close()
     return (
         replace(reply, events=without_metrics(reply.events)) if settings.privacy.metrics == "kept" else reply
     )
+
+
+def experiment_of(name: str) -> str:
+    """Return an experiment's name, which is that of a folder.
+
+    Raises:
+        H2TuneError: It is none.
+    """
+    if not EXPERIMENT.fullmatch(name):
+        raise H2TuneError("the experiment's name is none")
+    return name
 
 
 def without_metrics(events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -14,13 +14,14 @@ from flwr.serverapp import Grid, ServerApp
 from h2tune import __version__, files
 from h2tune.adapter.roles import ROLES
 from h2tune.errors import H2TuneError
-from h2tune.federation.enrol import build_strategy, check_privacy
+from h2tune.federation.enrol import build_strategy, check_privacy, check_secure
+from h2tune.federation.flower.card import Card
 from h2tune.federation.flower.channel import GridChannel
 from h2tune.federation.flower.files import Coordinator, load_coordinator
 from h2tune.federation.flower.roster import Roster
 from h2tune.federation.h2tune import H2Tune
 from h2tune.federation.ledger import Event, Ledger
-from h2tune.federation.server import draw_from, run_rounds
+from h2tune.federation.server import Channel, draw_from, run_rounds
 from h2tune.report import write_report
 from h2tune.report.events import read_events
 
@@ -52,6 +53,7 @@ def coordinate(grid: Grid, coordinator: Coordinator) -> Path:
     """
     folder = Path(coordinator.folder)
     check_privacy(coordinator.federation)
+    check_secure(coordinator.server)
     _check_same(folder / "coordinator.toml", coordinator)
     ledger = Ledger(folder, resume=True)
     began = time.perf_counter()
@@ -68,11 +70,12 @@ def coordinate(grid: Grid, coordinator: Coordinator) -> Path:
         )
         if isinstance(strategy, H2Tune):  # fixed beforehand: a member that joins later may bring a role along
             strategy.roles = tuple(role for role in ROLES if role in coordinator.roles)
+            strategy.secure = len(coordinator.member) if server.secure_aggregation else 0
         channel.strategy = strategy
         ledger.record("start", [_started(coordinator, roster)])
         run_rounds(
             strategy,
-            channel,
+            _under_masks(channel, coordinator) if server.secure_aggregation else channel,
             ledger,
             rounds=server.rounds,
             min_clients=server.min_clients,
@@ -86,6 +89,19 @@ def coordinate(grid: Grid, coordinator: Coordinator) -> Path:
     return folder
 
 
+def _under_masks(channel: GridChannel, coordinator: Coordinator) -> Channel:
+    from h2tune.federation.flower.secure import GridCarrier
+    from h2tune.federation.secagg.channel import MaskedChannel
+
+    return MaskedChannel(
+        GridCarrier(channel),
+        coordinator.name,
+        threshold=coordinator.server.min_clients,
+        members=len(coordinator.member),
+        roles=[role for role in ROLES if role in coordinator.roles],
+    )
+
+
 def _experiment(file: Path) -> str:
     """Return the name that all members give this run's folder: drawn once, kept over restarts."""
     if not file.exists():
@@ -94,13 +110,20 @@ def _experiment(file: Path) -> str:
 
 
 def _check_same(file: Path, coordinator: Coordinator) -> None:
-    """Refuse to go on with a run of other settings; more rounds, other waiting times and more members are fine."""
+    """Refuse to go on with a run of other settings; more rounds, other waiting times and more members are fine.
+
+    With secure aggregation the number of members is not: it sets the step of what members have quantised already.
+    """
     if not file.exists():
         return
     old = load_coordinator(file)
     one, two = (c.settings.model_dump() | {"roles": c.roles} for c in (old, coordinator))
     for settings in (one, two):
         del settings["server"]["rounds"]
+    if (
+        coordinator.server.secure_aggregation
+    ):  # it sets the quantisation step of what members have kept already
+        one["number of members"], two["number of members"] = len(old.member), len(coordinator.member)
     if one != two:
         differing = [key for key in one if one[key] != two[key]]
         raise H2TuneError(
@@ -124,8 +147,15 @@ def _started(coordinator: Coordinator, roster: Roster) -> Event:
         "alternation": coordinator.train.alternation,
         "mask": coordinator.adapter.mask,
         "wire_dtype": coordinator.server.wire_dtype,
-        "clients": [card.facts for _, card in sorted(roster.cards.items())],
+        "clients": [_facts(card, coordinator) for _, card in sorted(roster.cards.items())],
     }
+
+
+def _facts(card: Card, coordinator: Coordinator) -> dict[str, Any]:
+    facts = card.facts
+    if coordinator.server.secure_aggregation:  # it was not told
+        facts["examples"] = {key: value for key, value in facts["examples"].items() if key != "train"}
+    return facts
 
 
 def _table(ledger: Ledger, roster: Roster) -> list[dict[str, Any]]:

@@ -1,0 +1,97 @@
+"""Carries the messages of secure aggregation over Flower's grid."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from flwr.app import Message
+
+from h2tune.errors import H2TuneError
+from h2tune.federation.flower.channel import GridChannel
+from h2tune.federation.flower.messages import pack, text, unpack
+from h2tune.federation.secagg import encoding
+from h2tune.federation.secagg.channel import Session
+from h2tune.federation.secagg.protocol import Keys, Shares
+from h2tune.federation.server import Reply
+from h2tune.federation.update import Download
+
+log = logging.getLogger("flwr.h2tune")
+Answer = TypeVar("Answer")
+
+
+class GridCarrier:
+    """Reaches members' halves; who does not answer within the coordinator's `patience` has dropped out.
+
+    Args:
+        channel: The grid, and where members are on it.
+    """
+
+    def __init__(self, channel: GridChannel) -> None:
+        self.channel = channel
+
+    def advertise(self, session: Session, members: Sequence[str]) -> Mapping[str, Keys]:
+        heads: dict[str, dict[str, Any]] = {member: {"members": session.members} for member in members}
+        return self._ask("keys", session, heads, lambda head: encoding.keys_from_json(head.get("keys")))
+
+    def share(self, session: Session, roster: Mapping[str, Keys]) -> Mapping[str, Mapping[str, bytes]]:
+        told = {name: encoding.keys_to_json(keys) for name, keys in roster.items()}
+        heads: dict[str, dict[str, Any]] = {member: {"roster": told} for member in roster}
+        return self._ask("shares", session, heads, lambda head: encoding.bytes_from_json(head.get("boxes")))
+
+    def train(
+        self, session: Session, downloads: Mapping[str, Download], boxes: Mapping[str, Mapping[str, bytes]]
+    ) -> Iterator[Reply]:
+        common = {"session": session.name, "members": session.members, "roles": list(session.roles)}
+        heads = {member: {**common, "boxes": encoding.bytes_to_json(boxes[member])} for member in downloads}
+        yield from self.channel.exchange(session.round, downloads, heads)
+
+    def reveal(self, session: Session, survivors: Sequence[str]) -> Mapping[str, Shares]:
+        heads: dict[str, dict[str, Any]] = {member: {"survivors": list(survivors)} for member in survivors}
+        return self._ask("reveal", session, heads, lambda head: encoding.shares_from_json(head.get("shares")))
+
+    def _ask(
+        self,
+        kind: str,
+        session: Session,
+        heads: Mapping[str, Mapping[str, Any]],
+        read: Callable[[Mapping[str, Any]], Answer],
+    ) -> dict[str, Answer]:
+        """Send each member a query, once it is connected, and return the answers that can be read."""
+        channel, left = self.channel, dict(heads)
+        waiting: dict[str, str] = {}  # message → member
+        answers: dict[str, Answer] = {}
+        end = time.monotonic() + channel.coordinator.patience
+        while (left or waiting) and time.monotonic() < end:
+            channel.look()
+            for member in [name for name in left if name in channel.nodes]:
+                head = {**channel.common_head, "client": member, "session": session.name, **left[member]}
+                message = Message(
+                    pack(head),
+                    dst_node_id=channel.nodes[member],
+                    message_type=f"query.{kind}",
+                    ttl=channel.coordinator.deadline,
+                )
+                if identifier := channel.push(message):
+                    waiting[identifier] = member
+                    del left[member]
+            for message in channel.grid.pull_messages(list(waiting)) if waiting else []:
+                member = waiting.pop(message.metadata.reply_to_message_id)
+                try:
+                    answers[member] = read(_head(message))
+                except H2TuneError as error:
+                    log.warning("secure aggregation, %s: '%s': %s", kind, member, error)
+            if left or waiting:
+                time.sleep(channel.poll)
+        return answers
+
+
+def _head(message: Message) -> Mapping[str, Any]:
+    if message.has_error():
+        raise H2TuneError(f"it was lost (Flower's code {message.error.code})")
+    head, _ = unpack(message.content)
+    if "reason" in head:
+        raise H2TuneError(text(head, "reason")[:500])
+    return head
