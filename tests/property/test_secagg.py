@@ -209,9 +209,8 @@ def test_sums_under_masks_give_the_step_of_equation_5(count, seed, lost):
     gone = (frozenset(), frozenset(), frozenset(names[:lost]), frozenset())
     _, total = run(names, threshold_needed(count), words, gone)
     sums = Sums((slots, len(ROLES), size, size))
-    sums.learned, sums.coverage = vector.unpack(
-        vector.tensor_of(total).reshape(packed["m0"].shape), count, count - lost
-    )
+    summed = vector.unpack(vector.tensor_of(total).reshape(packed["m0"].shape), count, count - lost)
+    sums.add(*summed, 1.0, range(len(ROLES)))
     start = torch.zeros(slots, len(ROLES), size, size)
     error = (count * masking.step(count)) / sums.coverage.clamp(min=alignment.TINY)
     allowed = 1e-5 * plain.step(start).abs() + 1e-6 + 5 * error
