@@ -49,7 +49,7 @@ class Server(_Section):
     """f: the hostile clients that a robust rule must bear; by default 1."""
     clip_norm: Rate | Literal["median"] = "median"
     """With aggregation = "clip": the largest norm; by default the median of the clients' norms."""
-    wire_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    wire_dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
     secure_aggregation: bool = False
     """Whether the server gets the sum of what members learned alone; `min_clients` is then the threshold of shares."""
     alone: bool = False
@@ -227,6 +227,11 @@ class Privacy(_Section):
             return f'privacy.noise is for h2tune, not for strategy "{server.strategy}"'
         if server.aggregation != "mean":
             return f'privacy.noise is for server.aggregation = "mean": what "{server.aggregation}" tells is not bounded'
+        if self.noise == "member" and server.wire_dtype == "int8":
+            return (
+                'privacy.noise = "member" does not go with server.wire_dtype = "int8": what rounding leaves out would '
+                "be sent later, without noise of its own"
+            )
         if server.weighting != "uniform":
             return (
                 'privacy.noise needs server.weighting = "uniform": example counts are claims, and a weight would raise '

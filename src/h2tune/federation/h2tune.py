@@ -122,20 +122,19 @@ class H2Tune:
 
     def download(self, state: Mapping[str, Tensor], client: str, round_number: int) -> Download:
         """G of the client's roles in the wire type; nothing in the first round, when G is zero for all."""
-        roles = self.roles_of(client)
-        # contiguous, or slices of one tensor would be taken for tensors that share memory
-        sent = {
-            f"{NAME}.{role}": state[NAME][:, self.roles.index(role)].to(WIRE[self.wire_dtype]).contiguous()
-            for role in roles
-        }
-        held = torch.stack([sent[f"{NAME}.{role}"].float() for role in roles], dim=1)
+        roles, sent = self.roles_of(client), {}
+        for role in roles:
+            sent |= wire.write_matrices(NAME, role, state[NAME][:, self.roles.index(role)], self.wire_dtype)
+        held = torch.stack([wire.read_matrices(NAME, role, sent) for role in roles], dim=1)
         return Download(round_number, sent if round_number else {}, digest({NAME: held}))
 
     def download_spec(self, client: str, round_number: int) -> Spec:
         if round_number == 0:
             return {}
-        shape = (self.slots, self.shared_rank, self.shared_rank)
-        return {f"{NAME}.{role}": (shape, self.wire_dtype) for role in self.roles_of(client)}
+        shape, spec = (self.slots, self.shared_rank, self.shared_rank), {}
+        for role in self.roles_of(client):
+            spec |= wire.matrices_spec(NAME, role, shape, self.wire_dtype)
+        return spec
 
     def upload_spec(self, client: str, round_number: int) -> Spec:
         if self.secure:
@@ -344,7 +343,7 @@ class H2Tune:
             raise H2TuneError(
                 "the relation's columns are no distributions", where=f"update of client '{update.client}'"
             )
-        increments = {role: update.tensors[f"delta.{role}"] for role in roles}
+        increments = {role: wire.read_matrices("delta", role, update.tensors) for role in roles}
         return Factors(increments, masks, {role: enrolment.roles[role] for role in roles}, relation)
 
     def participant(

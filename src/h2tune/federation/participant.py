@@ -16,7 +16,7 @@ from h2tune.adapter.heads import keep_in_float32
 from h2tune.adapter.shared import Alignment, SharedMiddle
 from h2tune.adapter.state import load_private_state, phase_parameters, private_state, take_off
 from h2tune.federation import wire
-from h2tune.federation.update import WIRE, Download, Tensors, digest
+from h2tune.federation.update import Download, Tensors, digest
 from h2tune.quiet import quiet
 from h2tune.training.schedule import Alternation
 from h2tune.training.terms import Terms
@@ -24,6 +24,8 @@ from h2tune.training.terms import Terms
 ADAPTER = "default"
 PREVIOUS = "previous."
 """Prefix of T at the end of the last round in a client's state; kept as Ω (index) and T (middle)."""
+OWED = "owed."
+"""Prefix of what rounding to int8 left out of the last update, in a client's state: the next one carries it."""
 
 
 class H2TuneParticipant:
@@ -94,6 +96,7 @@ class H2TuneParticipant:
         self.alternation: Alternation = "joint"
         self.previous: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
         self.received: dict[tuple[int, str], Tensor] = {}
+        self.owed: dict[tuple[int, str], Tensor] = {}
 
     def phases(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
         in_shared, in_specific = phase_parameters(self.model, self.shared)
@@ -111,7 +114,7 @@ class H2TuneParticipant:
         shared = torch.zeros(self.shared.slots, len(self.shared.roles), size, size)
         for i, role in enumerate(self.shared.roles):
             if download.round:
-                shared[:, i] = download.tensors[f"shared.{role}"].float()
+                shared[:, i] = wire.read_matrices("shared", role, download.tensors)
         self.shared.load(shared)
         self.received = self.shared.middles()
         self.alternation = "joint" if first else self.later_alternation
@@ -127,16 +130,11 @@ class H2TuneParticipant:
 
     def learned(self) -> Tensors:
         """The same, read off the layers one by one, past everything that `send` goes through."""
-        increments = {
-            place: layer.middle(ADAPTER).detach() - self.received[place]
-            for place, layer in self.shared.layers.items()
-        }
-        return {
-            f"delta.{role}": torch.stack([increments[place] for place in self._places(role)]).to(
-                WIRE[self.wire_dtype]
-            )
-            for role in self.shared.roles
-        }
+        middles = {place: layer.middle(ADAPTER).detach() for place, layer in self.shared.layers.items()}
+        tensors: Tensors = {}
+        for role in self.shared.roles:
+            tensors |= wire.write_matrices("delta", role, self._increments(role, middles), self.wire_dtype)
+        return tensors
 
     def facts(self) -> dict[str, Any]:
         relation = self.shared.relation().detach().cpu()
@@ -157,15 +155,17 @@ class H2TuneParticipant:
         for (block, role), middle in self.shared.middles().items():
             state[f"{PREVIOUS}{role}.{block}.middle"] = middle.cpu()
             state[f"{PREVIOUS}{role}.{block}.index"] = masks[block, role].cpu()
-        return state
+        return state | self._still_owed()
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        kept = {name: t for name, t in state.items() if not name.startswith(PREVIOUS)}
+        kept = {name: t for name, t in state.items() if not name.startswith((PREVIOUS, OWED))}
         load_private_state(self.model, self.shared, kept)
         for place in self.shared.layers:
             block, role = place
             stem = f"{PREVIOUS}{role}.{block}."
             self.previous[place] = (state[stem + "middle"], state[stem + "index"])
+            if self.wire_dtype == "int8":
+                self.owed[place] = state[f"{OWED}{role}.{block}"]
 
     def detach(self) -> PreTrainedModel:
         self.shared.remove()
@@ -180,14 +180,44 @@ class H2TuneParticipant:
         masks = self.shared.masks()
         for role in self.shared.roles:
             places = self._places(role)
-            increments = torch.stack([middles[place] - self.received[place] for place in places])
-            tensors[f"delta.{role}"] = increments.to(WIRE[self.wire_dtype]).cpu()
+            increments = self._increments(role, middles)
+            sent = wire.write_matrices("delta", role, increments, self.wire_dtype)
+            tensors |= {name: tensor.cpu() for name, tensor in sent.items()}
             if self.mask != "leading" and increments.shape[-1] < self.shared.size:
                 packed = wire.pack_masks([masks[place].cpu() for place in places], self.shared.size)
                 tensors[f"mask.{role}"] = packed
         if self.shared.alignment_mode == "learned":
             tensors["relation"] = self.shared.relation().detach().float().cpu().contiguous()
         return tensors
+
+    def _increments(self, role: str, middles: Mapping[tuple[int, str], Tensor]) -> Tensor:
+        """Return ΔT (modules, r, r) of a role, and with it what the last update left out where Ω is still the same."""
+        return torch.stack(
+            [middles[p] - self.received[p] + self._owed_at_current_masks(p) for p in self._places(role)]
+        )
+
+    def _owed_at_current_masks(self, place: tuple[int, str]) -> Tensor | float:
+        if place not in self.owed:
+            return 0.0
+        index = self.shared.layers[place].h2tune_index[ADAPTER]
+        before = self.previous[place][1].to(index.device)
+        grid = sparsify.scatter(self.owed[place].to(index.device), before, self.shared.size)
+        return sparsify.gather(grid, index)
+
+    def _still_owed(self) -> Tensors:
+        """Return what rounding leaves out of this round's update: error feedback (arXiv 1901.09847)."""
+        if self.wire_dtype != "int8":
+            return {}
+        owed: Tensors = {}
+        middles = self.shared.middles()
+        for role in self.shared.roles:
+            increments = self._increments(role, middles)
+            sent = wire.read_matrices(
+                "delta", role, wire.write_matrices("delta", role, increments, self.wire_dtype)
+            )
+            for place, rest in zip(self._places(role), increments - sent, strict=True):
+                owed[f"{OWED}{role}.{place[0]}"] = rest.cpu()
+        return owed
 
     def _middles(self) -> Tensor:
         """T of all modules (modules, r²), with gradients."""

@@ -20,7 +20,7 @@ Spec = dict[str, tuple[tuple[int, ...], str]]
 """Name → (shape, dtype), of what may travel."""
 
 WIRE = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "uint8": torch.uint8}
-WIRE |= {"int16": torch.int16, "int32": torch.int32, "int64": torch.int64}
+WIRE |= {"int8": torch.int8, "int16": torch.int16, "int32": torch.int32, "int64": torch.int64}
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from h2tune.errors import H2TuneError
-from h2tune.federation.update import Spec
+from h2tune.federation.update import WIRE, Spec, Tensors
+
+LEVELS = 127
+"""Most magnitude of an int8 on the wire: −128 is not used, so that zero is in the middle."""
+
+
+def matrices_spec(kind: str, role: str, shape: tuple[int, int, int], wire_dtype: str) -> Spec:
+    """Return names, shapes and types of some matrices of a role on the wire: what `write_matrices` gives."""
+    spec: Spec = {f"{kind}.{role}": (shape, wire_dtype)}
+    if wire_dtype == "int8":
+        spec[f"{kind}_scale.{role}"] = (shape[:1], "float32")
+    return spec
+
+
+def write_matrices(kind: str, role: str, values: Tensor, wire_dtype: str) -> Tensors:
+    """Return matrices (n, a, b) in the wire type; as int8 with one scale for each matrix, its largest value / 127."""
+    if wire_dtype != "int8":
+        # contiguous, or slices of one tensor would be taken for tensors that share memory
+        return {f"{kind}.{role}": values.to(WIRE[wire_dtype]).contiguous()}
+    scales = (values.float().abs().amax(dim=(1, 2)) / LEVELS).contiguous()
+    steps = torch.where(scales > 0, scales, 1.0)[:, None, None]
+    rounded = (values.float() / steps).round().clamp(-LEVELS, LEVELS)
+    return {f"{kind}.{role}": rounded.to(torch.int8).contiguous(), f"{kind}_scale.{role}": scales}
+
+
+def read_matrices(kind: str, role: str, tensors: Mapping[str, Tensor]) -> Tensor:
+    """Return the matrices (n, a, b) of a role in float32 from what `write_matrices` gave."""
+    values = tensors[f"{kind}.{role}"].float()
+    scales = tensors.get(f"{kind}_scale.{role}")
+    return values if scales is None else values * scales[:, None, None]
 
 
 def mask_spec(modules: int, rank: int, size: int) -> tuple[tuple[int, ...], str]:
@@ -74,7 +105,7 @@ def update_spec(
     """
     spec: Spec = {}
     for role, modules in roles.items():
-        spec[f"delta.{role}"] = ((modules, rank, rank), wire_dtype)
+        spec |= matrices_spec("delta", role, (modules, rank, rank), wire_dtype)
         if masks:
             spec[f"mask.{role}"] = mask_spec(modules, rank, size)
     if relation is not None:
