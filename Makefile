@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup test test-real lint types check assets quickstart quickstart-short clean
+.PHONY: setup test test-real crashes fuzz lint types check assets quickstart quickstart-short clean
 
 setup: $(STAMP)
 
@@ -19,6 +19,17 @@ test: setup  ## the default suite: under five minutes, no network, no real weigh
 
 test-real: setup  ## real weights and real text; minutes
 	$(BIN)/python -m pytest -m "real or slow"
+
+KILLS ?= 200
+crashes: setup  ## a crash at every write and step, then KILLS kills of real processes at random moments; prints counts
+	$(BIN)/python -m pytest -s -m slow tests/integration/test_crashes.py
+	KILLS=$(KILLS) $(BIN)/python -m pytest -s -m slow tests/e2e/test_kills.py
+
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS := update message enrolment settings commit log config
+fuzz: setup  ## each parser of what others wrote, FUZZ_SECONDS long, guided by coverage; prints executions (Linux)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	for target in $(FUZZ_TARGETS); do $(BIN)/python tests/fuzz/run.py $$target $(FUZZ_SECONDS) || exit 1; done
 
 lint: setup
 	$(BIN)/ruff check .
