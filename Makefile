@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup test test-real lint types check assets quickstart quickstart-short clean
+.PHONY: setup test test-real crashes fuzz audit lock lint types check assets quickstart quickstart-short clean
 
 setup: $(STAMP)
 
@@ -19,6 +19,30 @@ test: setup  ## the default suite: under five minutes, no network, no real weigh
 
 test-real: setup  ## real weights and real text; minutes
 	$(BIN)/python -m pytest -m "real or slow"
+
+KILLS ?= 200
+crashes: setup  ## a crash at every write and step, then KILLS kills of real processes at random moments; prints counts
+	$(BIN)/python -m pytest -s -m slow tests/integration/test_crashes.py
+	KILLS=$(KILLS) $(BIN)/python -m pytest -s -m slow tests/e2e/test_kills.py
+
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS := update message enrolment settings commit log config
+fuzz: setup  ## each parser of what others wrote, FUZZ_SECONDS long, guided by coverage; prints executions (Linux)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	for target in $(FUZZ_TARGETS); do $(BIN)/python tests/fuzz/run.py $$target $(FUZZ_SECONDS) || exit 1; done
+
+AUDIT := .venv-audit/bin
+audit:  ## known vulnerabilities of the pinned versions; 1: found and not accepted in audit.toml, 2: could not be looked up
+	test -x $(AUDIT)/pip-audit || $(PYTHON) -m venv .venv-audit
+	$(AUDIT)/python -m pip install --quiet pip-audit==2.10.1
+	$(AUDIT)/python .ci/audit.py
+
+# resolve against a CPU build of torch (UV_FIND_LINKS or UV_INDEX): PyPI's would bring CUDA's packages into the lock
+LOCK := --generate-hashes --no-emit-package torch --python-version 3.11 --python-platform x86_64-manylinux_2_28
+lock: setup  ## the hashes of constraints.txt's versions
+	{ sed -n '/^#/p' requirements.lock; $(BIN)/uv pip compile pyproject.toml --extra dev --extra fuzz --quiet \
+	  --constraint constraints.txt $(LOCK) --no-header --no-annotate; } > requirements.lock.new
+	mv requirements.lock.new requirements.lock
 
 lint: setup
 	$(BIN)/ruff check .

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from h2tune import files
-from h2tune.config import Federation, parse
+from h2tune.config import Federation, load_resolved
 from h2tune.errors import H2TuneError, nearest
 from h2tune.evaluation.evaluate import Score, evaluate
 from h2tune.federation.enrol import load_data, see
@@ -26,7 +25,7 @@ def read_run(folder: Path) -> Federation:
         raise H2TuneError(
             "no run folder: it has no config.toml", where=str(folder), remedy="Give a folder of h2tune run"
         )
-    return parse(tomllib.loads(path.read_text()), str(path))
+    return load_resolved(path)
 
 
 def adapter_folder(folder: Path, federation: Federation, client: str, name: str) -> Path:

@@ -91,4 +91,4 @@ def test_a_few_boundaries(file, whole, tmp_path, part):
 def test_every_boundary(file, whole, tmp_path):
     for at in range(1, whole[1] + 1):
         crash_and_resume(file, whole, tmp_path / f"run-{at}", at)
-    print(f"crashed at each of {whole[1]} boundaries and resumed")
+        print(f"crashed at {at} of {whole[1]} boundaries and resumed", flush=True)

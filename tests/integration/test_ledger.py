@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import h2tune
 from h2tune.errors import H2TuneError
 from h2tune.federation.ledger import Ledger
+from h2tune.results import read_run
 
 TENSORS = {"state": {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2)}}
 FACTS = {"events": [{"event": "x", "loss": 0.1}], "examples": 3}
@@ -81,3 +82,20 @@ def test_a_damaged_private_state_is_refused_by_name(finished, tmp_path):
     cut(copy / "clients" / "one" / "state" / "round-0002" / "private.safetensors")
     with pytest.raises(H2TuneError, match="client 'one' kept after round 2"):
         h2tune.run(file, out=copy, resume=True)
+
+
+@pytest.mark.parametrize("line", [b"{", b"[]", b'{"event": "x"}', b'{"unit": 1}', b"\xff", b"[" * 10**5])
+def test_a_log_that_was_altered_is_refused_with_its_line(tmp_path, line):
+    ledger = Ledger(tmp_path)
+    ledger.record("one", [{"event": "a"}])
+    ledger.close()
+    with (tmp_path / "events.jsonl").open("ab") as stream:
+        stream.write(line + b"\n")
+    with pytest.raises(H2TuneError, match="line 2: this line is no event"):
+        Ledger(tmp_path, resume=True)
+
+
+def test_a_run_folder_whose_settings_were_altered_is_refused(tmp_path):
+    (tmp_path / "config.toml").write_text("name = [")
+    with pytest.raises(H2TuneError, match="no valid TOML"):
+        read_run(tmp_path)

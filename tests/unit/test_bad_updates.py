@@ -89,6 +89,7 @@ VALUES: dict[str, tuple[Callable[[], Update], str]] = {
     "not a number": (lambda: at("delta.attn.q", (0, 0, 0), NAN), "'delta.attn.q' holds values that are not finite"),
     "infinity": (lambda: at("delta.mlp.up", (2, 1, 1), INFINITE), "'delta.mlp.up' holds values that are not finite"),
     "minus infinity": (lambda: at("delta.mlp.up", (0, 1, 1), -INFINITE), "'delta.mlp.up' holds"),
+    "a number whose sum overflows": (lambda: at("delta.attn.q", (1, 0, 0), 3e38), "holds values beyond 1e+15"),
     "a relation that is no number": (lambda: at("relation", (0, 0), NAN), "'relation' holds values"),
     "a relation of another depth": (lambda: changed(relation=torch.eye(4)[:3]), "'relation' is ((3, 4)"),
     "a relation of other slots": (lambda: changed(relation=torch.eye(4)[:, :3]), "'relation' is ((4, 3)"),
@@ -184,6 +185,9 @@ FILES: dict[str, bytes] = {
     "a shape beyond all numbers": framed(header() | {"a": tensor(shape=(2**40, 2**40))}, b"\x00" * 8),
     "a negative shape": framed(header() | {"a": tensor(shape=(-2,))}, b"\x00" * 8),
     "no head": framed({"a": tensor()}, b"\x00" * 8),
+    "an empty head": framed({"__metadata__": None}),
+    "a size that is no integer of torch": framed(header() | {"a": tensor(shape=(0, 2**63), offsets=(0, 0))}),
+    "a head that fills memory": framed(header() | {"a" * 2**17: tensor()}, b"\x00" * 8),
     "another format": framed(header(format="h2tune-update-9")),
     "no client": framed(header(client=None)),
     "no round": framed(header(round=None)),
@@ -199,6 +203,13 @@ FILES: dict[str, bytes] = {
 def test_files(kind):
     with pytest.raises(H2TuneError, match="update"):
         from_bytes(FILES[kind])
+
+
+def test_a_file_larger_than_its_tensors_can_be_is_refused_unread():
+    most = sum(t.numel() * t.element_size() for t in good().tensors.values())
+    assert from_bytes(to_bytes(good()), most).round == ROUND
+    with pytest.raises(H2TuneError, match="bytes are more than"):
+        from_bytes(to_bytes(changed(delta__attn__q=torch.zeros(10**5))), most)
 
 
 def test_more_than_forty_kinds_are_refused():

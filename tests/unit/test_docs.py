@@ -34,3 +34,9 @@ def test_no_key_is_documented_that_is_not_there():
 def test_every_built_in_task_is_documented():
     text = (DOCS / "federation-file.md").read_text()
     assert not [name for name in TASKS if f"`{name}`" not in text]
+
+
+def test_the_threat_model_names_tests_that_are_there():
+    tests = "".join(path.read_text() for path in (DOCS.parent / "tests").rglob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", (DOCS / "security.md").read_text()))
+    assert len(named) > 15 and not [name for name in named if f"def {name}(" not in tests]

@@ -31,7 +31,7 @@ from h2tune.federation.flower import kit, pages
 from h2tune.federation.flower.card import Card
 from h2tune.federation.flower.channel import GridChannel
 from h2tune.federation.flower.check import check
-from h2tune.federation.flower.files import load_coordinator
+from h2tune.federation.flower.files import load_coordinator, read_settings
 from h2tune.federation.flower.member import join, take_part
 from h2tune.federation.flower.messages import pack, unpack
 from h2tune.federation.flower.roster import Roster, read_events
@@ -186,6 +186,27 @@ def test_events_of_others_and_of_other_kinds_are_left_out():
     assert read_events(json.dumps([good, before, *bad]), "one", 2) == [good, before]
     with pytest.raises(H2TuneError):
         read_events("{", "one", 2)
+
+
+@pytest.mark.parametrize("levels", [9, 900, 100_000])
+def test_deeply_nested_answers_are_refused_and_stop_nobody(levels):
+    """The parser counts on its stack; a member must not be able to end the coordinator's run with brackets."""
+    deep = "[" * levels + "]" * levels
+    with pytest.raises(H2TuneError, match=r"nested|no list"):
+        read_events(f'[{{"event": "warning", "client": "one", "round": 2, "x": {deep}}}]', "one", 2)
+    content = pack({})
+    content["head"]["json"] = f'{{"events": {deep}}}'
+    if levels > 1000:
+        with pytest.raises(H2TuneError, match="malformed"):
+            unpack(content)
+
+
+def test_settings_of_a_coordinator_that_are_none_are_refused_without_their_values(coordinator):
+    content = json.loads(coordinator.settings.model_dump_json()) | {"seed": "secret"}
+    with pytest.raises(H2TuneError, match="the coordinator's settings: seed") as error:
+        read_settings(json.dumps(content))
+    assert "secret" not in str(error.value)
+    assert read_settings(coordinator.settings.model_dump_json()) == coordinator.settings
 
 
 def test_messages_carry_tensors_to_the_bit_and_refuse_what_is_none():
@@ -430,7 +451,7 @@ def test_a_member_may_join_between_rounds(identity, coordinator, cards, tmp_path
     early = coordinator.model_copy(update={"gather": 0.1})
     channel = GridChannel(grid, early, EXPERIMENT, Roster(early, tmp_path / "m.json"), poll=0.01)
     channel.gather()
-    channel.strategy = SimpleNamespace(enrolments={"one": cards["one"].enrolment})
+    channel.strategy = SimpleNamespace(upload_spec=lambda *_: {}, enrolments={"one": cards["one"].enrolment})
     grid.answers[2] = answers(cards["two"], sends("two"))
     assert [r.client for r in channel.exchange(0, {"one": Download(0, {}, "")})] == ["one"]
     assert channel.strategy.enrolments["two"] == cards["two"].enrolment

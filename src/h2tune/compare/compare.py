@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from h2tune.compare.methods import Method, as_local, parse_methods, reference_of
 from h2tune.compare.results import RunResult, is_finished, read_result
 from h2tune.compare.rows import Row, rows_of
 from h2tune.compare.tables import csv_text, event_of, markdown
-from h2tune.config import Federation, dump, load, parse
+from h2tune.config import Federation, dump, load, load_resolved
 from h2tune.errors import H2TuneError
 
 if TYPE_CHECKING:
@@ -193,7 +192,7 @@ def _run_folder(folder: Path, name: str, seed: int) -> Path:
 def _check_run(folder: Path, federation: Federation) -> None:
     """Refuse a folder whose run was of other settings, before anything is trained."""
     if (folder / "config.toml").exists():
-        there = _settings(parse(tomllib.loads((folder / "config.toml").read_text()), str(folder)))
+        there = _settings(load_resolved(folder / "config.toml"))
         wanted = _settings(federation)
         if there != wanted:
             differing = sorted(k for k in there.keys() | wanted.keys() if there.get(k) != wanted.get(k))
@@ -210,7 +209,7 @@ def _is_done(folder: Path, federation: Federation) -> bool:
 
     if not (folder / "config.toml").exists() or not (folder / "events.jsonl").exists():
         return False
-    there = parse(tomllib.loads((folder / "config.toml").read_text()), str(folder))
+    there = load_resolved(folder / "config.toml")
     if federation.server.alone and not there.server.alone:
         return False
     return is_finished(read_events(folder / "events.jsonl"))

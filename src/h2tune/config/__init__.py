@@ -1,6 +1,6 @@
 """A federation file: what it may say, and one clear line for what it may not."""
 
-from h2tune.config.reading import dump, load, parse
+from h2tune.config.reading import dump, load, load_resolved, parse
 from h2tune.config.sections import Adapter, Basis, Client, Data, Federation, Privacy, Server, Train
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "Train",
     "dump",
     "load",
+    "load_resolved",
     "parse",
 ]

@@ -26,19 +26,32 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Federation:
     Raises:
         H2TuneError: The file is not there, is no TOML, or says something it may not; one line with the key.
     """
+    raw = _read(path)
+    for override in overrides:
+        _apply(raw, override)
+    return parse(raw, str(path), path.parent)
+
+
+def load_resolved(path: Path) -> Federation:
+    """Read the file that a run keeps in its folder, where every path is absolute already.
+
+    Raises:
+        H2TuneError: As `load` does.
+    """
+    return parse(_read(path), str(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise H2TuneError(
             "no such file", where=str(path), remedy="Give the path of a federation file"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise H2TuneError(f"cannot be read ({error})", where=str(path)) from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise H2TuneError(f"no valid TOML: {error}", where=str(path), remedy="See https://toml.io") from None
-    for override in overrides:
-        _apply(raw, override)
-    return parse(raw, str(path), path.parent)
 
 
 def parse(raw: Mapping[str, Any], where: str, folder: Path | None = None) -> Federation:

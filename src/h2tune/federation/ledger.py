@@ -17,13 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load as safetensors_load
 from safetensors.torch import save as safetensors_save
 from torch import Tensor
 
 from h2tune import files
 from h2tune.errors import H2TuneError
+from h2tune.federation.update import tensors_from_bytes
 
 Event = dict[str, Any]
 Commit = tuple[dict[str, dict[str, Tensor]], dict[str, Any]]
@@ -68,7 +67,11 @@ class Ledger:
                 remedy="Wait, or name another --out",
             ) from None
         files.sweep(folder)
-        self.logged = self._reconcile() if started else set()
+        try:
+            self.logged = self._reconcile() if started else set()
+        except H2TuneError:
+            self._lock.close()
+            raise
 
     def close(self) -> None:
         """Let others use the folder."""
@@ -130,9 +133,9 @@ class Ledger:
                 data = (folder / f"{name}.safetensors").read_bytes()
                 if files.sha256(data) != expected:
                     return None
-                tensors[name] = safetensors_load(data)
+                tensors[name] = tensors_from_bytes(data, str(folder))
             facts: dict[str, Any] = content["facts"]
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, H2TuneError):
             return None
         return tensors, facts
 
@@ -153,15 +156,33 @@ class Ledger:
         shutil.rmtree(self.folder / path, ignore_errors=True)
 
     def _reconcile(self) -> set[str]:
-        """Cut a torn line and the last unit off the log (it is logged again from its commit); return the rest."""
-        *whole, _torn = self.events_file.read_text(encoding="utf-8").split("\n")
-        events = [json.loads(line) for line in whole]
+        """Cut a torn line and the last unit off the log (it is logged again from its commit); return the rest.
+
+        Raises:
+            H2TuneError: A line is no event of a run.
+        """
+        *whole, _torn = self.events_file.read_bytes().split(b"\n")
+        events = [_logged(line, f"{self.events_file}, line {i}") for i, line in enumerate(whole, 1)]
         if not events:
             return set()
         last = events[-1]["unit"]
         kept = [line for line, event in zip(whole, events, strict=True) if event["unit"] != last]
-        files.write_text(self.events_file, "".join(line + "\n" for line in kept))
+        files.write_bytes(self.events_file, b"".join(line + b"\n" for line in kept))
         return {event["unit"] for event in events if event["unit"] != last}
+
+
+def _logged(line: bytes, where: str) -> Event:
+    try:
+        event = json.loads(line.decode())
+        if isinstance(event, dict) and isinstance(event.get("unit"), str):
+            return event
+    except (ValueError, RecursionError):
+        pass
+    raise H2TuneError(
+        "this line is no event of a run",
+        where=where,
+        remedy="The file was altered after the run wrote it; put it back from a copy, or start anew",
+    )
 
 
 def _seal(content: Mapping[str, Any]) -> str:

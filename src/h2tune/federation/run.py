@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, Protocol
 import tomli_w
 
 from h2tune import __version__, files
-from h2tune.config import Federation, Privacy, dump, load, parse
+from h2tune.config import Federation, Privacy, dump, load, load_resolved, parse
 from h2tune.errors import H2TuneError
 from h2tune.federation.basis import agree_on_basis, anchor_texts
 from h2tune.federation.client import Member, attach, majority
@@ -187,7 +186,7 @@ def _check_same(path: Path, federation: Federation) -> None:
     """Refuse to go on with the run of another federation file; more rounds, or also training alone, are fine."""
     if not path.exists():
         return
-    old, new = (parse(content, str(path)) for content in (tomllib.loads(path.read_text()), dump(federation)))
+    old, new = load_resolved(path), parse(dump(federation), str(path))
     differing = [
         f"{section}.{key}"
         for section in ("server", "adapter", "basis", "train", "data", "privacy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,11 @@ Spec = dict[str, tuple[tuple[int, ...], str]]
 
 WIRE = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "uint8": torch.uint8}
 WIRE |= {"int8": torch.int8, "int16": torch.int16, "int32": torch.int32, "int64": torch.int64}
+
+HEAD_BYTES = 2**16
+"""The most that names, shapes and types of an update may take: as Python objects they are many times as large."""
+LARGEST = 1e15
+"""The largest value that may travel: what is finite may still overflow in a sum over blocks, weights and clients."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,7 @@ def check_update(update: Update, spec: Spec, *, client: str, round_number: int, 
 
     Raises:
         H2TuneError: With the reason: another client or round, missing or unexpected names, shapes, types, values that
-            are not finite, another example count.
+            are not finite or huge, another example count.
     """
     where = f"update of client '{client}'"
     if update.client != client:
@@ -136,7 +142,7 @@ def check_update(update: Update, spec: Spec, *, client: str, round_number: int, 
 
 
 def check_tensors(tensors: Mapping[str, Tensor], spec: Spec, where: str) -> None:
-    """Refuse tensors that differ from a spec in names, shapes or types, or hold values that are not finite."""
+    """Refuse tensors that differ from a spec in names, shapes or types, or hold values that are not finite or huge."""
     found = spec_of(tensors)
     if missing := sorted(spec.keys() - found.keys()):
         raise H2TuneError(f"missing '{missing[0]}'", where=where)
@@ -147,6 +153,8 @@ def check_tensors(tensors: Mapping[str, Tensor], spec: Spec, where: str) -> None
             raise H2TuneError(f"'{name}' is {found[name]}, expected {expected}", where=where)
         if tensors[name].is_floating_point() and not bool(torch.isfinite(tensors[name]).all()):
             raise H2TuneError(f"'{name}' holds values that are not finite", where=where)
+        if tensors[name].is_floating_point() and bool((tensors[name].abs() > LARGEST).any()):
+            raise H2TuneError(f"'{name}' holds values beyond {LARGEST:g}", where=where)
 
 
 def to_bytes(update: Update) -> bytes:
@@ -156,23 +164,43 @@ def to_bytes(update: Update) -> bytes:
     return safetensors_save({name: t.contiguous() for name, t in update.tensors.items()}, metadata=head)
 
 
-def from_bytes(data: bytes) -> Update:
+def from_bytes(data: bytes, most: int | None = None) -> Update:
     """Read what `to_bytes` wrote.
 
-    Raises:
-        H2TuneError: It is no such file.
-    """
-    import json
+    Args:
+        data: The file.
+        most: The most bytes of tensors that it may hold; by default any.
 
+    Raises:
+        H2TuneError: It is no such file, or a larger one.
+    """
+    if most is not None and len(data) > most + HEAD_BYTES:
+        told = f"{len(data)} bytes are more than the {most} of its tensors and {HEAD_BYTES} for their names"
+        raise H2TuneError(told, where="update")
+    length = int.from_bytes(data[:8], "little")
+    if HEAD_BYTES < length <= len(data):  # one beyond the file is refused with the file
+        raise H2TuneError(f"its head takes {length} bytes, more than {HEAD_BYTES}", where="update")
+    tensors = tensors_from_bytes(data, "update")
+    head = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
+    if head.get("format") != "h2tune-update-1":
+        raise H2TuneError("no h2tune update", where="update")
     try:
-        tensors = safetensors_load(data)
-        length = int.from_bytes(data[:8], "little")
-        head = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-        if head.get("format") != "h2tune-update-1":
-            raise H2TuneError("no h2tune update", where="update")
         return Update(head["client"], int(head["round"]), int(head["examples"]), tensors)
-    except (SafetensorError, ValueError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         raise H2TuneError(f"malformed update ({error})", where="update") from None
+
+
+def tensors_from_bytes(data: bytes, where: str) -> Tensors:
+    """Return the tensors of a safetensors file from anywhere.
+
+    Raises:
+        H2TuneError: It is none.
+    """
+    try:
+        return safetensors_load(data)
+    # the file's own errors; then torch's: sizes that are no numbers of its own, types that it has not
+    except (SafetensorError, ValueError, KeyError, TypeError, ArithmeticError, RuntimeError) as error:
+        raise H2TuneError(f"malformed {where} ({str(error)[:300]})", where=where) from None
 
 
 def _dtype_name(tensor: Tensor) -> str:

@@ -18,7 +18,7 @@ from h2tune.federation.flower.roster import Roster, read_events
 from h2tune.federation.ledger import Event
 from h2tune.federation.server import Reply
 from h2tune.federation.strategy import Strategy
-from h2tune.federation.update import Download, Update
+from h2tune.federation.update import Download, Update, payload_bytes
 
 log = logging.getLogger("flwr.h2tune")
 
@@ -195,7 +195,7 @@ class GridChannel:
             self._asked_nodes.discard(node)  # it is asked again if it is still there
             return
         try:
-            head, _ = unpack(message.content)
+            head, _ = unpack(message.content, 0)
             if "reason" in head:
                 raise H2TuneError(text(head, "reason")[:500], where=f"node {node}")
             key = next((n.public_key for n in self.grid.get_nodes() if n.node_id == node), b"")
@@ -224,13 +224,17 @@ class GridChannel:
             wanted.reason = f"it was lost (Flower's code {message.error.code})"
             return None
         try:
-            head, update = unpack(message.content)
+            head, update = unpack(message.content, self._most_bytes(client, wanted.download.round))
             if update is None:
                 return self._failure(client, text(head, "reason")[:500])
             events = read_events(text(head, "events"), client, wanted.download.round)
         except H2TuneError as error:
             return self._failure(client, str(error))
         return Reply(client, update, [*self._notes.pop(client, []), *events])
+
+    def _most_bytes(self, client: str, round_number: int) -> int | None:
+        strategy = getattr(self, "strategy", None)
+        return None if strategy is None else payload_bytes(strategy.upload_spec(client, round_number))
 
     def _given_up(self, wanted: _Asked) -> bool:
         waited = time.monotonic() - wanted.since > self.coordinator.patience

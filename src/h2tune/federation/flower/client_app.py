@@ -13,7 +13,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from h2tune.errors import H2TuneError
-from h2tune.federation.flower.files import Settings
+from h2tune.federation.flower.files import read_settings
 from h2tune.federation.flower.halves import Masks, answer
 from h2tune.federation.flower.member import experiment_of, join, take_part
 from h2tune.federation.flower.messages import pack, text, unpack
@@ -74,13 +74,13 @@ def _reason(error: Exception) -> str:
 
 def _enrol(message: Message, context: Context) -> RecordDict:
     head, _ = unpack(message.content)
-    settings = Settings.model_validate_json(text(head, "settings"))
+    settings = read_settings(text(head, "settings"))
     return pack({"card": join(_file(context), settings).card.model_dump_json()})
 
 
 def _protocol(kind: str, message: Message, context: Context) -> RecordDict:
     head, _ = unpack(message.content)
-    settings = Settings.model_validate_json(text(head, "settings"))
+    settings = read_settings(text(head, "settings"))
     return pack(answer(kind, _file(context), settings, experiment_of(text(head, "experiment")), head))
 
 
@@ -90,7 +90,7 @@ def _train(message: Message, context: Context) -> RecordDict:
         raise H2TuneError("the message holds no tensors")
     reply = take_part(
         _file(context),
-        Settings.model_validate_json(text(head, "settings")),
+        read_settings(text(head, "settings")),
         text(head, "experiment"),
         down.client,
         down.round,

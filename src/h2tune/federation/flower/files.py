@@ -210,6 +210,18 @@ def validated(model: type[Content], raw: object, where: str) -> Content:
         raise H2TuneError(problem(error, model), where=where) from None
 
 
+def read_settings(text: str) -> Settings:
+    """Read settings that came over the wire.
+
+    Raises:
+        H2TuneError: They are none; the reason names the key and no value.
+    """
+    try:
+        return Settings.model_validate_json(text)
+    except ValidationError as error:
+        raise H2TuneError(f"the coordinator's settings: {problem(error, Settings)}") from None
+
+
 def problem(error: ValidationError, model: type[BaseModel]) -> str:
     """Say the first problem of a file or message in words, with its key; values are not repeated."""
     first = error.errors()[0]

