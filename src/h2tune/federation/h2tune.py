@@ -122,7 +122,8 @@ class H2Tune:
 
     def download(self, state: Mapping[str, Tensor], client: str, round_number: int) -> Download:
         """G of the client's roles in the wire type; nothing in the first round, when G is zero for all."""
-        roles, sent = self.roles_of(client), {}
+        roles = self.roles_of(client)
+        sent: Tensors = {}
         for role in roles:
             sent |= wire.write_matrices(NAME, role, state[NAME][:, self.roles.index(role)], self.wire_dtype)
         held = torch.stack([wire.read_matrices(NAME, role, sent) for role in roles], dim=1)
@@ -131,7 +132,8 @@ class H2Tune:
     def download_spec(self, client: str, round_number: int) -> Spec:
         if round_number == 0:
             return {}
-        shape, spec = (self.slots, self.shared_rank, self.shared_rank), {}
+        shape = (self.slots, self.shared_rank, self.shared_rank)
+        spec: Spec = {}
         for role in self.roles_of(client):
             spec |= wire.matrices_spec(NAME, role, shape, self.wire_dtype)
         return spec
