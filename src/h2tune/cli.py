@@ -85,6 +85,8 @@ def inspect(file: File, change: Change = None) -> None:
             highlight=False,
             soft_wrap=True,
         )
+    for line in forecast.guards:
+        console.print(line, highlight=False, soft_wrap=True)
     console.print("Bytes are of every round after the first, in which nothing is sent down.", highlight=False)
 
 

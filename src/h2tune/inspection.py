@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from h2tune.config import Federation
-from h2tune.federation.enrol import ADAM_BYTES, build_strategy, enrol_all, trainable_in
+from h2tune.federation import privacy
+from h2tune.federation.enrol import ADAM_BYTES, build_strategy, enrol_all, mechanism_of, trainable_in
 from h2tune.federation.strategy import note_of
 from h2tune.federation.update import payload_bytes
 
@@ -23,12 +24,14 @@ class Forecast:
         roles: Shared roles.
         clients: Per client: name, model, family, task, rank, depth, roles (role → modules), trainable parameters,
             base parameters, memory in bytes, bytes up and down by round.
+        guards: What guards the federation, a line each.
     """
 
     shared_rank: int
     slots: int
     roles: tuple[str, ...]
     clients: tuple[dict[str, Any], ...]
+    guards: tuple[str, ...] = ()
 
 
 def inspect(federation: Federation) -> Forecast:
@@ -64,4 +67,26 @@ def inspect(federation: Federation) -> Forecast:
                 ],
             }
         )
-    return Forecast(size, slots, tuple(getattr(strategy, "roles", ())), tuple(clients))
+    roles = tuple(getattr(strategy, "roles", ()))
+    return Forecast(size, slots, roles, tuple(clients), tuple(guards(federation)))
+
+
+def guards(federation: Federation) -> list[str]:
+    """Say what guards a federation: robust rules, secure aggregation, and the ε that all its rounds will have spent."""
+    server, told = federation.server, []
+    if server.aggregation != "mean":
+        told.append(
+            f'aggregation by "{server.aggregation}": bears {server.assumed_hostile} hostile of '
+            f"{len(federation.client)} clients"
+        )
+    if server.secure_aggregation:
+        told.append(
+            f"secure aggregation: the server gets sums over {server.min_clients} clients or more, and no client's part"
+        )
+    if mechanism := mechanism_of(federation):
+        spent = privacy.spent(mechanism, server.rounds)
+        line = f"noise by the {mechanism.by}: ε = {spent['epsilon']:.3g} at δ = {mechanism.delta:g} after all rounds"
+        if "epsilon_to_server" in spent:
+            line += f"; against the coordinator ε = {spent['epsilon_to_server']:.3g}"
+        told.append(line)
+    return told

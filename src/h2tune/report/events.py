@@ -13,7 +13,18 @@ from typing import Any
 
 from h2tune.errors import H2TuneError
 from h2tune.report.coerce import flag, integer, items, matrix, number, numbers, record, text, texts
-from h2tune.report.view import Aggregate, Compared, Notice, Privacy, Score, Trained, View, WireTensor
+from h2tune.report.view import (
+    Aggregate,
+    Compared,
+    Notice,
+    Privacy,
+    Robust,
+    Score,
+    Secure,
+    Trained,
+    View,
+    WireTensor,
+)
 
 Event = dict[str, Any]
 MOST_ROUNDS = 100_000
@@ -160,6 +171,8 @@ def _aggregated(shown: View, event: Event) -> None:
         seconds=number(event.get("seconds")),
         sha256=text(event.get("sha256")),
         privacy=_privacy(record(event.get("privacy"))),
+        robust=_robust(event),
+        secure=_secure(record(event.get("secure_aggregation"))),
     )
 
 
@@ -173,6 +186,27 @@ def _privacy(facts: dict[str, Any]) -> Privacy | None:
         held_back=texts(facts.get("held_back")),
         **{name: number(facts.get(name)) for name in names},
     )
+
+
+def _robust(event: Event) -> Robust | None:
+    if not text(event.get("aggregation")):
+        return None
+    return Robust(
+        rule=text(event.get("aggregation")),
+        hostile=integer(event.get("hostile")),
+        left=number(event.get("left")),
+        left_by_role=numbers(event.get("left_by_role")),
+        kept=texts(event.get("kept")),
+        clip_norm=number(event.get("clip_norm")),
+        norms=numbers(event.get("norms")),
+    )
+
+
+def _secure(facts: dict[str, Any]) -> Secure | None:
+    if not facts:
+        return None
+    named = {name: texts(facts.get(name)) for name in ("survivors", "dropped", "silent")}
+    return Secure(threshold=integer(facts.get("threshold")), **named)
 
 
 def _compared(shown: View, event: Event) -> None:

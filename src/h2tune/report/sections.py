@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from h2tune.report import charts, costs, formats, manifests, matrices, tables
+from h2tune.report import charts, costs, formats, manifests, matrices, protection, tables
 from h2tune.report.parts import Section, legend_entry
 from h2tune.report.svg import CROSS
 from h2tune.report.view import View
@@ -23,7 +23,7 @@ def sections(view: View) -> list[Section]:
     ]
     return [
         *found, accuracy(view), loss(view), wire(view), movement(view), *middles,
-        shared(view), *privacy(view), traffic(view), timing(view), setup(view),
+        shared(view), *protection.sections(view), traffic(view), timing(view), setup(view),
     ]  # fmt: skip
 
 
@@ -191,34 +191,6 @@ def shared(view: View) -> Section:
         ]
     legend = [legend_entry("change in the round", "s0", 0), legend_entry(f"norm of {view.held}", "s2", 2)]
     return Section("shared", title, text, legend, figures, [tables.steps(view)])
-
-
-def privacy(view: View) -> list[Section]:
-    """Return what differential privacy the run has, if any."""
-    steps = [a.privacy for _, a in sorted(view.aggregates.items()) if a.privacy is not None]
-    if not steps:
-        return []
-    last = steps[-1]
-    who = "the server, once" if last.noise == "server" else "the members, each its share"
-    text = [
-        f"Gaussian noise, added by {who}: standard deviation {formats.number(last.multiplier)} × the clipping norm "
-        f"{formats.number(last.clip)} on the sum of what the clients learned. After the last round that is told, what "
-        f"the members receive tells of one client's increments at most ε = {formats.number(last.epsilon)} at δ = "
-        f"{formats.number(last.delta)}.",
-        "Not protected: coverage, masks and relations, example counts, who took part, and all numbers of training in "
-        "this report and in events.jsonl (losses, accuracies, movement, times). Do not pass them on where the ε is to "
-        "hold. Other runs on the same data add to it.",
-    ]
-    if last.noise == "member":
-        text.append(
-            "The coordinator sees each member's message with its share of the noise alone: against it, ε = "
-            f"{formats.number(last.epsilon_to_server)}."
-        )
-    else:
-        text.append(
-            "The server, and whoever reads its memory or the clients' messages, is not protected against."
-        )
-    return [Section("privacy", "Differential privacy", text, tables=[tables.privacy(view)])]
 
 
 def traffic(view: View) -> Section:

@@ -147,23 +147,6 @@ def steps(view: View) -> Table:
     return Table("The server's steps", head, rows, words=(1, 5), folded=True)
 
 
-def privacy(view: View) -> Table:
-    """Return ε until each round."""
-    rows: list[list[Cell | str]] = [
-        [
-            formats.round_name(r),
-            formats.number(a.privacy.epsilon),
-            formats.number(a.privacy.epsilon_to_server),
-            formats.number(a.privacy.delta),
-            ", ".join(a.privacy.held_back),
-        ]
-        for r, a in sorted(view.aggregates.items())
-        if a.privacy is not None
-    ]
-    head = ["round", "ε until then", "ε against the coordinator", "δ", "roles held back"]
-    return Table("What was spent", head, rows, words=(4,))
-
-
 def by_round(view: View) -> Table:
     """Return accuracies by round, for those who want the numbers of the charts."""
     last = max((r + 1 for c in view.clients for r in (*c.federated, *c.alone)), default=0)

@@ -97,6 +97,32 @@ class Privacy:
 
 
 @dataclass(frozen=True)
+class Robust:
+    """What a robust rule did in a round: how much of what clients covered it left as it was, whom it kept or clipped.
+
+    `norms` are of the clients' increments before clipping to `clip_norm`; `kept` are those that multi-Krum kept.
+    """
+
+    rule: str
+    hostile: int | None
+    left: float | None
+    left_by_role: dict[str, float]
+    kept: tuple[str, ...]
+    clip_norm: float | None
+    norms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Secure:
+    """Secure aggregation in a round: whose values are in the sum, who dropped out, who revealed no shares."""
+
+    threshold: int | None
+    survivors: tuple[str, ...]
+    dropped: tuple[str, ...]
+    silent: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Aggregate:
     """One step of the server."""
 
@@ -107,6 +133,8 @@ class Aggregate:
     seconds: float | None
     sha256: str
     privacy: Privacy | None = None
+    robust: Robust | None = None
+    secure: Secure | None = None
 
 
 @dataclass(frozen=True)
