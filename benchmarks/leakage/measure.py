@@ -252,6 +252,7 @@ def write(rows: Rows) -> None:
         shown = (
             f"{mean:.2f} ± {half:.2f}" if attack == "membership" else f"{100 * mean:.0f} ± {100 * half:.0f} %"
         )
+        shown = shown.replace(" ± nan", "")  # of one seed there is no interval
         travels = {"fedit": "ΔA, ΔB", "h2tune": "ΔT"}[method]
         lines.append(f"| {attack} | {setting} | {travels} | {knows} | {shown} | {len(values)} |")
     (HERE / "results.md").write_text("\n".join(lines) + "\n")
