@@ -20,8 +20,8 @@ def robust(view: View) -> list[Section]:
     last = steps[-1]
     text = [
         f"The server combines what clients learned by \u201c{last.rule}\u201d instead of a mean, to bear "
-        f"{last.hostile if last.hostile is not None else 'some'} hostile clients. An entry of G that fewer clients "
-        "cover than that takes is left as it is: \u201cleft\u201d is their share of all that anyone covers.",
+        f"{formats.plural(last.hostile or 0, 'hostile client')}. What fewer clients cover than that takes "
+        "stays as it is: \u201cleft\u201d is their share of all that anyone covers.",
         "A rule bears what it was made for and no more: EXPERIMENTS.md has what was measured.",
     ]
     return [Section("robust", "Hostile clients", text, tables=[robust_table(view)])]
