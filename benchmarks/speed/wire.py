@@ -32,7 +32,7 @@ SIZES = {
 
 def main() -> None:
     """Print a table for each type on the wire."""
-    for wire_dtype in ("float32", "float16"):
+    for wire_dtype in ("float32", "float16", "int8"):
         print(f'\n`server.wire_dtype = "{wire_dtype}"`, MB a round after the first\n')
         less = ["up: × less than LoRA", "down: × less than LoRA", "down: × less than FLoRA"]
         sent = ["h2tune up", "h2tune down", "LoRA up and down", "FLoRA down", "release up and down"]
