@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from timing import table
+from timing import in_process, memory, table
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 FAMILIES = ("llama", "bert", "gpt_neox")
@@ -26,8 +25,8 @@ USUAL = {"clients": 3, "rank": 8, "depth": 4, "rounds": 2}
 POINTS = {"clients": (10, 100, 1000), "rank": (4, 16, 64), "depth": (4, 16, 64), "rounds": (2, 8, 32)}
 
 
-def measure(clients: int, rank: int, depth: int, rounds: int, queue) -> None:
-    """Put what a run of this size took: peak memory and its growth in MB, seconds, kB a client keeps on disk."""
+def measure(clients: int, rank: int, depth: int, rounds: int) -> tuple[float, ...]:
+    """Return what a run of this size took: peak memory and its growth in MB, seconds, kB a client keeps on disk."""
     import federations
     import tomli_w
 
@@ -45,17 +44,11 @@ def measure(clients: int, rank: int, depth: int, rounds: int, queue) -> None:
         )
         file = folder / "growth.toml"
         file.write_text(tomli_w.dumps(content))
-        before, start = peak(), time.perf_counter()
+        before, start = memory(), time.perf_counter()
         run = h2tune.run(file, out=folder / "run")
         took = time.perf_counter() - start
         kept = sum(p.stat().st_size for p in (run.folder / "clients").glob("*/state/*/*.safetensors"))
-        queue.put((peak(), peak() - before, took, kept / clients / 1e3))
-
-
-def peak() -> float:
-    """Return the most memory this process has had, in MB."""
-    line = next(s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
+        return memory(), memory() - before, took, kept / clients / 1e3
 
 
 def exponent(points: list[int], values: list[float]) -> float:
@@ -65,16 +58,10 @@ def exponent(points: list[int], values: list[float]) -> float:
 
 def vary(axis: str, points: list[int]) -> None:
     """Print the table of one axis."""
-    context, rows, found = multiprocessing.get_context("spawn"), [], []
+    rows, found = [], []
     for point in points:
-        queue = context.Queue()
         size = USUAL | {axis: point}
-        process = context.Process(
-            target=measure, args=(*(size[k] for k in ("clients", "rank", "depth", "rounds")), queue)
-        )
-        process.start()
-        found.append(queue.get(timeout=7200))
-        process.join()
+        found.append(in_process(measure, *(size[k] for k in ("clients", "rank", "depth", "rounds"))))
         most, grew, took, kept = found[-1]
         each = 1000 * took / size["clients"] / size["rounds"]
         rows.append([point, f"{most:.0f}", f"{grew:.0f}", f"{took:.1f}", f"{each:.0f}", f"{kept:.0f}"])

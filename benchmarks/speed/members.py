@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import tempfile
 from pathlib import Path
 
@@ -67,7 +66,7 @@ def member_of(federation) -> tuple[Member, object]:
     return load_member(seen[0], enrolments[0], federation), strategy
 
 
-def wear(base, member: Member, strategy, rounds_before: int = 1) -> Participant:
+def wear(base, member: Member, strategy) -> Participant:
     """Attach an adapter to a copy of the base, and bring it to a later round, so that the phases take turns."""
     participant = attach(copy.deepcopy(base), member, strategy, None)
     state = strategy.start()
@@ -89,13 +88,6 @@ def tokens(count: int, length: int, vocabulary: int, *, causal: bool, labels: in
     if causal:
         return [Encoded(tuple(row[:-1]), (row[-1],), i % labels) for i, row in enumerate(rows)]
     return [Encoded(tuple(row), (), i % labels) for i, row in enumerate(rows)]
-
-
-def with_tokens(member: Member, train: list[Encoded]) -> Member:
-    """Return the client with these examples in place of its own."""
-    member = dataclasses.replace(member)
-    member._tokens["train"] = train
-    return member
 
 
 def bare_scores(model, member: Member, encoded, tokenizer, batch_size: int) -> None:

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import time
-from pathlib import Path
 
 import torch
-from timing import Spread, in_turn, ratios, table
+from timing import Spread, in_process, in_turn, memory, ratios, table
 
 from h2tune.adapter import sparsify
 from h2tune.federation import wire
@@ -52,12 +50,16 @@ def strategy(kind: str, members: int) -> H2Tune:
     return H2Tune(enrolments, shared_rank=SIZE, slots=SLOTS, mask=mask, alignment_mode="depth")
 
 
-def aggregate(kind: str, updates: int) -> float:
-    """Return the seconds that a round's aggregation takes, from updates in memory (a few, taken again and again)."""
+def prepared(kind: str, updates: int):
+    """Return the server's half, its tensors, and so many updates: a few, taken again and again."""
     method = strategy(kind, updates)
     few = [update(kind, KINDS[kind], i) for i in range(min(updates, 4))]
-    sent = [Update(f"m{i}", 1, 100, few[i % len(few)]) for i in range(updates)]
-    state = method.start()
+    return method, method.start(), [Update(f"m{i}", 1, 100, few[i % len(few)]) for i in range(updates)]
+
+
+def aggregate(kind: str, updates: int) -> float:
+    """Return the seconds that a round's aggregation takes, from updates in memory."""
+    method, state, sent = prepared(kind, updates)
     start = time.perf_counter()
     method.aggregate(state, sent)
     return time.perf_counter() - start
@@ -74,21 +76,13 @@ def plain_add(kind: str, updates: int) -> float:
     return time.perf_counter() - start
 
 
-def growth(kind: str, updates: int, queue) -> None:
-    """Put by how much a process grew while it aggregated, in units of G."""
-    method = strategy(kind, updates)
-    few = [update(kind, KINDS[kind], i) for i in range(min(updates, 4))]
-    sent = [Update(f"m{i}", 1, 100, few[i % len(few)]) for i in range(updates)]
-    state = method.start()
-    before = _memory("VmRSS")
+def growth(kind: str, updates: int) -> float:
+    """Return by how much this process grew while it aggregated, in units of G."""
+    method, state, sent = prepared(kind, updates)
+    before = memory("VmRSS")
     method.aggregate(state, sent)
     size = next(iter(state.values())).numel() * 4 / 2**20
-    queue.put((_memory("VmHWM") - before) / size)
-
-
-def _memory(what: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(what)).split()[1]) / 1024
+    return (memory() - before) / size
 
 
 def main() -> None:
@@ -108,12 +102,7 @@ def main() -> None:
                 },
                 options.repeats,
             )
-            context = multiprocessing.get_context("spawn")
-            queue = context.Queue()
-            process = context.Process(target=growth, args=(kind, count, queue))
-            process.start()
-            grew = queue.get(timeout=1800)
-            process.join()
+            grew = in_process(growth, kind, count)
             each = Spread.of([1000 * v / count for v in values["h2tune"]])
             rows.append(
                 [

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import time
-from pathlib import Path
 
 import members
-from timing import Spread, in_turn, ratios, table
+from timing import Spread, in_process, in_turn, memory, ratios, table
 
 STEPS = 4
 VARIANTS = {
@@ -58,37 +56,16 @@ def train_some(participant, member, tokenizer, data, number: int) -> float:
         seed=0,
         progress=lambda step, phase, loss: ends.append(time.perf_counter()),
     )
-    a_step = 2 if participant.alternation == "step" else 1
-    ends = ends[a_step - 1 :: a_step]
-    return (
-        (ends[-1] - ends[0]) / (len(ends) - 1)
-        if participant.alternation != "interleave"
-        else (
-            (ends[-2] - ends[0]) / (len(ends) - 2)  # as many steps of either phase
-        )
-    )
+    ends = ends[1::2] if participant.alternation == "step" else ends
+    if participant.alternation == "interleave":
+        ends = ends[:-1]  # as many steps of either phase
+    return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
-def peak(model: str, variant: str, rank: int, shared_rank: int, queue) -> None:
-    """Put the peak memory in MB of a process that trains a round of this variant."""
+def peak(model: str, variant: str, rank: int, shared_rank: int) -> float:
+    """Return the peak memory in MB of this process after a round of this variant."""
     build(model, variant, rank, shared_rank)(1)
-    # getrusage would count the parent's memory too, which a new process starts from
-    line = next(
-        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")
-    )
-    queue.put(int(line.split()[1]) / 1024)
-
-
-def peaks(model: str, rank: int, shared_rank: int) -> dict[str, float]:
-    """Return the peak memory of each variant in MB."""
-    context, found = multiprocessing.get_context("spawn"), {}
-    for variant in VARIANTS:
-        queue = context.Queue()
-        process = context.Process(target=peak, args=(model, variant, rank, shared_rank, queue))
-        process.start()
-        found[variant] = queue.get(timeout=600)
-        process.join()
-    return found
+    return memory()
 
 
 def main() -> None:
@@ -106,19 +83,19 @@ def main() -> None:
             train(1)
         values = in_turn({v: lambda t=t: t(2) for v, t in trained.items()}, options.repeats)
         del trained
-        memory = peaks(model, options.rank, options.shared_rank)
+        peaks = {v: in_process(peak, model, v, options.rank, options.shared_rank) for v in VARIANTS}
         rows += [
             [
                 model,
                 v,
                 Spread.of(values[v]).text(),
                 ratios(values, v, "lora").text(),
-                f"{memory[v]:.0f}",
-                f"{memory[v] / memory['lora']:.3f}",
+                f"{peaks[v]:.0f}",
+                f"{peaks[v] / peaks['lora']:.3f}",
             ]
             for v in VARIANTS
         ]
-        print(json.dumps({"model": model, "seconds": values, "memory": memory}), flush=True)
+        print(json.dumps({"model": model, "seconds": values, "memory": peaks}), flush=True)
     head = ["model", "method", "s per local step", "× LoRA", "peak memory, MB", "× LoRA"]
     print(table(head, rows))
 

@@ -1,12 +1,16 @@
-"""Side by side: what is compared runs in turn in one process, and ratios are taken within each turn."""
+"""Seconds side by side, with ratios within each turn; memory of processes of their own; tables."""
 
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,21 @@ def seconds(work: Callable[[], object], times: int = 1) -> float:
     for _ in range(times):
         work()
     return (time.perf_counter() - start) / times
+
+
+def in_process(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function of a module gives in a new process with memory of its own; errors are raised here."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+def memory(what: str = "VmHWM") -> float:
+    """Return this process's memory in MB: the most it has had, or (VmRSS) what it has; Linux.
+
+    `getrusage` would count the parent's as well, which a new process starts from.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(what)).split()[1]) / 1024
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
