@@ -8,6 +8,7 @@ import federations
 import pytest
 import torch
 
+from h2tune.compare.rows import ALL
 from h2tune.report.events import read_events
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
@@ -62,3 +63,23 @@ def test_the_exported_lora_gives_the_logits_of_the_adapter(run, client):
         with torch.inference_mode():
             logits.append(adapted.eval()(input_ids=ids).logits)
     assert torch.allclose(*logits, rtol=1e-5, atol=1e-4)
+
+
+def test_every_method_runs_by_name_on_the_quickstart_or_says_why_it_cannot(tmp_path):
+    """Where no two clients share a model, methods that average LoRA have nobody to share with, and say so."""
+    from h2tune.baselines import MODULES
+    from h2tune.compare import compare
+    from h2tune.compare.methods import ABLATIONS
+
+    methods = [*MODULES, "h2tune", *ABLATIONS]
+    changes = [c for c in FEW if not c.startswith("server.alone")] + ['data.evaluate_rounds="last"']
+    found = compare(QUICKSTART, methods, seeds=1, out=tmp_path, overrides=changes)
+    assert not found.problems
+    rows = [row for row in found.rows() if row.client != ALL]
+    assert {(row.method, row.client) for row in rows} == {
+        (method, client) for method in methods for client in ("films", "news", "feed")
+    }
+    for row in rows:
+        shares = row.method != "local" and row.method != "h2tune-alone" and not row.note
+        assert (row.bytes_up > 0) == shares, row
+    assert {row.method for row in rows if row.note} == set(MODULES) - {"local", "co-lora"}

@@ -16,7 +16,7 @@ from h2tune.adapter.roles import find_roles
 from h2tune.config import parse
 from h2tune.federation.run import run
 from h2tune.tasks.task import Task
-from h2tune.training.readings import read_texts
+from h2tune.training.readings import _pooling, read_texts
 
 TASK = Task(
     "toy", "label", ("yes", "no"), (" yes", " no"), "text : {words} answer :", "none", "none", "label", 32
@@ -157,3 +157,10 @@ def test_a_federation_on_an_anchored_basis_runs_agrees_once_and_resumes(tmp_path
     again = run(federation, out=tmp_path / "run", strict=True, resume=True)
     assert federations.comparable(first.events) == federations.comparable(again.events)
     assert (tmp_path / "run" / "clients" / "one" / "lora" / "adapter_config.json").exists()
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_reading_keeps_no_more_than_its_pooled_states(causal):
+    """A view of the states would keep every token of every module of every batch in memory: gigabytes."""
+    pooled = _pooling(torch.ones(3, 50), causal=causal)(torch.zeros(3, 50, 7))
+    assert pooled.untyped_storage().nbytes() == 3 * 7 * 4

@@ -79,7 +79,7 @@ def _pooling(mask: Tensor, *, causal: bool) -> Callable[[Tensor], Tensor]:
     def pool(states: Tensor) -> Tensor:
         states = states.reshape(len(mask), length, -1).float()  # some models flatten batch and length
         if causal:
-            return states[:, -1].cpu()
+            return states[:, -1].clone().cpu()  # not a view, which would keep every token of every module
         return ((states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)).cpu()
 
     return pool
