@@ -14,7 +14,7 @@ from h2tune.federation.update import Enrolment, Update, check_update
 from h2tune.seeds import generator
 
 CLIENTS, HOSTILE, SIZE, WIDTH, CLASSES, ROWS, STEPS, RATE = 10, 3, 16, 64, 10, 256, 5, 2.0
-RULES = ("mean", "clip", "median", "trimmed_mean", "krum")
+RULES = ("mean", "clip", "median", "trimmed_mean", "nnm", "krum")
 Attack = Callable[[Tensor, Sequence[Tensor], torch.Generator], Tensor]
 """Own ΔT of a hostile member, those of the honest members of its rank, a generator → what it sends."""
 

@@ -16,7 +16,7 @@ import llama as members
 from h2tune.federation.ledger import Ledger
 from h2tune.federation.server import draw_from, run_rounds
 
-RULES = ("mean", "clip", "median", "trimmed_mean", "krum")
+RULES = ("mean", "clip", "median", "trimmed_mean", "nnm", "krum")
 HERE = Path(__file__).parent
 Found = tuple[float, float]
 """Accuracy of G as it is, and mean accuracy of the honest members after their last local steps; in points."""

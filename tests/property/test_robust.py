@@ -12,7 +12,7 @@ from h2tune.federation import robust
 from h2tune.federation.aggregate import Sums
 from h2tune.federation.tolerance import updates_needed
 
-RULES = ("clip", "median", "trimmed_mean", "krum")
+RULES = ("clip", "median", "trimmed_mean", "nnm", "krum")
 unhurried = settings(deadline=None, max_examples=60)
 """On a busy machine a single example may take longer than Hypothesis allows by default."""
 SHAPE = (2, 2, 3, 3)
@@ -90,7 +90,7 @@ def test_what_fewer_than_2f_plus_1_cover_stays_to_the_bit(rule, hostile, seed, d
 
 
 @unhurried
-@given(rules, seeds, st.integers(0, 2))  # krum: more silent ones, and nobody has n − f − 2 neighbours
+@given(rules, seeds, st.integers(0, 2))  # krum, nnm: more silent ones, and nobody has n − f neighbours
 def test_who_does_not_cover_an_entry_has_no_say_in_it(rule, seed, absent):
     """Zeros of clients that lack a role bias neither a median nor a mean; they are no clients of that role."""
     learned, coverage = clients(7, seed, thin=0.0)
@@ -106,13 +106,13 @@ def test_who_does_not_cover_an_entry_has_no_say_in_it(rule, seed, absent):
     )
     if rule == "krum":  # more clients, more neighbours: another choice; but the silent are never kept
         assert not any(padded.kept[7:])
-    else:
+    elif rule != "nnm":
         assert torch.equal(alone.change, padded.change)
     assert torch.equal(alone.decided, padded.decided)
 
 
 @unhurried
-@given(st.sampled_from(["trimmed_mean", "krum"]), seeds, st.integers(3, 6))
+@given(st.sampled_from(["trimmed_mean", "nnm", "krum"]), seeds, st.integers(3, 6))
 def test_without_hostile_clients_it_is_equation_5(rule, seed, count):
     learned, coverage = clients(count, seed)
     learned, coverage = learned / coverage.clamp(min=1.0), coverage.clamp(max=1.0)
@@ -128,6 +128,24 @@ def test_krum_keeps_no_outlier(seed, hostile, extreme):
     learned[:hostile] = 1e3 + learned[:hostile] * abs(extreme)
     learned[:hostile], coverage[:hostile] = learned[:hostile].clamp(-3e38, 3e38), 1.0
     assert not any(robust.step("krum", learned, coverage, hostile).kept[:hostile])
+
+
+@unhurried
+@given(seeds, st.integers(1, 3), st.integers(0, 3), st.sampled_from([1e3, -1e3, 1e30]))
+def test_mixing_with_neighbours_leaves_outliers_out(seed, hostile, more, extreme):
+    learned, coverage = clients(2 * hostile + 1 + more, seed, thin=0.0)
+    learned[:hostile] = extreme * coverage[:hostile]
+    honest = learned[hostile:] / coverage[hostile:]
+    change = robust.step("nnm", learned, coverage, hostile).change
+    assert bool(((change >= honest.amin(0) - 1e-5) & (change <= honest.amax(0) + 1e-5)).all())
+
+
+def test_mixing_with_neighbours_by_hand():
+    """Five clients, one hostile: each is replaced by the mean of its four nearest, then one is cut at either end."""
+    values = torch.tensor([1.0, 2.0, 3.0, 5.0, 100.0])
+    found = robust.step("nnm", values.view(5, 1, 1, 1, 1), torch.ones(5, 1, 1, 1, 1), 1)
+    mixtures = [(1 + 2 + 3 + 5) / 4] * 4 + [(2 + 3 + 5 + 100) / 4]
+    assert float(found.change) == pytest.approx(sum(sorted(mixtures)[1:-1]) / 3) == 2.75
 
 
 @unhurried
@@ -157,7 +175,9 @@ def test_a_median_by_hand():
     ]
 
 
-@pytest.mark.parametrize(("rule", "hostile", "least"), [("median", 3, 7), ("krum", 3, 9), ("clip", 0, 1)])
+@pytest.mark.parametrize(
+    ("rule", "hostile", "least"), [("median", 3, 7), ("nnm", 2, 5), ("krum", 3, 9), ("clip", 0, 1)]
+)
 def test_too_few_clients_are_refused(rule, hostile, least):
     assert updates_needed(rule, hostile) == least
     learned, coverage = clients(least, 0)

@@ -77,11 +77,13 @@ def step(
       β = f / number of clients that cover it), the others averaged by min(C, 1).
     * `krum`: multi-Krum (Blanchard et al. 2017, "Machine learning with adversaries", NeurIPS): n − f clients are kept,
       those with the least sum of distances to their n − f − 2 nearest; then the mean of the kept. See `distances`.
+    * `nnm`: nearest-neighbour mixing (Allouah et al. 2023, "Fixing by mixing", arXiv 2302.01772), then `trimmed_mean`:
+      each client's value is first replaced by the mean of the n − f clients nearest to it, itself among them.
     * `clip`: values are scaled to a norm of at most `clip_norm`, or of the median of all norms (Sun et al. 2019,
       arXiv 1911.07963), then averaged by min(C, 1). Bounds what a hostile client does, does not undo it.
 
-    With f = 0 and no coverage above one, `trimmed_mean` and `krum` are equation (5) with uniform weights wherever
-    coverages are `COVERED` or more.
+    With f = 0 and no coverage above one, `trimmed_mean`, `nnm` and `krum` are equation (5) with uniform weights
+    wherever coverages are `COVERED` or more.
 
     Args:
         rule: Any but `mean`, which is `aggregate.Sums`.
@@ -100,34 +102,43 @@ def step(
             where="aggregation",
             remedy="Lower server.hostile, or mend the clients that failed",
         )
-    kept, scales, norms, bound = torch.ones(count, dtype=torch.bool), torch.ones(count), (), None
+    kept, scales = torch.ones(count, dtype=torch.bool), torch.ones(count)
+    norms: tuple[float, ...] = ()
+    bound: float | None = None
+    near = neighbours(*distances(learned, coverage), hostile) if rule == "nnm" else None
     if rule == "krum":
         kept = nearest_together(*distances(learned, coverage), hostile)
     elif rule == "clip":
-        lengths = (
-            torch.stack([v.square().flatten(1).sum(1) for v, _ in _slots(learned, coverage)]).sum(0).sqrt()
-        )
-        bound = float(clip_norm if clip_norm is not None else lengths.quantile(0.5))
-        scales = (bound / lengths.clamp(min=1e-300)).clamp(max=1.0)
-        norms = tuple(lengths.tolist())
+        scales, norms, bound = clipping(learned, coverage, clip_norm)
     change = torch.zeros(learned.shape[1:])
     decided, covered = (torch.zeros(learned.shape[1:], dtype=torch.bool) for _ in range(2))
-    for slot, (values, covers) in enumerate(_slots(learned, coverage)):
+    for slot, (own, covers) in enumerate(_slots(learned, coverage)):
+        voices = coverage[:, slot]
+        values = own if near is None else mixed(own, covers, voices, near)
         covered[slot] = covers.any(0)
         enough = covers.sum(0) >= max(1, 2 * hostile + 1)
         if rule == "median":
             found = median(values, covers)
         else:
-            use = (
-                trimmed(values, covers, coverage[:, slot], hostile)
-                if rule == "trimmed_mean"
-                else covers & _along(kept, covers)
-            )
+            trims = rule in ("trimmed_mean", "nnm")
+            use = trimmed(values, covers, voices, hostile) if trims else covers & _along(kept, covers)
             enough &= use.any(0)
-            found = mean(values * _along(scales.double(), values), use, coverage[:, slot])
+            found = mean(values * _along(scales.double(), values), use, voices)
         decided[slot] = enough
         change[slot] = torch.where(enough, found, 0.0).clamp(-LARGEST, LARGEST).float()
     return Step(change, decided, covered, tuple(kept.tolist()), norms, bound)
+
+
+def clipping(
+    learned: Float[Tensor, "clients D roles R R"],
+    coverage: Float[Tensor, "clients D roles R R"],
+    clip_norm: float | None,
+) -> tuple[Float[Tensor, " clients"], tuple[float, ...], float]:
+    """Return what scales each client's values to the bound, their norms, and the bound (by default their median)."""
+    squares = [values.square().flatten(1).sum(1) for values, _ in _slots(learned, coverage)]
+    lengths = torch.stack(squares).sum(0).sqrt()
+    bound = float(clip_norm if clip_norm is not None else lengths.quantile(0.5))
+    return (bound / lengths.clamp(min=1e-300)).clamp(max=1.0), tuple(lengths.tolist()), bound
 
 
 def median(
@@ -184,6 +195,29 @@ def distances(
             squares[i] += difference.square().flatten(1).sum(1)
             common[i] += both.flatten(1).sum(1)
     return squares, common
+
+
+def neighbours(
+    squares: Float[Tensor, "clients clients"], common: Float[Tensor, "clients clients"], hostile: int
+) -> Bool[Tensor, "clients clients"]:
+    """Return for each client the n − f nearest to it, itself among them, and more only where distances tie."""
+    apart = torch.where(common > 0, squares / common.clamp(min=1), torch.inf)
+    apart.fill_diagonal_(0.0)
+    last = apart.sort(1).values[:, len(squares) - hostile - 1]
+    return (apart <= last[:, None]) & apart.isfinite()
+
+
+def mixed(
+    values: Float[Tensor, "clients ..."],
+    covers: Bool[Tensor, "clients ..."],
+    coverage: Float[Tensor, "clients ..."],
+    near: Bool[Tensor, "clients clients"],
+) -> Float[Tensor, "clients ..."]:
+    """Return for each client the mean over its neighbours that cover an entry, weighted by min(C, 1)."""
+    voices = torch.where(covers, coverage.double().clamp(0, 1), 0.0)
+    total = torch.tensordot(near.double(), voices, 1)
+    summed = torch.tensordot(near.double(), torch.where(covers, values, 0.0) * voices, 1)
+    return summed / torch.where(total > 0, total, 1.0)
 
 
 def nearest_together(

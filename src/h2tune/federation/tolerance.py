@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-Rule = Literal["mean", "clip", "median", "trimmed_mean", "krum"]
+Rule = Literal["mean", "clip", "median", "trimmed_mean", "nnm", "krum"]
 """How what clients learned is brought together; all but the first are robust."""
 
 
