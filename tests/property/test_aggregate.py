@@ -209,3 +209,31 @@ def test_what_is_held_back_stays_as_it_is():
     sums.hold_back(0)
     after = sums.step(shared)
     assert torch.equal(after[:, 0], shared[:, 0]) and not torch.equal(after[:, 1], shared[:, 1])
+
+
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 4), seeds)
+def test_a_sum_gives_every_client_its_own_step_back(depth, size, count, seed):
+    """Equal depth, whole grids: T of each client afterwards is what it learned and what all the others did."""
+    shared, relation = random(depth, 2, size, size, seed=seed), torch.eye(depth)
+    sums, total = Sums(shared.shape), torch.zeros_like(shared)
+    for i in range(count):
+        learned = random(depth, 2, size, size, seed=seed + 1 + i)
+        increments = {(b, r): learned[b, k] for b in range(depth) for k, r in enumerate(ROLES)}
+        whole = torch.arange(size * size).expand(depth, -1)
+        masks = {(b, r): whole[b] for b in range(depth) for r in ROLES}
+        sums.add(*contribution(increments, masks, relation, ROLES, size), 2.0, range(2))
+        total += learned
+    assert torch.allclose(sums.step(shared, over=2.0), shared + total, atol=1e-5)
+    assert torch.allclose(sums.step(shared, rate=count), sums.step(shared, over=2.0), atol=1e-5)
+
+
+def test_a_sum_leaves_alone_what_nobody_covers():
+    shared = random(1, 2, 3, 3, seed=0)
+    sums = Sums(shared.shape)
+    learned = torch.zeros(1, 2, 3, 3)
+    learned[0, 0, 0, 0] = 2.0
+    sums.add(learned, (learned > 0).float() / 4, 4.0, range(2))
+    after = sums.step(shared, rate=0.5, over=4.0)
+    assert float(after[0, 0, 0, 0] - shared[0, 0, 0, 0]) == 1.0  # 0.5 · 2, whatever part of a block covers it
+    after[0, 0, 0, 0] = shared[0, 0, 0, 0]
+    assert torch.equal(after, shared)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from h2tune.federation.tolerance import (
     SECURE_CLIENTS,
+    Increments,
     Rule,
     drawn_clients,
     threshold_needed,
@@ -43,6 +44,8 @@ class Server(_Section):
     learning_rate: Rate = 1.0
     """η of equation (5)."""
     weighting: Literal["examples", "uniform"] = "examples"
+    increments: Increments = "mean"
+    """Whether G moves by the mean of the clients' increments, equation (5), or by their sum."""
     aggregation: Rule = "mean"
     """How clients' increments are brought together: equation (5), or a rule that bears hostile clients."""
     hostile: Annotated[int, Field(ge=0)] | None = None
@@ -60,6 +63,10 @@ class Server(_Section):
         if self.aggregation == "mean" and self.hostile is not None:
             raise ValueError(
                 'hostile is for a robust rule, and aggregation = "mean" bears none; set aggregation, or leave it out'
+            )
+        if self.aggregation != "mean" and self.increments == "sum":
+            raise ValueError(
+                f'increments = "sum" does not go with aggregation = "{self.aggregation}", a robust mean'
             )
         if self.aggregation != "clip" and self.clip_norm != "median":
             raise ValueError(f'clip_norm is for aggregation = "clip", not for "{self.aggregation}"')

@@ -139,14 +139,24 @@ class Sums:
         if self._uneven is not None:
             self._uneven[role] = 0
 
-    def step(self, shared: Float[Tensor, "D roles R R"], rate: float = 1.0) -> Float[Tensor, "D roles R R"]:
-        """Return G + η · (Σ w N) / (Σ w C) where anyone covered an entry, and G elsewhere. Equation (5)."""
+    def step(
+        self, shared: Float[Tensor, "D roles R R"], rate: float = 1.0, over: float | None = None
+    ) -> Float[Tensor, "D roles R R"]:
+        """Return G + η · (Σ w N) / (Σ w C) where anyone covered an entry, and G elsewhere. Equation (5).
+
+        Args:
+            shared: G.
+            rate: η.
+            over: What Σ w N is divided by in place of Σ w C, for the sum of increments instead of their mean.
+        """
         following = shared.clone()
         for i in range(self.shape[1]):  # role by role: the parts of one role are all the memory it takes
             coverage = self._coverage(i)
             covered = coverage > alignment.TINY
-            mean = torch.where(covered, self._learned[i], 0) / torch.where(covered, coverage, 1)
-            following[:, i] += rate * mean.view_as(following[:, i])
+            parts = torch.where(covered, coverage, 1) if over is None else over
+            following[:, i] += rate * (torch.where(covered, self._learned[i], 0) / parts).view_as(
+                following[:, i]
+            )
         return following
 
 

@@ -234,6 +234,7 @@ def build_strategy(federation: Federation, enrolments: list[Enrolment], size: in
             distillation_weight=train.distillation_weight,
             basis=federation.basis.kind,
             basis_scale=federation.basis.scale,
+            increments=server.increments,
             aggregation=server.aggregation,
             hostile=server.assumed_hostile,
             clip_norm=None if server.clip_norm == "median" else server.clip_norm,

@@ -21,7 +21,7 @@ from h2tune.federation.aggregate import Factors, Sums, contribution
 from h2tune.federation.participant import H2TuneParticipant
 from h2tune.federation.secagg import vector
 from h2tune.federation.secagg.masking import RANGE
-from h2tune.federation.tolerance import Rule
+from h2tune.federation.tolerance import Increments, Rule
 from h2tune.federation.update import WIRE, Download, Enrolment, Spec, Tensors, Update, digest
 from h2tune.training.schedule import Alternation
 
@@ -52,6 +52,7 @@ class H2Tune:
         distillation_weight: λ_kd.
         basis: Whether T lives between private A and B, or between frames, equation (8).
         basis_scale: s of equation (8).
+        increments: Whether G moves by the mean of the clients' increments, equation (5), or by their sum.
         aggregation: `"mean"`, equation (5) as it is, or a robust rule; see `robust.step`.
         hostile: f, the hostile clients that a robust rule must bear.
         clip_norm: The bound of `"clip"`; by default the median of the clients' norms.
@@ -81,6 +82,7 @@ class H2Tune:
         distillation_weight: float = 0.0,
         basis: Basis = "free",
         basis_scale: float = 1.0,
+        increments: Increments = "mean",
         aggregation: Rule = "mean",
         hostile: int = 0,
         clip_norm: float | None = None,
@@ -96,6 +98,7 @@ class H2Tune:
         self.alternation, self.alpha, self.dropout = alternation, alpha, dropout
         self.weights = (size_weight, drift_weight, distillation_weight)
         self.basis, self.basis_scale = basis, basis_scale
+        self.increments = increments
         self.aggregation, self.hostile, self.clip_norm = aggregation, hostile, clip_norm
         self.mechanism, self.secure = mechanism, secure
         held = {role for enrolment in enrolments for role in enrolment.roles}
@@ -186,7 +189,7 @@ class H2Tune:
         learned, coverage = vector.unpack(total, self.secure, len(clients))
         sums.add(learned, coverage, 1.0, range(len(self.roles)))
         facts = self._protect(sums, clients, round_number)
-        shared = sums.step(state[NAME], self.rate)
+        shared = sums.step(state[NAME], self.rate, self._over([1.0]))
         return {NAME: shared}, facts | self._change(state[NAME], shared)
 
     def _change(self, before: Tensor, after: Tensor) -> dict[str, Any]:
@@ -263,8 +266,8 @@ class H2Tune:
     def _mean(self, shared: Tensor, updates: Sequence[Update]) -> tuple[Tensor, dict[str, Any]]:
         """Return G after equation (5), and what protects it."""
         sums, where = Sums(shared.shape), {role: i for i, role in enumerate(self.roles)}
-        for update in updates:
-            weight = float(update.examples) if self.weighting == "examples" else 1.0
+        weights = [float(u.examples) if self.weighting == "examples" else 1.0 for u in updates]
+        for update, weight in zip(updates, weights, strict=True):
             if self.mechanism is None:
                 sums.add_factors(self._factors(update), weight, where)
             else:  # what is clipped or noised is N itself
@@ -272,7 +275,15 @@ class H2Tune:
                 sums.add(learned, coverage, weight, positions)
         clients, round_number = [update.client for update in updates], max(update.round for update in updates)
         facts = self._protect(sums, clients, round_number)
-        return sums.step(shared, self.rate), facts
+        return sums.step(shared, self.rate, self._over(weights)), facts
+
+    def _over(self, weights: Sequence[float]) -> float | None:
+        """Return what a sum of increments is divided by: the mean weight, so that weights say who counts more.
+
+        Deviation: (5) is a mean, in which a client's own step comes back to it divided by the number of clients. In the
+        sum it comes back whole, and what the others learned is added to it.
+        """
+        return sum(weights) / len(weights) if self.increments == "sum" and weights else None
 
     def _robust(self, shared: Tensor, updates: Sequence[Update]) -> tuple[Tensor, dict[str, Any]]:
         """Return G after a robust rule, and what it did: how much of G was left, who was kept or clipped."""

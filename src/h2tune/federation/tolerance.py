@@ -8,6 +8,9 @@ from typing import Literal
 Rule = Literal["mean", "clip", "median", "trimmed_mean", "nnm", "krum"]
 """How what clients learned is brought together; all but the first are robust."""
 
+Increments = Literal["mean", "sum"]
+"""Whether what is shared moves by the mean of what clients learned, equation (5), or by the sum."""
+
 
 def updates_needed(rule: Rule, hostile: int) -> int:
     """Return the least number of updates in a round: 1 for `mean`, 2 f + 3 for `krum`, 2 f + 1 for the others.
