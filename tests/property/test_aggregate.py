@@ -224,7 +224,7 @@ def test_a_sum_gives_every_client_its_own_step_back(depth, size, count, seed):
         sums.add(*contribution(increments, masks, relation, ROLES, size), 2.0, range(2))
         total += learned
     assert torch.allclose(sums.step(shared, over=2.0), shared + total, atol=1e-5)
-    assert torch.allclose(sums.step(shared, rate=count), sums.step(shared, over=2.0), atol=1e-5)
+    assert torch.allclose(sums.step(shared, rate=float(count)), sums.step(shared, over=2.0), atol=1e-5)
 
 
 def test_a_sum_leaves_alone_what_nobody_covers():
