@@ -64,6 +64,7 @@ def federation(
         tables.append({"name": name, "model": str(model), "rank": rank, "task": task(rows)})
     base: dict[str, Any] = {
         "server": {"rounds": 2, "min_clients": 1},
+        "basis": {"kind": "free"},
         "train": {"local_steps": 3, "batch_size": 4, "learning_rate": 1e-2},
         "data": {"train": 24, "test": 20},
     }

@@ -88,6 +88,13 @@ def inspect(file: File, change: Change = None) -> None:
     for line in forecast.guards:
         console.print(line, highlight=False, soft_wrap=True)
     console.print("Bytes are of every round after the first, in which nothing is sent down.", highlight=False)
+    if any(up for up, _ in (c["basis_bytes"] for c in forecast.clients)):
+        told = ", ".join(
+            "{} {:,} up and {:,} down".format(c["name"], *c["basis_bytes"]) for c in forecast.clients
+        )
+        console.print(
+            f"Once, to agree on a basis on public texts: {told} bytes.", highlight=False, soft_wrap=True
+        )
 
 
 @app.command()

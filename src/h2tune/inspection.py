@@ -7,6 +7,7 @@ from typing import Any
 
 from h2tune.config import Federation
 from h2tune.federation import privacy
+from h2tune.federation.basis import view_spec
 from h2tune.federation.enrol import ADAM_BYTES, build_strategy, enrol_all, mechanism_of, trainable_in
 from h2tune.federation.strategy import note_of
 from h2tune.federation.update import payload_bytes
@@ -23,7 +24,7 @@ class Forecast:
         slots: D.
         roles: Shared roles.
         clients: Per client: name, model, family, task, rank, depth, roles (role → modules), trainable parameters,
-            base parameters, memory in bytes, bytes up and down by round.
+            base parameters, memory in bytes, bytes up and down by round; in an anchored basis bytes up and down once.
         guards: What guards the federation, a line each.
     """
 
@@ -45,6 +46,8 @@ def inspect(federation: Federation) -> Forecast:
     clients = []
     for s, e in zip(seen, enrolments, strict=True):
         parameters = trainable_in(federation, s, e.rank, size, slots)
+        agreed = view_spec(s.width, federation.basis.count, size) if federation.anchored else ({}, {})
+        frames = sum(sum(widths) for widths in e.modules.values()) * size if federation.anchored else 0
         clients.append(
             {
                 "name": e.name,
@@ -58,13 +61,16 @@ def inspect(federation: Federation) -> Forecast:
                 "roles": {role: len(blocks) for role, blocks in e.roles.items()},
                 "trainable_parameters": parameters,
                 "base_parameters": s.base_parameters,
-                "memory_bytes": s.base_parameters * WIDTH[s.client.dtype] + parameters * ADAM_BYTES,
+                "memory_bytes": s.base_parameters * WIDTH[s.client.dtype]
+                + parameters * ADAM_BYTES
+                + frames * WIDTH["float32"],
                 "note": note_of(strategy, e.name),
                 "bytes_up": payload_bytes(strategy.upload_spec(e.name, 0)),
                 "bytes_down": [
                     payload_bytes(strategy.download_spec(e.name, number))
                     for number in range(federation.server.rounds)
                 ],
+                "basis_bytes": [payload_bytes(spec) for spec in agreed],
             }
         )
     roles = tuple(getattr(strategy, "roles", ()))

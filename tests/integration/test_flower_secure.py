@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from types import SimpleNamespace
-from typing import Any
 
 import federations
 import pytest
@@ -26,14 +23,14 @@ pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
 pytest.importorskip("cryptography", reason="pip install 'h2tune[secure]'")
 pytest.importorskip("Crypto", reason="pip install 'h2tune[secure]'")
 
-from flwr.app import Error, Message
 from flwr.supercore.task_identity import TaskIdentity
+from grids import Grid
 
-from h2tune.federation.flower import client_app, kit
+from h2tune.federation.flower import kit
 from h2tune.federation.flower.files import load_coordinator
 from h2tune.federation.flower.halves import FILE, Masks, answer
 from h2tune.federation.flower.member import take_part
-from h2tune.federation.flower.messages import pack, unpack
+from h2tune.federation.flower.messages import unpack
 from h2tune.federation.flower.server_app import coordinate
 
 CLIENTS = (("one", "llama", 4), ("two", "bert", 8), ("three", "llama", 2))
@@ -77,63 +74,6 @@ def coordinator(parties):
     found = load_coordinator(parties / "coordinator" / "coordinator.toml")
     members = tuple(member.model_copy(update={"key": None}) for member in found.member)
     return found.model_copy(update={"member": members, "deadline": 60.0, "patience": 3.0, "gather": 5.0})
-
-
-@dataclass
-class Node:
-    node_id: int
-    public_key: bytes = b""
-
-
-@dataclass
-class Grid:
-    """A grid whose members answer at once, with the apps' own code; `lost` says which messages are."""
-
-    parties: Any
-    lost: Callable[[str, str, int], bool] = lambda name, kind, count: False
-    waiting: dict[str, Message] = field(default_factory=dict)
-    seen: list[tuple[str, str, Message]] = field(default_factory=list)
-    names: tuple[str, ...] = ("one", "two", "three")
-
-    def get_nodes(self):
-        return [Node(number + 1) for number in range(len(self.names))]
-
-    def push_messages(self, messages):
-        names = []
-        for message in messages:
-            name = f"m{len(self.seen) + len(self.waiting) + len(names)}"
-            message.metadata.__dict__["_message_id"] = name
-            self.waiting[name] = message
-            names.append(name)
-        return names
-
-    def pull_messages(self, identifiers):
-        return [
-            reply for i in identifiers if i in self.waiting for reply in self._answers(self.waiting.pop(i))
-        ]
-
-    def _answers(self, message):
-        name, kind = self.names[message.metadata.dst_node_id - 1], message.metadata.message_type
-        count = sum(n == name and k == kind for n, k, _ in self.seen)
-        message.metadata.__dict__["_src_node_id"] = 1
-        if self.lost(name, kind, count):
-            reply = Message(Error(5, "gone"), reply_to=message)
-        else:
-            reply = Message(self.run(name, kind, message), reply_to=message)
-        self.seen.append((name, kind, reply))
-        return [reply]
-
-    def run(self, name, kind, message):
-        context = SimpleNamespace(
-            node_config={"h2tune": str(self.parties / "members" / name / "member.toml")}
-        )
-        work = {"query.enrol": client_app._enrol, "train": client_app._train}.get(kind) or partial(
-            client_app._protocol, kind.removeprefix("query.")
-        )
-        try:
-            return work(message, context)
-        except Exception as error:
-            return pack({"reason": client_app._reason(error)})
 
 
 def shared(run, number):

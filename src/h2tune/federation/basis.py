@@ -5,10 +5,8 @@ What leaves a client here is its view of public texts (n, at most `DIRECTIONS` n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -16,8 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from h2tune.adapter.anchors import common_coordinates, down_frame, up_frame, view
 from h2tune.errors import H2TuneError
 from h2tune.federation.client import Member
-from h2tune.federation.ledger import Event, Ledger
-from h2tune.federation.update import Spec, Tensors, manifest, payload_bytes, spec_of
+from h2tune.federation.ledger import Commit, Event, Ledger
+from h2tune.federation.update import Spec, Tensors, digest, manifest, payload_bytes, spec_of
 from h2tune.tasks.task import load_task
 from h2tune.training.readings import read_texts
 
@@ -89,46 +87,68 @@ def agree_on_basis(
         ledger: Keeps views, coordinates and frames; what is there is not computed again.
         notice: Called with every event.
     """
-    views: Tensors = {}
+    views = {member.name: own_view(member, get_model, texts, ledger) for member in members}
+    z = agreed(ledger, lambda: views, size)
     for member in sorted(members, key=lambda member: member.name):
-        kept, _ = ledger.once(f"clients/{member.name}/view", partial(_view, member, get_model, texts))
-        views[member.name] = kept["view"]["view"]
-    kept, _ = ledger.once(
-        "server/basis", lambda: ({"basis": {"z": common_coordinates(list(views.values()), size)}}, {})
-    )
-    z = kept["basis"]["z"]
-    for member in sorted(members, key=lambda member: member.name):
-        compute = partial(_frames, member, get_model, texts, views[member.name], z)
-        _, facts = ledger.once(f"clients/{member.name}/frames", compute)
-        ledger.record(f"basis/{member.name}", [facts["event"]], notice)
+        keep_frames(member, get_model, texts, z, ledger)
+        event = agreed_event(member.name, views[member.name], z)
+        ledger.record(f"basis/{member.name}", [event], notice)
 
 
-def _view(
-    member: Member, get_model: GetModel, texts: Sequence[str]
-) -> tuple[dict[str, Tensors], dict[str, Any]]:
-    finals, _, _ = _read(member, get_model, texts, [])
-    return {"view": {"view": view(finals, DIRECTIONS)}}, {}
+def own_view(member: Member, get_model: GetModel, texts: Sequence[str], ledger: Ledger) -> Tensor:
+    """Return how a member's model reads the texts (n, k), which is what it sends; computed once."""
+
+    def compute() -> Commit:
+        finals, _, _ = _read(member, get_model, texts, [])
+        return {"view": {"view": view(finals, DIRECTIONS)}}, {}
+
+    kept, _ = ledger.once(f"clients/{member.name}/view", compute)
+    return kept["view"]["view"]
 
 
-def _frames(
-    member: Member, get_model: GetModel, texts: Sequence[str], own_view: Tensor, z: Tensor
-) -> tuple[dict[str, Tensors], dict[str, Any]]:
+def agreed(ledger: Ledger, views: Callable[[], Mapping[str, Tensor]], size: int) -> Tensor:
+    """Return the coordinates Z (n, R) of all views, kept at `server/basis`; the views are asked for only once."""
+
+    def compute() -> Commit:
+        given = views()
+        return {"basis": {"z": common_coordinates([given[name] for name in sorted(given)], size)}}, {}
+
+    kept, _ = ledger.once("server/basis", compute)
+    return kept["basis"]["z"]
+
+
+def keep_frames(member: Member, get_model: GetModel, texts: Sequence[str], z: Tensor, ledger: Ledger) -> None:
+    """Compute a member's frames of Z, once, and keep them at `clients/NAME/frames`.
+
+    Raises:
+        H2TuneError: It has frames of other coordinates.
+    """
     modules = list(member.enrolment.modules)
-    _, inputs, outputs = _read(member, get_model, texts, modules)
-    frames: Tensors = {}
-    for name in modules:
-        frames[f"{name}.down"] = down_frame(inputs.pop(name), z)
-        frames[f"{name}.up"] = up_frame(outputs.pop(name), z)
-    sent, received = {"view": own_view}, {"z": z}
-    event = {
+
+    def compute() -> Commit:
+        _, inputs, outputs = _read(member, get_model, texts, modules)
+        frames: Tensors = {}
+        for name in modules:
+            frames[f"{name}.down"] = down_frame(inputs.pop(name), z)
+            frames[f"{name}.up"] = up_frame(outputs.pop(name), z)
+        return {"frames": frames}, {"z": digest({"z": z})}
+
+    _, facts = ledger.once(f"clients/{member.name}/frames", compute)
+    if facts.get("z") != digest({"z": z}):
+        raise H2TuneError("this member's frames are of other coordinates than these")
+
+
+def agreed_event(client: str, sent: Tensor | None, z: Tensor) -> Event:
+    """Return the event that a client has its frames; who came later than the others sent no view."""
+    up: Tensors = {} if sent is None else {"view": sent}
+    return {
         "event": "basis_agreed",
-        "client": member.name,
-        "sent": manifest(sent),
-        "received": manifest(received),
-        "bytes_up": payload_bytes(spec_of(sent)),
-        "bytes_down": payload_bytes(spec_of(received)),
+        "client": client,
+        "sent": manifest(up),
+        "received": manifest({"z": z}),
+        "bytes_up": payload_bytes(spec_of(up)),
+        "bytes_down": payload_bytes(spec_of({"z": z})),
     }
-    return {"frames": frames}, {"event": event}
 
 
 def _read(

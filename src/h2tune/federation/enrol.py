@@ -18,6 +18,8 @@ from h2tune.models import Kind, empty_model, head_modules, kind_of, position_lim
 from h2tune.tasks.task import Splits, Task, describe_task, load_task
 from h2tune.training.local import LocalTraining, check_arguments
 
+ANCHORED_RATE = 1e-2
+"""Learning rate of T between frames, which have one scale on every model; chosen on validation data, EXPERIMENTS.md."""
 ADAM_BYTES = 16
 """Bytes a trained float32 parameter takes: itself, its gradient, and Adam's two moments."""
 
@@ -307,7 +309,7 @@ def local_training(federation: Federation, client: Client) -> LocalTraining:
         accumulation=train.accumulation,
         learning_rates={
             "specific": rate,
-            "shared": train.shared_learning_rate or rate,
+            "shared": train.shared_learning_rate or (ANCHORED_RATE if federation.anchored else rate),
             "relation": train.relation_learning_rate,
         },
         weight_decay=train.weight_decay,

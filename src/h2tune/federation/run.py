@@ -113,7 +113,7 @@ def run(
             )
 
         federated = engine(members, strategy, "trained")
-        if federation.basis.kind == "anchored":
+        if federation.anchored:
             texts = anchor_texts(federation.basis.texts, federation.basis.count, federation.seed)
             agree_on_basis(members, federated.base_of, texts, size, ledger, notice=notice)
         server = federation.server

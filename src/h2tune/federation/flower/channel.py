@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -18,9 +18,10 @@ from h2tune.federation.flower.roster import Roster, read_events
 from h2tune.federation.ledger import Event
 from h2tune.federation.server import Reply
 from h2tune.federation.strategy import Strategy
-from h2tune.federation.update import Download, Update, payload_bytes
+from h2tune.federation.update import Download, Tensors, Update, payload_bytes
 
 log = logging.getLogger("flwr.h2tune")
+Answer = TypeVar("Answer")
 
 ATTEMPTS = 3
 """Times that one round is sent to a member that is lost on the way; it answers the same if it was trained already."""
@@ -50,6 +51,8 @@ class GridChannel:
     """
 
     strategy: Strategy
+    prepare: Callable[[Iterable[str]], None] | None = None
+    """Called with the members of a round before it begins."""
 
     def __init__(
         self, grid: Grid, coordinator: Coordinator, experiment: str, roster: Roster, *, poll: float = 1.0
@@ -109,6 +112,8 @@ class GridChannel:
             extra: By member, what the head of its message says besides.
         """
         extra = extra or {}
+        if self.prepare is not None:
+            self.prepare(downloads)
         asked = {c: _Asked(download, extra.get(c, {})) for c, download in sorted(downloads.items())}
         end = time.monotonic() + self.coordinator.deadline
         while asked and time.monotonic() < end:
@@ -149,6 +154,56 @@ class GridChannel:
     def push(self, message: Message) -> str | None:
         """Send a message and return its identifier, or None if it could not be sent."""
         return next(iter(self.grid.push_messages([message])), None)
+
+    def ask(
+        self,
+        kind: str,
+        heads: Mapping[str, Mapping[str, Any]],
+        read: Callable[[str, Mapping[str, Any], Update | None], Answer],
+        *,
+        seconds: float,
+        tensors: Tensors | None = None,
+        most: Callable[[str], int] = lambda _: 0,
+    ) -> dict[str, Answer]:
+        """Send members a query, each once it is connected, and return the answers that can be read.
+
+        Args:
+            kind: Of the query.
+            heads: By member, what is said.
+            read: Takes member, head and update of an answer; may raise `H2TuneError`.
+            seconds: How long to wait; who has not answered by then has no answer.
+            tensors: What goes with it.
+            most: Returns the most bytes of tensors that a member's answer may hold.
+        """
+        left = dict(heads)
+        waiting: dict[str, str] = {}  # message → member
+        answers: dict[str, Answer] = {}
+        end = time.monotonic() + seconds
+        connected = min(
+            end, time.monotonic() + self.coordinator.patience
+        )  # who is not there is not waited for longer
+        while time.monotonic() < (end if waiting else connected) and (left or waiting):
+            self.look()
+            for member in [name for name in left if name in self.nodes]:
+                head = {**self.common_head, "client": member, **left[member]}
+                message = Message(
+                    pack(head, None if tensors is None else Update(member, 0, 0, tensors)),
+                    dst_node_id=self.nodes[member],
+                    message_type=f"query.{kind}",
+                    ttl=self.coordinator.deadline,
+                )
+                if identifier := self.push(message):
+                    waiting[identifier] = member
+                    del left[member]
+            for message in self.grid.pull_messages(list(waiting)) if waiting else []:
+                member = waiting.pop(message.metadata.reply_to_message_id)
+                try:
+                    answers[member] = read(member, *_answer(message, most(member)))
+                except H2TuneError as error:
+                    log.warning("%s: '%s': %s", kind, member, error)
+            if left or waiting:
+                time.sleep(self.poll)
+        return answers
 
     def _send(self, asked: Mapping[str, _Asked]) -> None:
         for client, wanted in asked.items():
@@ -252,3 +307,12 @@ class GridChannel:
             "message": message,
         }
         self._notes.setdefault(client, []).append(event)
+
+
+def _answer(message: Message, most: int) -> tuple[dict[str, Any], Update | None]:
+    if message.has_error():
+        raise H2TuneError(f"it was lost (Flower's code {message.error.code})")
+    head, update = unpack(message.content, most)
+    if "reason" in head:
+        raise H2TuneError(text(head, "reason")[:500])
+    return head, update

@@ -13,6 +13,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from h2tune.errors import H2TuneError
+from h2tune.federation.flower.anchors import give_view, take_frames, texts_of
 from h2tune.federation.flower.files import read_settings
 from h2tune.federation.flower.halves import Masks, answer
 from h2tune.federation.flower.member import experiment_of, join, take_part
@@ -46,6 +47,18 @@ def shares(message: Message, context: Context) -> Message:
 def reveal(message: Message, context: Context) -> Message:
     """Unmasking."""
     return _answer(message, lambda: _protocol("reveal", message, context))
+
+
+@app.query("view")
+def view(message: Message, context: Context) -> Message:
+    """How the model reads public texts, for an anchored basis."""
+    return _answer(message, lambda: _view(message, context))
+
+
+@app.query("frames")
+def frames(message: Message, context: Context) -> Message:
+    """The coordinates that all agreed on, of which the member makes its frames."""
+    return _answer(message, lambda: _frames(message, context))
 
 
 @app.train()
@@ -82,6 +95,23 @@ def _protocol(kind: str, message: Message, context: Context) -> RecordDict:
     head, _ = unpack(message.content)
     settings = read_settings(text(head, "settings"))
     return pack(answer(kind, _file(context), settings, experiment_of(text(head, "experiment")), head))
+
+
+def _view(message: Message, context: Context) -> RecordDict:
+    head, _ = unpack(message.content)
+    settings, texts = read_settings(text(head, "settings")), texts_of(head)
+    return pack(
+        {}, give_view(_file(context), settings, text(head, "experiment"), text(head, "client"), texts)
+    )
+
+
+def _frames(message: Message, context: Context) -> RecordDict:
+    head, down = unpack(message.content)
+    if down is None:
+        raise H2TuneError("the message holds no coordinates")
+    settings, texts = read_settings(text(head, "settings")), texts_of(head)
+    take_frames(_file(context), settings, text(head, "experiment"), text(head, "client"), texts, down.tensors)
+    return pack({})
 
 
 def _train(message: Message, context: Context) -> RecordDict:

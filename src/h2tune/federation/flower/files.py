@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from h2tune.adapter.roles import ROLES
-from h2tune.config import Adapter, Client, Data, Federation, Privacy, Server, Train, parse
+from h2tune.config import Adapter, Basis, Client, Data, Federation, Privacy, Server, Train, parse
 from h2tune.config.sections import FROM_LIST
 from h2tune.errors import H2TuneError, nearest
 
@@ -30,6 +30,7 @@ class Settings(_Section):
     seed: Annotated[int, Field(ge=0)] = 0
     server: Server
     adapter: Adapter = Adapter()
+    basis: Basis = Basis()
     train: Train = Train()
     data: Data = Data()
     privacy: Privacy = Privacy()
@@ -99,8 +100,9 @@ class Coordinator(Settings):
 
     @property
     def settings(self) -> Settings:
-        """What members get to know of this file."""
-        return Settings(**{key: getattr(self, key) for key in Settings.model_fields})
+        """What members get to know of this file; public texts come with the messages that need them, not as paths."""
+        found = Settings(**{key: getattr(self, key) for key in Settings.model_fields})
+        return found.model_copy(update={"basis": self.basis.model_copy(update={"texts": ()})})
 
     @property
     def federation(self) -> Federation:

@@ -64,9 +64,6 @@ def coordinator_content(federation: Federation, keys: dict[str, str] | None = No
     Raises:
         H2TuneError: A model cannot be seen from here and R and D are not stated, or a setting is for one machine only.
     """
-    basis = getattr(federation, "basis", None)
-    if basis is not None and basis.kind != "free":
-        raise H2TuneError(f'basis.kind = "{basis.kind}" runs on one machine only', where="basis.kind")
     if federation.server.alone:
         raise H2TuneError(
             "training every client alone as well is for one machine: a member takes part in one run",
@@ -92,7 +89,7 @@ def coordinator_content(federation: Federation, keys: dict[str, str] | None = No
         "server": server,
         **{
             key: getattr(federation, key).model_dump(mode="json", exclude_none=True)
-            for key in ("adapter", "train", "data", "privacy")
+            for key in ("adapter", "basis", "train", "data", "privacy")
         },
         "member": [
             {

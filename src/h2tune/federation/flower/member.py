@@ -114,7 +114,7 @@ def take_part(
     if not 0 <= round_number < settings.server.rounds:
         raise H2TuneError(f"there is no round {round_number}")
     prepare(joined.strategy, settings, round_number, masks)
-    ledger = _open(Path(joined.file.folder) / experiment, ROOM * joined.card.trainable_parameters)
+    ledger = open_ledger(Path(joined.file.folder) / experiment, ROOM * joined.card.trainable_parameters)
     try:
         models = BaseModels(settings.seed)
         dtypes = {name: joined.seen.client.dtype}
@@ -122,6 +122,8 @@ def take_part(
         rounds = range(settings.server.rounds)
         _log(engine, ledger, name, rounds)  # what a crash between state and log left out
         _refuse_stale(engine, ledger, name, round_number, tensors, rounds)
+        if settings.basis.kind == "anchored" and ledger.committed(f"clients/{name}/frames") is None:
+            raise H2TuneError("it has no frames yet: it did not take part in agreeing on a basis")
         (reply,) = engine.exchange(round_number, {name: Download(round_number, tensors, digest)})
         if reply.update is None:
             failed = {"event": "client_failed", "client": name, "round": round_number, "reason": reply.reason}
@@ -162,7 +164,7 @@ def without_metrics(events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
     ]
 
 
-def _open(folder: Path, room: int) -> Ledger:
+def open_ledger(folder: Path, room: int) -> Ledger:
     """Open a member's own record of a run, with room for a round; reasons name no path, as the coordinator reads them.
 
     Raises:

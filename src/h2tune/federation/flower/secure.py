@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from flwr.app import Message
-
-from h2tune.errors import H2TuneError
 from h2tune.federation.flower.channel import GridChannel
-from h2tune.federation.flower.messages import pack, text, unpack
 from h2tune.federation.secagg import encoding
 from h2tune.federation.secagg.channel import Session
 from h2tune.federation.secagg.protocol import Keys, Shares
 from h2tune.federation.server import Reply
 from h2tune.federation.update import Download
 
-log = logging.getLogger("flwr.h2tune")
 Answer = TypeVar("Answer")
 
 
@@ -59,39 +52,7 @@ class GridCarrier:
         heads: Mapping[str, Mapping[str, Any]],
         read: Callable[[Mapping[str, Any]], Answer],
     ) -> dict[str, Answer]:
-        """Send each member a query, once it is connected, and return the answers that can be read."""
-        channel, left = self.channel, dict(heads)
-        waiting: dict[str, str] = {}  # message → member
-        answers: dict[str, Answer] = {}
-        end = time.monotonic() + channel.coordinator.patience
-        while (left or waiting) and time.monotonic() < end:
-            channel.look()
-            for member in [name for name in left if name in channel.nodes]:
-                head = {**channel.common_head, "client": member, "session": session.name, **left[member]}
-                message = Message(
-                    pack(head),
-                    dst_node_id=channel.nodes[member],
-                    message_type=f"query.{kind}",
-                    ttl=channel.coordinator.deadline,
-                )
-                if identifier := channel.push(message):
-                    waiting[identifier] = member
-                    del left[member]
-            for message in channel.grid.pull_messages(list(waiting)) if waiting else []:
-                member = waiting.pop(message.metadata.reply_to_message_id)
-                try:
-                    answers[member] = read(_head(message))
-                except H2TuneError as error:
-                    log.warning("secure aggregation, %s: '%s': %s", kind, member, error)
-            if left or waiting:
-                time.sleep(channel.poll)
-        return answers
-
-
-def _head(message: Message) -> Mapping[str, Any]:
-    if message.has_error():
-        raise H2TuneError(f"it was lost (Flower's code {message.error.code})")
-    head, _ = unpack(message.content)
-    if "reason" in head:
-        raise H2TuneError(text(head, "reason")[:500])
-    return head
+        told = {member: {"session": session.name, **head} for member, head in heads.items()}
+        return self.channel.ask(
+            kind, told, lambda _, head, __: read(head), seconds=self.channel.coordinator.patience
+        )

@@ -15,6 +15,7 @@ from h2tune import __version__, files
 from h2tune.adapter.roles import ROLES
 from h2tune.errors import H2TuneError
 from h2tune.federation.enrol import build_strategy, check_privacy, check_secure
+from h2tune.federation.flower.anchors import prepare_with
 from h2tune.federation.flower.card import Card
 from h2tune.federation.flower.channel import GridChannel
 from h2tune.federation.flower.files import Coordinator, load_coordinator
@@ -73,6 +74,8 @@ def coordinate(grid: Grid, coordinator: Coordinator) -> Path:
             strategy.secure = len(coordinator.member) if server.secure_aggregation else 0
         channel.strategy = strategy
         ledger.record("start", [_started(coordinator, roster)])
+        if coordinator.basis.kind == "anchored":
+            channel.prepare = prepare_with(channel, coordinator, roster, ledger)
         run_rounds(
             strategy,
             _under_masks(channel, coordinator) if server.secure_aggregation else channel,
@@ -117,7 +120,9 @@ def _check_same(file: Path, coordinator: Coordinator) -> None:
     if not file.exists():
         return
     old = load_coordinator(file)
-    one, two = (c.settings.model_dump() | {"roles": c.roles} for c in (old, coordinator))
+    one, two = (
+        c.settings.model_dump() | {"roles": c.roles, "basis.texts": c.basis.texts} for c in (old, coordinator)
+    )
     for settings in (one, two):
         del settings["server"]["rounds"]
     if (

@@ -1,0 +1,144 @@
+"""Agreeing on an anchored basis across machines: views up, coordinates down, once. Both halves; knows no flwr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from h2tune.errors import H2TuneError
+from h2tune.federation.basis import agreed, agreed_event, anchor_texts, keep_frames, own_view, view_spec
+from h2tune.federation.embedded import BaseModels, Embedded
+from h2tune.federation.flower.files import Coordinator, Settings
+from h2tune.federation.flower.member import ROOM, experiment_of, join, open_ledger
+from h2tune.federation.flower.roster import Roster
+from h2tune.federation.ledger import Ledger
+from h2tune.federation.update import Tensors, Update, check_update, payload_bytes
+
+if TYPE_CHECKING:
+    from h2tune.federation.flower.channel import GridChannel
+
+MOST_TEXTS, MOST_CHARACTERS = 20_000, 2**22
+"""The most public texts that a member reads, and the most characters of all together."""
+
+
+def prepare_with(
+    channel: GridChannel, coordinator: Coordinator, roster: Roster, ledger: Ledger
+) -> Callable[[Iterable[str]], None]:
+    """Agree on coordinates with all who enrolled, and return what gives members their frames before a round.
+
+    Who joins later gets frames of the same coordinates.
+
+    Raises:
+        H2TuneError: The texts cannot be read, or fewer than `min_clients` members sent a view.
+    """
+    basis, size = coordinator.basis, int(coordinator.server.shared_rank)
+    texts = anchor_texts(basis.texts, basis.count, coordinator.seed)
+    head = {"texts": texts}
+    views: dict[str, Tensor] = {}
+
+    def gather() -> Mapping[str, Tensor]:
+        specs = {name: view_spec(card.width, len(texts), size)[0] for name, card in roster.cards.items()}
+
+        def read(member: str, _: Mapping[str, Any], update: Update | None) -> Tensor:
+            if update is None:
+                raise H2TuneError("it sent no view")
+            check_update(update, specs[member], client=member, round_number=0, examples=0)
+            return update.tensors["view"]
+
+        found = channel.ask(
+            "view",
+            dict.fromkeys(roster.cards, head),
+            read,
+            seconds=coordinator.deadline,
+            most=lambda name: payload_bytes(specs[name]),
+        )
+        if len(found) < coordinator.server.min_clients:
+            raise H2TuneError(
+                f"{len(found)} members sent how they read the public texts; min_clients is "
+                f"{coordinator.server.min_clients}",
+                where="basis",
+                remedy="See the members' logs, and start again",
+            )
+        views.update(found)
+        return found
+
+    z = agreed(ledger, gather, size)
+    framed: set[str] = set()
+
+    def prepare(members: Iterable[str]) -> None:
+        wanted = dict.fromkeys((m for m in sorted(members) if m not in framed), head)
+        have = channel.ask("frames", wanted, lambda *_: True, seconds=coordinator.deadline, tensors={"z": z})
+        framed.update(have)
+        for member in sorted(have):
+            ledger.record(f"basis/{member}", [agreed_event(member, views.get(member), z)])
+
+    return prepare
+
+
+def give_view(path: Path, settings: Settings, experiment: str, name: str, texts: Sequence[str]) -> Update:
+    """Return how a member's model reads the coordinator's public texts.
+
+    Raises:
+        H2TuneError: The message is not for this member, or not of its federation's basis.
+    """
+    with _Reader(path, settings, experiment, name, texts) as reader:
+        return Update(name, 0, 0, {"view": own_view(reader.member, reader.get, texts, reader.ledger)})
+
+
+def take_frames(
+    path: Path, settings: Settings, experiment: str, name: str, texts: Sequence[str], tensors: Tensors
+) -> None:
+    """Compute and keep a member's frames of the coordinates that all agreed on.
+
+    Raises:
+        H2TuneError: As `give_view`, or the coordinates are none, or others than this member has frames of.
+    """
+    spec = view_spec(1, len(texts), int(settings.server.shared_rank))[1]
+    check_update(Update(name, 0, 0, tensors), spec, client=name, round_number=0, examples=0)
+    with _Reader(path, settings, experiment, name, texts) as reader:
+        keep_frames(reader.member, reader.get, texts, tensors["z"], reader.ledger)
+
+
+def texts_of(head: Mapping[str, Any]) -> list[str]:
+    """Return the public texts that a message brings.
+
+    Raises:
+        H2TuneError: There are none, or too many.
+    """
+    texts = head.get("texts")
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise H2TuneError("the message brings no texts")
+    if not 8 <= len(texts) <= MOST_TEXTS or sum(map(len, texts)) > MOST_CHARACTERS:
+        raise H2TuneError(
+            f"8 to {MOST_TEXTS} texts of {MOST_CHARACTERS} characters in all are read, not {len(texts)}"
+        )
+    return texts
+
+
+class _Reader:
+    """A member with its model at hand and its folder open, as long as the block lasts."""
+
+    def __init__(
+        self, path: Path, settings: Settings, experiment: str, name: str, texts: Sequence[str]
+    ) -> None:
+        joined = join(path, settings)
+        self.member = joined.member
+        if self.member.name != name:
+            raise H2TuneError(f"the message is for '{name}', this is '{self.member.name}'")
+        if settings.basis.kind != "anchored" or settings.basis.count != len(texts):
+            raise H2TuneError("the texts are not those of the settings' basis")
+        experiment_of(experiment)
+        folder = Path(joined.file.folder) / experiment
+        self.ledger = open_ledger(folder, ROOM * joined.card.trainable_parameters)
+        dtypes = {name: joined.seen.client.dtype}
+        models = BaseModels(settings.seed)
+        self.get = Embedded([self.member], dtypes, joined.strategy, models, self.ledger).base_of
+
+    def __enter__(self) -> _Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ledger.close()
