@@ -181,6 +181,7 @@ def test_factors_add_up_to_what_they_stand_for(shape, seed, mask, kind):
             },
             blocks,
             relation,
+            rank if mask == "leading" else None,
         )
         clear.add(*contribution(increments, masks, relation, ROLES, size), 2.5 + k, [0, 1])
         fast.add_factors(factors, 2.5 + k, {"attn.q": 0, "mlp.up": 1})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
@@ -45,6 +45,55 @@ def contribution(
 
 
 @dataclass(frozen=True)
+class Route:
+    """Where some blocks go under a relation, worked out once for all roles that have the same blocks.
+
+    Args:
+        flow: P at these blocks, without what is tiny (D, blocks).
+        ways: (slot, block, share) of all that is not zero.
+        total: Share of all blocks together in each slot (D,).
+        straight: Whether block i goes to slot i, whole.
+    """
+
+    flow: Tensor
+    ways: tuple[tuple[int, int, float], ...]
+    total: Tensor
+    straight: bool
+
+    @classmethod
+    def of(cls, relation: Float[Tensor, "D L"], blocks: Sequence[int]) -> Route:
+        """Return the route of some blocks under P."""
+        flow = torch.where(relation > alignment.TINY, relation, 0.0)[:, list(blocks)]
+        slots, positions = flow.nonzero(as_tuple=True)
+        shares = flow[slots, positions].tolist()
+        ways = tuple(zip(slots.tolist(), positions.tolist(), shares, strict=True))
+        straight = flow.shape[0] == flow.shape[1] and torch.equal(flow, torch.eye(len(flow)))
+        return cls(flow, ways, flow.sum(1), straight)
+
+    def add(self, sums: Tensor, values: Tensor, weight: float) -> None:
+        """Add w · flow · values (blocks, R²) to sums (D, R²)."""
+        if self.straight:
+            sums.add_(values, alpha=weight)
+        elif (
+            len(self.ways) > 4 * self.flow.shape[1]
+        ):  # a relation that mixes all slots: one product of matrices
+            sums.addmm_(self.flow, values, alpha=weight)
+        else:
+            for slot, block, share in self.ways:
+                sums[slot].add_(values[block], alpha=weight * share)
+
+    def add_entries(self, sums: Tensor, values: Tensor, mask: Tensor, weight: float) -> None:
+        """Add w · flow · values (blocks, r²), or one value for all, to the entries `mask` (blocks, r²) of sums."""
+        if self.straight:
+            sums.scatter_add_(1, mask, (values * weight).expand_as(mask))
+            return
+        slots, blocks, shares = (torch.tensor(part) for part in zip(*self.ways, strict=True))
+        places = slots[:, None] * sums.shape[1] + mask[blocks]
+        scaled = (shares * weight)[:, None] * (values[blocks] if values.dim() else values)
+        sums.view(-1).index_add_(0, places.flatten(), scaled.expand_as(places).flatten())
+
+
+@dataclass(frozen=True)
 class Factors:
     """What one client learned, as it travels: equation (4) before it is multiplied out.
 
@@ -53,12 +102,23 @@ class Factors:
         masks: Role → Ω (blocks, r²), of distinct entries; None for a client that keeps the whole grid.
         blocks: Role → the blocks that have it, in the order of the others' first axis.
         relation: P (D, L).
+        leading: r, where all masks are the leading r × r.
+        routes: What was worked out of P so far; may be kept for updates with the same P.
     """
 
     increments: Mapping[str, Tensor]
     masks: Mapping[str, Tensor | None]
     blocks: Mapping[str, Sequence[int]]
     relation: Tensor
+    leading: int | None = None
+    routes: dict[tuple[int, ...], Route] = field(default_factory=dict)
+
+    def route(self, role: str) -> Route:
+        """Return the route of a role's blocks."""
+        blocks = tuple(self.blocks[role])
+        if blocks not in self.routes:
+            self.routes[blocks] = Route.of(self.relation, blocks)
+        return self.routes[blocks]
 
 
 class Sums:
@@ -122,16 +182,20 @@ class Sums:
             weight: w.
             where: Role → its position on G's second axis.
         """
-        relation = torch.where(factors.relation > alignment.TINY, factors.relation, 0.0) * weight
         for role, increments in factors.increments.items():
-            flow, values = relation[:, list(factors.blocks[role])], increments.float().flatten(1)
+            route, values = factors.route(role), increments.float().flatten(1)
             mask, position = factors.masks[role], where[role]
             if mask is None:
-                self._even[position] += flow.sum(1)
-                _add_flow(self._learned[position], flow, values)
+                self._even[position].add_(route.total, alpha=weight)
+                route.add(self._learned[position], values, weight)
+            elif route.straight and factors.leading is not None:
+                corner = slice(factors.leading)
+                grids = self._learned[position].view(self.shape[0], *self.shape[2:])
+                grids[:, corner, corner].add_(increments.float(), alpha=weight)
+                self._part()[position].view_as(grids)[:, corner, corner].add_(weight)
             else:
-                _add_entries(self._learned[position], flow, values, mask)
-                _add_entries(self._part()[position], flow, torch.ones(()), mask)
+                route.add_entries(self._learned[position], values, mask, weight)
+                route.add_entries(self._part()[position], torch.ones(()), mask, weight)
 
     def hold_back(self, role: int) -> None:
         """Forget what covered a role, as if nobody had: G stays as it is there."""
@@ -158,29 +222,3 @@ class Sums:
                 following[:, i]
             )
         return following
-
-
-def _add_flow(sums: Tensor, flow: Tensor, values: Tensor) -> None:
-    """Add flow (D, blocks) · values (blocks, R²) to sums (D, R²)."""
-    ways = flow.nonzero().tolist()
-    if len(ways) > 4 * flow.shape[1]:  # a relation that mixes all slots: one product of matrices
-        sums.addmm_(flow, values)
-        return
-    rates = flow[flow != 0]
-    if (
-        flow.shape[0] == flow.shape[1] == len(ways)
-        and all(g == b for g, b in ways)
-        and bool((rates == rates[0]).all())
-    ):
-        sums.add_(values, alpha=float(rates[0]))  # equal depth, block by block
-        return
-    for (slot, block), share in zip(ways, rates.tolist(), strict=True):
-        sums[slot].add_(values[block], alpha=share)
-
-
-def _add_entries(sums: Tensor, flow: Tensor, values: Tensor, mask: Tensor) -> None:
-    """Add flow (D, blocks) · values (blocks, r²), or one value for all, to the entries `mask` (blocks, r²) of sums."""
-    slots, blocks = flow.nonzero(as_tuple=True)
-    shares = flow[slots, blocks, None] * (values[blocks] if values.dim() else values)
-    places = slots[:, None] * sums.shape[1] + mask[blocks]
-    sums.view(-1).index_add_(0, places.flatten(), shares.expand_as(places).flatten())

@@ -17,7 +17,7 @@ from h2tune.adapter.roles import ROLES
 from h2tune.adapter.shared import Alignment
 from h2tune.errors import H2TuneError
 from h2tune.federation import privacy, robust, wire
-from h2tune.federation.aggregate import Factors, Sums, contribution
+from h2tune.federation.aggregate import Factors, Route, Sums, contribution
 from h2tune.federation.participant import H2TuneParticipant
 from h2tune.federation.secagg import vector
 from h2tune.federation.secagg.masking import RANGE
@@ -101,6 +101,7 @@ class H2Tune:
         self.increments = increments
         self.aggregation, self.hostile, self.clip_norm = aggregation, hostile, clip_norm
         self.mechanism, self.secure = mechanism, secure
+        self._fixed: dict[int, tuple[Tensor, dict[tuple[int, ...], Route]]] = {}  # by depth: P, its routes
         held = {role for enrolment in enrolments for role in enrolment.roles}
         self.roles = tuple(role for role in ROLES if role in held)
         for enrolment in enrolments:
@@ -350,14 +351,20 @@ class H2Tune:
             else:
                 masks[role] = self._constant_mask(rank).expand(len(enrolment.roles[role]), -1)
         relation = update.tensors.get("relation")
+        routes: dict[tuple[int, ...], Route] = {}
         if relation is None:
-            relation = alignment.fixed_relation(self.slots, enrolment.depth)
+            depth = enrolment.depth
+            if depth not in self._fixed:
+                self._fixed[depth] = (alignment.fixed_relation(self.slots, depth), {})
+            relation, routes = self._fixed[depth]
         elif bool((relation < 0).any()) or not torch.allclose(relation.sum(0), torch.ones(()), atol=1e-3):
             raise H2TuneError(
                 "the relation's columns are no distributions", where=f"update of client '{update.client}'"
             )
         increments = {role: wire.read_matrices("delta", role, update.tensors) for role in roles}
-        return Factors(increments, masks, {role: enrolment.roles[role] for role in roles}, relation)
+        blocks = {role: enrolment.roles[role] for role in roles}
+        leading = rank if self.mask == "leading" else None
+        return Factors(increments, masks, blocks, relation, leading, routes)
 
     def participant(
         self, base: PreTrainedModel, enrolment: Enrolment, *, heads: Sequence[str], seed: int
