@@ -10,7 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from h2tune.config.sections import Adapter, Basis, Client, Data, Federation, Privacy, Server, Train
+from h2tune.config.privacy import Privacy
+from h2tune.config.sections import Adapter, Basis, Client, Data, Federation, Train
+from h2tune.config.server import Server
 from h2tune.errors import H2TuneError, nearest
 from h2tune.tasks.rows import FileTask
 

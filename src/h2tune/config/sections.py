@@ -4,133 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from h2tune.federation.tolerance import (
-    SECURE_CLIENTS,
-    Increments,
-    Rule,
-    drawn_clients,
-    threshold_needed,
-    updates_needed,
-)
+from h2tune.config.privacy import Privacy
+from h2tune.config.server import Server
+from h2tune.config.types import FROM_LIST, Positive, Rate, Section, Weight
 from h2tune.tasks.rows import FileTask
 
-FROM_LIST = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
-"""TOML has lists alone; in a frozen section they are tuples."""
-Positive = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(gt=0, le=1)]
-Weight = Annotated[float, Field(ge=0)]
-Rate = Annotated[float, Field(gt=0)]
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Server(_Section):
-    """How the federation is led."""
-
-    rounds: Positive = 3
-    strategy: str = "h2tune"
-    min_clients: Positive = 1
-    """Clients whose updates must arrive for a round to count."""
-    participation: Fraction = 1.0
-    """Fraction of the clients that take part in a round."""
-    shared_rank: Positive | Literal["auto"] = "auto"
-    """R; by default the largest rank of a client."""
-    slots: Positive | Literal["auto"] = "auto"
-    """D; by default the largest depth of a client."""
-    learning_rate: Rate = 1.0
-    """η of equation (5)."""
-    weighting: Literal["examples", "uniform"] = "examples"
-    increments: Increments = "mean"
-    """Whether G moves by the mean of the clients' increments, equation (5), or by their sum."""
-    aggregation: Rule = "mean"
-    """How clients' increments are brought together: equation (5), or a rule that bears hostile clients."""
-    hostile: Annotated[int, Field(ge=0)] | None = None
-    """f: the hostile clients that a robust rule must bear; by default 1."""
-    clip_norm: Rate | Literal["median"] = "median"
-    """With aggregation = "clip": the largest norm; by default the median of the clients' norms."""
-    wire_dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
-    secure_aggregation: bool = False
-    """Whether the server gets the sum of what members learned alone; `min_clients` is then the threshold of shares."""
-    alone: bool = False
-    """Also train every client alone, with the same steps, for comparison."""
-
-    @model_validator(mode="after")
-    def _robust(self) -> Server:
-        if self.aggregation == "mean" and self.hostile is not None:
-            raise ValueError(
-                'hostile is for a robust rule, and aggregation = "mean" bears none; set aggregation, or leave it out'
-            )
-        if self.aggregation != "mean" and self.increments == "sum":
-            raise ValueError(
-                f'increments = "sum" does not go with aggregation = "{self.aggregation}", a robust mean'
-            )
-        if self.aggregation != "clip" and self.clip_norm != "median":
-            raise ValueError(f'clip_norm is for aggregation = "clip", not for "{self.aggregation}"')
-        if self.aggregation != "mean" and self.strategy != "h2tune":
-            raise ValueError(
-                f'aggregation = "{self.aggregation}" is for h2tune, not for strategy "{self.strategy}"'
-            )
-        if self.secure_aggregation and (self.strategy, self.aggregation) != ("h2tune", "mean"):
-            raise ValueError(
-                'secure_aggregation is for strategy = "h2tune" with aggregation = "mean": a robust rule, or another '
-                f'method, must see each update (here: "{self.strategy}", "{self.aggregation}")'
-            )
-        if self.secure_aggregation and self.weighting != "uniform":
-            raise ValueError(
-                'secure_aggregation needs weighting = "uniform": example counts would be a weight that nobody can check'
-            )
-        return self
-
-    @property
-    def assumed_hostile(self) -> int:
-        """f: as stated; by default 1 for a robust rule, and 0 for the mean."""
-        return self.hostile if self.hostile is not None else int(self.aggregation != "mean")
-
-    def check_tolerance(self, clients: int) -> None:
-        """Refuse a robust rule that so many clients, or a round of `min_clients`, cannot bear.
-
-        Raises:
-            ValueError: Says what the rule, or secure aggregation, needs.
-        """
-        if self.secure_aggregation:
-            self._check_threshold(clients)
-        needed = updates_needed(self.aggregation, self.assumed_hostile)
-        rule = f'server.aggregation = "{self.aggregation}" with server.hostile = {self.assumed_hostile}'
-        if clients < needed:
-            raise ValueError(f"{rule} needs {needed} clients or more, but there are {clients}")
-        if self.min_clients < needed:
-            raise ValueError(
-                f"{rule} needs {needed} updates in every round; set server.min_clients to {needed} or more "
-                f"(it is {self.min_clients})"
-            )
-
-    def _check_threshold(self, clients: int) -> None:
-        least, most = SECURE_CLIENTS
-        if not least <= clients <= most:
-            raise ValueError(
-                f"server.secure_aggregation is for {least} to {most} clients, but there are {clients}: of two, each "
-                "learns the other's part from the sum, and every pair of clients has a mask of its own"
-            )
-        drawn = drawn_clients(clients, self.participation, self.min_clients)
-        needed = threshold_needed(drawn)
-        if self.min_clients < needed:
-            raise ValueError(
-                f"server.secure_aggregation with {drawn} clients in a round needs server.min_clients (its threshold) "
-                f"of {needed} or more (it is {self.min_clients}): two thirds, or two groups could unmask two sums"
-            )
-
-    def of_one(self) -> Server:
-        """Return the same for a client by itself, where there is nobody to bear."""
-        plain = {"aggregation": "mean", "hostile": None, "clip_norm": "median", "min_clients": 1}
-        plain["secure_aggregation"] = False
-        return self.model_copy(update=plain)
-
-
-class Adapter(_Section):
+class Adapter(Section):
     """The adapter that every client wears."""
 
     alpha: Rate = 16.0
@@ -140,7 +22,7 @@ class Adapter(_Section):
     temperature: Rate = 1.0
 
 
-class Basis(_Section):
+class Basis(Section):
     """Where the shared middle matrices live."""
 
     kind: Literal["free", "anchored"] = "anchored"
@@ -152,7 +34,7 @@ class Basis(_Section):
     """s of equation (8)."""
 
 
-class Train(_Section):
+class Train(Section):
     """Local training."""
 
     local_steps: Positive = 12
@@ -177,7 +59,7 @@ class Train(_Section):
     """λ_kl of equation (6)."""
     distillation_weight: Weight = 0.1
     """λ_kd of equation (7)."""
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of transformers.TrainingArguments, such as bf16 or gradient_checkpointing."""
 
     @model_validator(mode="after")
@@ -189,7 +71,7 @@ class Train(_Section):
         return self
 
 
-class Data(_Section):
+class Data(Section):
     """How many examples are used; a client's own table may say otherwise."""
 
     train: Positive = 128
@@ -202,64 +84,7 @@ class Data(_Section):
     evaluate_batch_size: Positive = 16
 
 
-class Privacy(_Section):
-    """Noise on what is shared, and how much it may tell of one client: docs/privacy.md."""
-
-    noise: Literal["none", "server", "member"] = "none"
-    """Who adds it."""
-    clip: Rate = 1.0
-    """Most L2 norm of one client's N of equation (4)."""
-    multiplier: Rate = 1.0
-    """σ: standard deviation of the sum's noise in units of `clip`."""
-    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
-    target_epsilon: Rate | None = None
-    """ε that all rounds together must not exceed."""
-    shares: Positive | None = None
-    """With noise = "member": members whose shares make up the whole noise; see `shares_of`."""
-    structure: Literal["fixed", "public"] = "fixed"
-    """Whether masks and relations are fixed, or learned from data and sent without protection."""
-    metrics: Literal["told", "kept"] = "told"
-    """Whether a member on its own machine tells the coordinator numbers of its training, which have no noise."""
-
-    def shares_of(self, min_clients: int) -> int:
-        """Return the shares of the members' noise: by default one less than all, for each knows its own."""
-        return self.shares or max(1, min_clients - 1)
-
-    def problem(self, server: Server, adapter: Adapter) -> str:
-        """Return why it does not go with the other sections; "" if it does."""
-        if self.noise == "none":
-            asked = self.target_epsilon is not None
-            return 'privacy.target_epsilon needs privacy.noise = "server" or "member"' if asked else ""
-        if server.strategy != "h2tune":
-            return f'privacy.noise is for h2tune, not for strategy "{server.strategy}"'
-        if server.aggregation != "mean":
-            return f'privacy.noise is for server.aggregation = "mean": what "{server.aggregation}" tells is not bounded'
-        if self.noise == "member" and server.wire_dtype == "int8":
-            return (
-                'privacy.noise = "member" does not go with server.wire_dtype = "int8": what rounding leaves out would '
-                "be sent later, without noise of its own"
-            )
-        if server.weighting != "uniform":
-            return (
-                'privacy.noise needs server.weighting = "uniform": example counts are claims, and a weight would raise '
-                "what one client can change"
-            )
-        if self.noise == "server" and server.secure_aggregation:
-            return (
-                'privacy.noise = "server" must see each update to clip it; with server.secure_aggregation members '
-                'add it: privacy.noise = "member"'
-            )
-        fixed = adapter.mask == "leading" and adapter.alignment == "depth"
-        if not fixed and (self.structure == "fixed" or self.noise == "member"):
-            way = ', or privacy.structure = "public" to send them' if self.noise == "server" else ""
-            return (
-                "masks and relations are learned from data and sent without protection; set adapter.mask = "
-                f'"leading" and adapter.alignment = "depth"{way}'
-            )
-        return ""
-
-
-class Client(_Section):
+class Client(Section):
     """One member: its model, task and budget."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -292,7 +117,7 @@ class Client(_Section):
         return self
 
 
-class Federation(_Section):
+class Federation(Section):
     """A federation file."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]

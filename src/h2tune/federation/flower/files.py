@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from h2tune.adapter.roles import ROLES
 from h2tune.config import Adapter, Basis, Client, Data, Federation, Privacy, Server, Train, parse
-from h2tune.config.sections import FROM_LIST
+from h2tune.config.types import FROM_LIST
 from h2tune.errors import H2TuneError, nearest
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
