@@ -70,15 +70,21 @@ def _ridge(x: Float[Tensor, "n d"], y: Float[Tensor, "n m"]) -> Float[Tensor, "m
     """Return W with y ≈ x Wᵀ; the penalty is the one that predicts the last fifth best."""
     x, y = x.double(), y.double()
     kept = max(1, len(x) - max(1, len(x) // 5))
-    solved = {p: _solve(x[:kept], y[:kept], p) for p in PENALTIES}
+    products = _products(x[:kept])
+    solved = {p: _solve(x[:kept], y[:kept], products, p) for p in PENALTIES}
     best = min(PENALTIES, key=lambda p: float((y[kept:] - x[kept:] @ solved[p].T).square().sum()))
-    return _solve(x, y, best).float()
+    return _solve(x, y, _products(x), best).float()
 
 
-def _solve(x: Tensor, y: Tensor, penalty: float) -> Tensor:
+def _products(x: Tensor) -> Tensor:
+    """Return the products of texts (n, n) or of units (d, d), whichever are fewer; most of the time goes here."""
+    return x @ x.T if len(x) < x.shape[1] else x.T @ x
+
+
+def _solve(x: Tensor, y: Tensor, products: Tensor, penalty: float) -> Tensor:
     """Solve on the smaller side: (n, n) where there are fewer texts than units."""
-    small = x @ x.T if len(x) < x.shape[1] else x.T @ x
-    damped = small + penalty * small.diagonal().mean().clamp(min=1e-12) * torch.eye(len(small), dtype=x.dtype)
+    damped = products.clone()
+    damped.diagonal().add_(penalty * products.diagonal().mean().clamp(min=1e-12))
     if len(x) < x.shape[1]:
         return (x.T @ torch.cholesky_solve(y, torch.linalg.cholesky(damped))).T
     return torch.cholesky_solve(x.T @ y, torch.linalg.cholesky(damped)).T
