@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import federations
 from flwr.app import Error, Message
+from flwr.supercore.task_identity import TaskIdentity
 
-from h2tune.federation.flower import client_app
+from h2tune.config import load
+from h2tune.federation.flower import client_app, kit
+from h2tune.federation.flower.files import Coordinator, load_coordinator
 from h2tune.federation.flower.messages import pack
+
+EXPERIMENT = "0" * 32
+
+
+def identify(monkeypatch) -> None:
+    """Set what Flower sets in the process of an app before it makes messages."""
+    for key in ("_run_id", "_node_id", "_task_id"):
+        monkeypatch.setattr(TaskIdentity, key, 1)
+
+
+def lay_out(content: Mapping[str, Any], folder: Path) -> Path:
+    """Write the kit of a federation and return its folder."""
+    kit.init(load(federations.write(folder, content)), folder / "parties", host="127.0.0.1")
+    return folder / "parties"
+
+
+def coordinator_of(parties: Path, *, deadline: float, patience: float, gather: float) -> Coordinator:
+    """Return the coordinator of a kit, for nodes without keys."""
+    found = load_coordinator(parties / "coordinator" / "coordinator.toml")
+    members = tuple(member.model_copy(update={"key": None}) for member in found.member)
+    seconds = {"deadline": deadline, "patience": patience, "gather": gather}
+    return found.model_copy(update={"member": members, **seconds})
 
 
 @dataclass
@@ -20,27 +47,34 @@ class Node:
     public_key: bytes = b""
 
 
+@dataclass(kw_only=True)
+class Post:
+    """Messages on their way: numbered as they are pushed."""
+
+    waiting: dict[str, Message | None] = field(default_factory=dict)
+    pushed: int = 0
+
+    def push_messages(self, messages):
+        names = []
+        for message in messages:
+            name, self.pushed = f"m{self.pushed}", self.pushed + 1
+            message.metadata.__dict__["_message_id"] = name
+            self.waiting[name] = message
+            names.append(name)
+        return names
+
+
 @dataclass
-class Grid:
+class Grid(Post):
     """A grid whose members answer at once, with the apps' own code; `lost` says which messages are."""
 
-    parties: Any
+    parties: Path
     lost: Callable[[str, str, int], bool] = lambda name, kind, count: False
-    waiting: dict[str, Message] = field(default_factory=dict)
     seen: list[tuple[str, str, Message]] = field(default_factory=list)
     names: tuple[str, ...] = ("one", "two", "three")
 
     def get_nodes(self):
         return [Node(number + 1) for number in range(len(self.names))]
-
-    def push_messages(self, messages):
-        names = []
-        for message in messages:
-            name = f"m{len(self.seen) + len(self.waiting) + len(names)}"
-            message.metadata.__dict__["_message_id"] = name
-            self.waiting[name] = message
-            names.append(name)
-        return names
 
     def pull_messages(self, identifiers):
         return [

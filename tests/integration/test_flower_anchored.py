@@ -9,31 +9,24 @@ import torch
 from safetensors.torch import load_file
 
 import h2tune
-from h2tune.config import load
 from h2tune.errors import H2TuneError
 from h2tune.report.events import read_events
 
 pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
 
-from flwr.supercore.task_identity import TaskIdentity
-from grids import Grid
+from grids import EXPERIMENT, Grid, coordinator_of, identify, lay_out
 
-from h2tune.federation.flower import kit
 from h2tune.federation.flower.anchors import MOST_TEXTS, give_view, take_frames, texts_of
-from h2tune.federation.flower.files import load_coordinator
 from h2tune.federation.flower.messages import unpack
 from h2tune.federation.flower.server_app import coordinate
 
 CLIENTS = (("one", "llama", 4), ("two", "bert", 8))
 TEXTS = [f"{a} {b} film" for a in tiny.WORDS[15:25] for b in tiny.WORDS[25:31]]
-EXPERIMENT = "0" * 32
 
 
 @pytest.fixture(autouse=True)
 def identity(monkeypatch):
-    """What Flower sets in the process of an app before it makes messages."""
-    for key in ("_run_id", "_node_id", "_task_id"):
-        monkeypatch.setattr(TaskIdentity, key, 1)
+    identify(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +44,12 @@ def content(tmp_path_factory):
 
 @pytest.fixture
 def parties(content, tmp_path):
-    kit.init(load(federations.write(tmp_path, content)), tmp_path / "parties", host="127.0.0.1")
-    return tmp_path / "parties"
+    return lay_out(content, tmp_path)
 
 
 @pytest.fixture
 def coordinator(parties):
-    found = load_coordinator(parties / "coordinator" / "coordinator.toml")
-    members = tuple(member.model_copy(update={"key": None}) for member in found.member)
-    return found.model_copy(update={"member": members, "deadline": 60.0, "patience": 3.0, "gather": 5.0})
+    return coordinator_of(parties, deadline=60.0, patience=3.0, gather=5.0)
 
 
 def shared(run, number=2):
@@ -73,8 +63,7 @@ def test_members_across_machines_learn_what_one_machine_does(content, parties, c
     assert shared(run).norm() > 0.001 and torch.equal(shared(run), shared(tmp_path / "run"))
     told = {k: [e for e in read_events(r / "events.jsonl") if e["event"] == "basis_agreed"]
             for k, r in (("one machine", tmp_path / "run"), ("machines", run))}  # fmt: skip
-    times = ("time",)
-    one, many = ([{k: v for k, v in e.items() if k not in times} for e in told[key]] for key in told)
+    one, many = ([{k: v for k, v in e.items() if k != "time"} for e in told[key]] for key in told)
     assert one == many and [e["client"] for e in one] == ["one", "two"]
     kinds = [kind for _, kind, _ in grid.seen]
     assert kinds.count("query.view") == kinds.count("query.frames") == 2 and kinds.count("train") == 4
@@ -142,7 +131,6 @@ def test_no_example_is_in_a_view(parties, coordinator):
     }
     file = parties / "members" / "one" / "member.toml"
     text = file.read_text()
-    (parties / "members" / "one" / "other.jsonl").write_text("")
     data = federations.write_rows(parties / "members" / "one" / "other.jsonl", seed=9)
     old = next(line for line in text.splitlines() if line.startswith("file = "))
     file.write_text(text.replace(old, f'file = "{data}"'))

@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file
 
 import h2tune
-from h2tune.config import load
 from h2tune.errors import H2TuneError
 from h2tune.federation.update import digest
 from h2tune.report.events import read_events
@@ -23,25 +22,19 @@ pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
 pytest.importorskip("cryptography", reason="pip install 'h2tune[secure]'")
 pytest.importorskip("Crypto", reason="pip install 'h2tune[secure]'")
 
-from flwr.supercore.task_identity import TaskIdentity
-from grids import Grid
+from grids import EXPERIMENT, Grid, coordinator_of, identify, lay_out
 
-from h2tune.federation.flower import kit
-from h2tune.federation.flower.files import load_coordinator
 from h2tune.federation.flower.halves import FILE, Masks, answer
 from h2tune.federation.flower.member import take_part
 from h2tune.federation.flower.messages import unpack
 from h2tune.federation.flower.server_app import coordinate
 
 CLIENTS = (("one", "llama", 4), ("two", "bert", 8), ("three", "llama", 2))
-EXPERIMENT = "0" * 32
 
 
 @pytest.fixture(autouse=True)
 def identity(monkeypatch):
-    """What Flower sets in the process of an app before it makes messages."""
-    for key in ("_run_id", "_node_id", "_task_id"):
-        monkeypatch.setattr(TaskIdentity, key, 1)
+    identify(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +58,12 @@ def embedded(content, tmp_path_factory):
 
 @pytest.fixture
 def parties(content, tmp_path):
-    kit.init(load(federations.write(tmp_path, content)), tmp_path / "parties", host="127.0.0.1")
-    return tmp_path / "parties"
+    return lay_out(content, tmp_path)
 
 
 @pytest.fixture
 def coordinator(parties):
-    found = load_coordinator(parties / "coordinator" / "coordinator.toml")
-    members = tuple(member.model_copy(update={"key": None}) for member in found.member)
-    return found.model_copy(update={"member": members, "deadline": 60.0, "patience": 3.0, "gather": 5.0})
+    return coordinator_of(parties, deadline=60.0, patience=3.0, gather=5.0)
 
 
 def shared(run, number):

@@ -15,7 +15,7 @@ from h2tune.errors import H2TuneError
 pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
 
 from flwr.app import Message
-from flwr.supercore.task_identity import TaskIdentity
+from grids import identify
 
 from h2tune.federation import client
 from h2tune.federation.flower import client_app, kit, member
@@ -40,8 +40,7 @@ def party(tmp_path):
 def ask(party, monkeypatch):
     """Send a member the message of its first round, and return the head of its answer."""
     file, settings = party
-    for key in ("_run_id", "_node_id", "_task_id"):
-        monkeypatch.setattr(TaskIdentity, key, 1)
+    identify(monkeypatch)
     strategy = member.join(file, settings).strategy
     down = strategy.download(strategy.start(), "one", 0)
     head = {"settings": settings.model_dump_json(), "experiment": EXPERIMENT, "digest": down.digest}

@@ -25,7 +25,7 @@ from h2tune.federation.update import WIRE, Download, Update, digest
 pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
 
 from flwr.app import Error, Message, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
+from grids import EXPERIMENT, Node, Post, coordinator_of, identify, lay_out
 
 from h2tune.federation.flower import kit, pages
 from h2tune.federation.flower.card import Card
@@ -36,23 +36,18 @@ from h2tune.federation.flower.member import join, take_part
 from h2tune.federation.flower.messages import pack, unpack
 from h2tune.federation.flower.roster import Roster, read_events
 
-EXPERIMENT = "0" * 32
-
 
 @pytest.fixture(scope="module")
 def parties(tmp_path_factory):
     """A kit for two members, written once."""
     folder = tmp_path_factory.mktemp("kit")
     content = federations.federation(folder, train={"local_steps": 1}, data={"train": 8, "test": 4})
-    kit.init(load(federations.write(folder, content)), folder / "parties", host="127.0.0.1")
-    return folder / "parties"
+    return lay_out(content, folder)
 
 
 @pytest.fixture
 def coordinator(parties):
-    found = load_coordinator(parties / "coordinator" / "coordinator.toml")
-    members = tuple(member.model_copy(update={"key": None}) for member in found.member)
-    return found.model_copy(update={"member": members, "deadline": 2.0, "patience": 0.05, "gather": 1.0})
+    return coordinator_of(parties, deadline=2.0, patience=0.05, gather=1.0)
 
 
 @pytest.fixture
@@ -65,9 +60,7 @@ def cards(parties, coordinator):
 
 @pytest.fixture
 def identity(monkeypatch):
-    """What Flower sets in the process of an app before it makes messages."""
-    for key in ("_run_id", "_node_id", "_task_id"):
-        monkeypatch.setattr(TaskIdentity, key, 1)
+    identify(monkeypatch)
 
 
 def test_the_kit_keeps_secrets_private_and_tells_the_coordinator_nothing_of_paths(parties):
@@ -254,31 +247,15 @@ def test_a_check_names_what_is_wrong(parties, tmp_path):
 
 
 @dataclass
-class Node:
-    node_id: int
-    public_key: bytes = b""
-
-
-@dataclass
-class Grid:
+class Grid(Post):
     """A grid whose members answer at once, as `answers` says; None is no answer."""
 
     answers: dict
     present: set = field(default_factory=set)
-    waiting: dict = field(default_factory=dict)
     trained: list = field(default_factory=list)
 
     def get_nodes(self):
         return [Node(number) for number in sorted(self.present or self.answers)]
-
-    def push_messages(self, messages):
-        names = []
-        for message in messages:
-            name = f"m{len(self.waiting) + len(names)}"
-            message.metadata.__dict__["_message_id"] = name
-            self.waiting[name] = message
-            names.append(name)
-        return names
 
     def pull_messages(self, identifiers):
         replies = []
