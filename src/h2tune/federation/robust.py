@@ -105,9 +105,9 @@ def step(
     kept, scales = torch.ones(count, dtype=torch.bool), torch.ones(count)
     norms: tuple[float, ...] = ()
     bound: float | None = None
-    near = neighbours(*distances(learned, coverage), hostile) if rule == "nnm" else None
+    near = neighbours(distances(learned, coverage), hostile) if rule == "nnm" else None
     if rule == "krum":
-        kept = nearest_together(*distances(learned, coverage), hostile)
+        kept = nearest_together(distances(learned, coverage), hostile)
     elif rule == "clip":
         scales, norms, bound = clipping(learned, coverage, clip_norm)
     change = torch.zeros(learned.shape[1:])
@@ -184,8 +184,11 @@ def mean(
 
 def distances(
     learned: Float[Tensor, "clients D roles R R"], coverage: Float[Tensor, "clients D roles R R"]
-) -> tuple[Float[Tensor, "clients clients"], Float[Tensor, "clients clients"]]:
-    """Return the squared distance of each two clients over the entries that both cover, and the number of those."""
+) -> Float[Tensor, "clients clients"]:
+    """Return the mean squared distance of each two clients over the entries that both cover; infinite without any.
+
+    A mean, or clients that cover much would be far from all.
+    """
     count = learned.shape[0]
     squares, common = torch.zeros(count, count).double(), torch.zeros(count, count).double()
     for values, covers in _slots(learned, coverage):
@@ -194,16 +197,13 @@ def distances(
             difference = torch.where(both, values - values[i], 0.0)
             squares[i] += difference.square().flatten(1).sum(1)
             common[i] += both.flatten(1).sum(1)
-    return squares, common
+    return torch.where(common > 0, squares / common.clamp(min=1), torch.inf)
 
 
-def neighbours(
-    squares: Float[Tensor, "clients clients"], common: Float[Tensor, "clients clients"], hostile: int
-) -> Bool[Tensor, "clients clients"]:
+def neighbours(apart: Float[Tensor, "clients clients"], hostile: int) -> Bool[Tensor, "clients clients"]:
     """Return for each client the n − f nearest to it, itself among them, and more only where distances tie."""
-    apart = torch.where(common > 0, squares / common.clamp(min=1), torch.inf)
-    apart.fill_diagonal_(0.0)
-    last = apart.sort(1).values[:, len(squares) - hostile - 1]
+    apart = apart.clone().fill_diagonal_(0.0)
+    last = apart.sort(1).values[:, len(apart) - hostile - 1]
     return (apart <= last[:, None]) & apart.isfinite()
 
 
@@ -220,17 +220,12 @@ def mixed(
     return summed / torch.where(total > 0, total, 1.0)
 
 
-def nearest_together(
-    squares: Float[Tensor, "clients clients"], common: Float[Tensor, "clients clients"], hostile: int
-) -> Bool[Tensor, " clients"]:
+def nearest_together(apart: Float[Tensor, "clients clients"], hostile: int) -> Bool[Tensor, " clients"]:
     """Return the clients that multi-Krum keeps: n − f, and more only where scores tie.
 
-    A distance is divided by the number of entries that both cover, or clients that cover much would be far from all.
     Who shares no entry with n − f − 2 others cannot be judged and is not kept.
     """
-    count = len(squares)
-    apart = torch.where(common > 0, squares / common.clamp(min=1), torch.inf)
-    apart.fill_diagonal_(torch.inf)
+    count, apart = len(apart), apart.clone().fill_diagonal_(torch.inf)
     scores = apart.sort(1).values[:, : count - hostile - 2].sum(1)
     last = scores.sort().values[count - hostile - 1]
     return (scores <= last) & scores.isfinite()
