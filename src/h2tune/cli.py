@@ -88,7 +88,7 @@ def inspect(file: File, change: Change = None) -> None:
     for line in forecast.guards:
         console.print(line, highlight=False, soft_wrap=True)
     console.print("Bytes are of every round after the first, in which nothing is sent down.", highlight=False)
-    if any(up for up, _ in (c["basis_bytes"] for c in forecast.clients)):
+    if any(sum(c["basis_bytes"]) for c in forecast.clients):
         told = ", ".join(
             "{} {:,} up and {:,} down".format(c["name"], *c["basis_bytes"]) for c in forecast.clients
         )

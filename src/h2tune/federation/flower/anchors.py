@@ -10,9 +10,8 @@ from torch import Tensor
 
 from h2tune.errors import H2TuneError
 from h2tune.federation.basis import agreed, agreed_event, anchor_texts, keep_frames, own_view, view_spec
-from h2tune.federation.embedded import BaseModels, Embedded
 from h2tune.federation.flower.files import Coordinator, Settings
-from h2tune.federation.flower.member import ROOM, experiment_of, join, open_ledger
+from h2tune.federation.flower.member import Joined, addressed, at_work
 from h2tune.federation.flower.roster import Roster
 from h2tune.federation.ledger import Ledger
 from h2tune.federation.update import Tensors, Update, check_update, payload_bytes
@@ -36,40 +35,17 @@ def prepare_with(
     """
     basis, size = coordinator.basis, int(coordinator.server.shared_rank)
     texts = anchor_texts(basis.texts, basis.count, coordinator.seed)
-    head = {"texts": texts}
-    views: dict[str, Tensor] = {}
+    views: dict[str, Tensor] = {}  # none after a restart, when Z is there already
 
     def gather() -> Mapping[str, Tensor]:
-        specs = {name: view_spec(card.width, len(texts), size)[0] for name, card in roster.cards.items()}
-
-        def read(member: str, _: Mapping[str, Any], update: Update | None) -> Tensor:
-            if update is None:
-                raise H2TuneError("it sent no view")
-            check_update(update, specs[member], client=member, round_number=0, examples=0)
-            return update.tensors["view"]
-
-        found = channel.ask(
-            "view",
-            dict.fromkeys(roster.cards, head),
-            read,
-            seconds=coordinator.deadline,
-            most=lambda name: payload_bytes(specs[name]),
-        )
-        if len(found) < coordinator.server.min_clients:
-            raise H2TuneError(
-                f"{len(found)} members sent how they read the public texts; min_clients is "
-                f"{coordinator.server.min_clients}",
-                where="basis",
-                remedy="See the members' logs, and start again",
-            )
-        views.update(found)
-        return found
+        views.update(_views(channel, coordinator, roster, texts))
+        return views
 
     z = agreed(ledger, gather, size)
     framed: set[str] = set()
 
     def prepare(members: Iterable[str]) -> None:
-        wanted = dict.fromkeys((m for m in sorted(members) if m not in framed), head)
+        wanted = {m: {"texts": texts} for m in sorted(members) if m not in framed}
         have = channel.ask("frames", wanted, lambda *_: True, seconds=coordinator.deadline, tensors={"z": z})
         framed.update(have)
         for member in sorted(have):
@@ -78,14 +54,48 @@ def prepare_with(
     return prepare
 
 
+def _views(
+    channel: GridChannel, coordinator: Coordinator, roster: Roster, texts: Sequence[str]
+) -> dict[str, Tensor]:
+    """Ask all who enrolled how their models read the texts.
+
+    Raises:
+        H2TuneError: Fewer than `min_clients` told.
+    """
+    size, least = int(coordinator.server.shared_rank), coordinator.server.min_clients
+    specs = {name: view_spec(card.width, len(texts), size)[0] for name, card in roster.cards.items()}
+
+    def read(member: str, _: Mapping[str, Any], update: Update | None) -> Tensor:
+        if update is None:
+            raise H2TuneError("it sent no view")
+        check_update(update, specs[member], client=member, round_number=0, examples=0)
+        return update.tensors["view"]
+
+    found = channel.ask(
+        "view",
+        {name: {"texts": texts} for name in roster.cards},
+        read,
+        seconds=coordinator.deadline,
+        most=lambda name: payload_bytes(specs[name]),
+    )
+    if len(found) < least:
+        raise H2TuneError(
+            f"{len(found)} members sent how they read the public texts; min_clients is {least}",
+            where="basis",
+            remedy="See the members' logs, and start again",
+        )
+    return found
+
+
 def give_view(path: Path, settings: Settings, experiment: str, name: str, texts: Sequence[str]) -> Update:
     """Return how a member's model reads the coordinator's public texts.
 
     Raises:
         H2TuneError: The message is not for this member, or not of its federation's basis.
     """
-    with _Reader(path, settings, experiment, name, texts) as reader:
-        return Update(name, 0, 0, {"view": own_view(reader.member, reader.get, texts, reader.ledger)})
+    joined = _reader(path, settings, experiment, name, texts)
+    with at_work(joined, settings, experiment) as engine:
+        return Update(name, 0, 0, {"view": own_view(joined.member, engine.base_of, texts, engine.ledger)})
 
 
 def take_frames(
@@ -98,8 +108,9 @@ def take_frames(
     """
     spec = view_spec(1, len(texts), int(settings.server.shared_rank))[1]
     check_update(Update(name, 0, 0, tensors), spec, client=name, round_number=0, examples=0)
-    with _Reader(path, settings, experiment, name, texts) as reader:
-        keep_frames(reader.member, reader.get, texts, tensors["z"], reader.ledger)
+    joined = _reader(path, settings, experiment, name, texts)
+    with at_work(joined, settings, experiment) as engine:
+        keep_frames(joined.member, engine.base_of, texts, tensors["z"], engine.ledger)
 
 
 def texts_of(head: Mapping[str, Any]) -> list[str]:
@@ -118,27 +129,8 @@ def texts_of(head: Mapping[str, Any]) -> list[str]:
     return texts
 
 
-class _Reader:
-    """A member with its model at hand and its folder open, as long as the block lasts."""
-
-    def __init__(
-        self, path: Path, settings: Settings, experiment: str, name: str, texts: Sequence[str]
-    ) -> None:
-        joined = join(path, settings)
-        self.member = joined.member
-        if self.member.name != name:
-            raise H2TuneError(f"the message is for '{name}', this is '{self.member.name}'")
-        if settings.basis.kind != "anchored" or settings.basis.count != len(texts):
-            raise H2TuneError("the texts are not those of the settings' basis")
-        experiment_of(experiment)
-        folder = Path(joined.file.folder) / experiment
-        self.ledger = open_ledger(folder, ROOM * joined.card.trainable_parameters)
-        dtypes = {name: joined.seen.client.dtype}
-        models = BaseModels(settings.seed)
-        self.get = Embedded([self.member], dtypes, joined.strategy, models, self.ledger).base_of
-
-    def __enter__(self) -> _Reader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ledger.close()
+def _reader(path: Path, settings: Settings, experiment: str, name: str, texts: Sequence[str]) -> Joined:
+    joined = addressed(path, settings, experiment, name)
+    if settings.basis.kind != "anchored" or settings.basis.count != len(texts):
+        raise H2TuneError("the texts are not those of the settings' basis")
+    return joined

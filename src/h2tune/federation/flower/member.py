@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,19 +108,12 @@ def take_part(
     Raises:
         H2TuneError: The message is not for this member, or not of a round that it can take part in now.
     """
-    joined = join(path, settings)
-    if joined.member.name != name:
-        raise H2TuneError(f"the message is for '{name}', this is '{joined.member.name}'")
-    experiment_of(experiment)
+    joined = addressed(path, settings, experiment, name)
     if not 0 <= round_number < settings.server.rounds:
         raise H2TuneError(f"there is no round {round_number}")
     prepare(joined.strategy, settings, round_number, masks)
-    ledger = open_ledger(Path(joined.file.folder) / experiment, ROOM * joined.card.trainable_parameters)
-    try:
-        models = BaseModels(settings.seed)
-        dtypes = {name: joined.seen.client.dtype}
-        engine = Embedded([joined.member], dtypes, joined.strategy, models, ledger)
-        rounds = range(settings.server.rounds)
+    with at_work(joined, settings, experiment) as engine:
+        ledger, rounds = engine.ledger, range(settings.server.rounds)
         _log(engine, ledger, name, rounds)  # what a crash between state and log left out
         _refuse_stale(engine, ledger, name, round_number, tensors, rounds)
         if settings.basis.kind == "anchored" and ledger.committed(f"clients/{name}/frames") is None:
@@ -137,11 +131,37 @@ def take_part(
             export_adapters(engine, joined.member, settings.server.rounds, ledger.folder / "clients" / name)
         if masks is not None:
             reply = masked(ledger.folder, reply, masks)
-    finally:
-        ledger.close()
     return (
         replace(reply, events=without_metrics(reply.events)) if settings.privacy.metrics == "kept" else reply
     )
+
+
+def addressed(path: Path, settings: Settings, experiment: str, name: str) -> Joined:
+    """Return the member that a message is for, with its data.
+
+    Raises:
+        H2TuneError: As `join`, or the message is for another member, or of no experiment.
+    """
+    joined = join(path, settings)
+    if joined.member.name != name:
+        raise H2TuneError(f"the message is for '{name}', this is '{joined.member.name}'")
+    experiment_of(experiment)
+    return joined
+
+
+@contextlib.contextmanager
+def at_work(joined: Joined, settings: Settings, experiment: str) -> Iterator[Embedded]:
+    """Yield an engine of this member alone; its folder is its own while the block lasts.
+
+    Raises:
+        H2TuneError: As `_open`.
+    """
+    ledger = _open(Path(joined.file.folder) / experiment, ROOM * joined.card.trainable_parameters)
+    try:
+        dtypes = {joined.member.name: joined.seen.client.dtype}
+        yield Embedded([joined.member], dtypes, joined.strategy, BaseModels(settings.seed), ledger)
+    finally:
+        ledger.close()
 
 
 def experiment_of(name: str) -> str:
@@ -164,7 +184,7 @@ def without_metrics(events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
     ]
 
 
-def open_ledger(folder: Path, room: int) -> Ledger:
+def _open(folder: Path, room: int) -> Ledger:
     """Open a member's own record of a run, with room for a round; reasons name no path, as the coordinator reads them.
 
     Raises:
