@@ -7,6 +7,7 @@ import pytest
 import tiny
 import torch
 from peft import get_peft_model
+from safetensors.torch import load_file
 
 from h2tune import H2TuneConfig
 from h2tune.adapter.anchors import common_coordinates, down_frame, up_frame, view
@@ -142,14 +143,18 @@ def test_down_frames_ignore_the_mean_of_the_inputs():
     assert torch.allclose(frame @ inputs.mean(0), torch.zeros(3), atol=1e-4)
 
 
-def test_a_federation_on_an_anchored_basis_runs_agrees_once_and_resumes(tmp_path):
-    texts = tmp_path / "public.txt"
+def on_anchored_basis(folder, **server):
+    texts = folder / "public.txt"
     texts.write_text("\n".join(TEXTS[:60]) + "\n")
-    content = federations.federation(tmp_path) | {
+    content = federations.federation(folder) | {
         "basis": {"kind": "anchored", "texts": [str(texts)], "count": 60, "scale": 0.5}
     }
-    content["server"] = {"rounds": 2, "alone": True}
-    federation = parse(content, "test", tmp_path)
+    content["server"] = server
+    return content
+
+
+def test_a_federation_on_an_anchored_basis_runs_agrees_once_and_resumes(tmp_path):
+    federation = parse(on_anchored_basis(tmp_path, rounds=2, alone=True), "test", tmp_path)
     first = run(federation, out=tmp_path / "run", strict=True)
     agreed = [e for e in first.events if e["event"] == "basis_agreed"]
     assert [e["client"] for e in agreed] == ["one", "two"]
@@ -157,6 +162,31 @@ def test_a_federation_on_an_anchored_basis_runs_agrees_once_and_resumes(tmp_path
     again = run(federation, out=tmp_path / "run", strict=True, resume=True)
     assert federations.comparable(first.events) == federations.comparable(again.events)
     assert (tmp_path / "run" / "clients" / "one" / "lora" / "adapter_config.json").exists()
+
+
+def test_a_model_reads_the_texts_once_where_there_is_room_and_the_frames_are_the_same(tmp_path, monkeypatch):
+    from h2tune.federation import basis
+
+    content = on_anchored_basis(tmp_path, rounds=1)
+    content["client"].append(content["client"][0] | {"name": "third"})  # reads as the first one does
+    federation, read = parse(content, "test", tmp_path), []
+
+    def counted(*args, **options):
+        read.append(len(options["modules"]))
+        return read_texts(*args, **options)
+
+    monkeypatch.setattr(basis, "read_texts", counted)
+    for folder, room, times in (("ample", basis.ROOM, 2), ("none", 0, 3 + 2)):
+        monkeypatch.setattr(basis.Reader.__init__, "__defaults__", (room,))
+        run(federation, out=tmp_path / folder, strict=True)
+        assert len(read) == times
+        read.clear()
+    frames = [
+        load_file(tmp_path / folder / "clients" / name / "frames" / "frames.safetensors")
+        for folder in ("ample", "none")
+        for name in ("one", "third")
+    ]
+    assert all(torch.equal(frame, other[name]) for other in frames for name, frame in frames[0].items())
 
 
 @pytest.mark.parametrize("causal", [True, False])

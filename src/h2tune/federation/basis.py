@@ -5,7 +5,7 @@ What leaves a client here is its view of public texts (n, at most `DIRECTIONS` n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -20,9 +20,74 @@ from h2tune.tasks.task import load_task
 from h2tune.training.readings import read_texts
 
 GetModel = Callable[[Member], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
+Reading = tuple[Tensor, Tensors, Tensors]
+"""Final states, and by module its inputs and outputs; see `read_texts`."""
 
 DIRECTIONS = 128
 """Principal directions in which a member tells how it reads the texts."""
+ROOM = 2 * 2**30
+"""Bytes of readings kept in memory from the views to the frames; what finds no room is read a second time."""
+
+
+class Reader:
+    """Reads the public texts with members' models, and works out their frames.
+
+    A model takes minutes to read them on a CPU. So a reading is kept for the frames while there is room, and members
+    that read alike (one model, one prompt) share it, and their frames.
+
+    Args:
+        get_model: Returns a member's base model and tokenizer.
+        texts: The public texts, the same for all.
+        room: Bytes that may be kept.
+    """
+
+    def __init__(self, get_model: GetModel, texts: Sequence[str], room: int = ROOM) -> None:
+        self.get_model, self.texts, self.room = get_model, texts, room
+        self._readings: dict[Hashable, Reading] = {}
+        self._frames: dict[Hashable, tuple[str, Tensors]] = {}
+
+    def finals(self, member: Member) -> Tensor:
+        """Return the final states (n, width) of a member's model."""
+        modules = member.enrolment.modules
+        wide = sum(d_in + d_out for d_in, d_out in modules.values())
+        size = 4 * len(self.texts) * wide
+        key = self._key(member)
+        if key not in self._readings and size <= self.room:
+            self._readings[key] = self._read(member, list(modules))
+            self.room -= size
+        return self._readings[key][0] if key in self._readings else self._read(member, [])[0]
+
+    def frames(self, member: Member, z: Tensor) -> Tensors:
+        """Return a member's frames of coordinates Z (n, R), as NAME.down (R, d_in) and NAME.up (d_out, R)."""
+        key, of = self._key(member), digest({"z": z})
+        if key not in self._frames or self._frames[key][0] != of:
+            modules = list(member.enrolment.modules)
+            _, inputs, outputs = self._readings.get(key) or self._read(member, modules)
+            frames: Tensors = {}
+            for name in modules:
+                frames[f"{name}.down"] = down_frame(inputs[name], z)
+                frames[f"{name}.up"] = up_frame(outputs[name], z)
+            self._frames = {key: (of, frames)}  # of the last member alone: frames are as large as an adapter
+        return self._frames[key][1]
+
+    def _key(self, member: Member) -> Hashable:
+        enrolment, task = member.enrolment, member.task
+        model, _ = self.get_model(member)
+        prompt = task.template if member.causal else ""
+        reading = (prompt, task.max_length, member.evaluate_batch_size)
+        return (enrolment.model, member.kind, str(model.dtype), tuple(enrolment.modules), *reading)
+
+    def _read(self, member: Member, modules: Sequence[str]) -> Reading:
+        model, tokenizer = self.get_model(member)
+        return read_texts(
+            model,
+            tokenizer,
+            member.task,
+            self.texts,
+            causal=member.causal,
+            modules=modules,
+            batch_size=member.evaluate_batch_size,
+        )
 
 
 def anchor_texts(sources: Sequence[str], count: int, seed: int) -> list[str]:
@@ -70,8 +135,7 @@ def view_spec(width: int, count: int, size: int) -> tuple[Spec, Spec]:
 
 def agree_on_basis(
     members: Sequence[Member],
-    get_model: GetModel,
-    texts: Sequence[str],
+    reader: Reader,
     size: int,
     ledger: Ledger,
     *,
@@ -81,26 +145,24 @@ def agree_on_basis(
 
     Args:
         members: The clients.
-        get_model: Returns a member's base model and tokenizer.
-        texts: The public texts, the same for all.
+        reader: Reads the public texts.
         size: R.
         ledger: Keeps views, coordinates and frames; what is there is not computed again.
         notice: Called with every event.
     """
-    views = {member.name: own_view(member, get_model, texts, ledger) for member in members}
+    views = {member.name: own_view(member, reader, ledger) for member in members}
     z = agreed(ledger, lambda: views, size)
     for member in sorted(members, key=lambda member: member.name):
-        keep_frames(member, get_model, texts, z, ledger)
+        keep_frames(member, reader, z, ledger)
         event = agreed_event(member.name, views[member.name], z)
         ledger.record(f"basis/{member.name}", [event], notice)
 
 
-def own_view(member: Member, get_model: GetModel, texts: Sequence[str], ledger: Ledger) -> Tensor:
+def own_view(member: Member, reader: Reader, ledger: Ledger) -> Tensor:
     """Return how a member's model reads the texts (n, k), which is what it sends; computed once."""
 
     def compute() -> Commit:
-        finals, _, _ = _read(member, get_model, texts, [])
-        return {"view": {"view": view(finals, DIRECTIONS)}}, {}
+        return {"view": {"view": view(reader.finals(member), DIRECTIONS)}}, {}
 
     kept, _ = ledger.once(f"clients/{member.name}/view", compute)
     return kept["view"]["view"]
@@ -117,24 +179,17 @@ def agreed(ledger: Ledger, views: Callable[[], Mapping[str, Tensor]], size: int)
     return kept["basis"]["z"]
 
 
-def keep_frames(member: Member, get_model: GetModel, texts: Sequence[str], z: Tensor, ledger: Ledger) -> None:
+def keep_frames(member: Member, reader: Reader, z: Tensor, ledger: Ledger) -> None:
     """Compute a member's frames of Z, once, and keep them at `clients/NAME/frames`.
 
     Raises:
         H2TuneError: It has frames of other coordinates.
     """
-    modules = list(member.enrolment.modules)
-
-    def compute() -> Commit:
-        _, inputs, outputs = _read(member, get_model, texts, modules)
-        frames: Tensors = {}
-        for name in modules:
-            frames[f"{name}.down"] = down_frame(inputs.pop(name), z)
-            frames[f"{name}.up"] = up_frame(outputs.pop(name), z)
-        return {"frames": frames}, {"z": digest({"z": z})}
-
-    _, facts = ledger.once(f"clients/{member.name}/frames", compute)
-    if facts.get("z") != digest({"z": z}):
+    of = digest({"z": z})
+    _, facts = ledger.once(
+        f"clients/{member.name}/frames", lambda: ({"frames": reader.frames(member, z)}, {"z": of})
+    )
+    if facts.get("z") != of:
         raise H2TuneError("this member's frames are of other coordinates than these")
 
 
@@ -149,18 +204,3 @@ def agreed_event(client: str, sent: Tensor | None, z: Tensor) -> Event:
         "bytes_up": payload_bytes(spec_of(up)),
         "bytes_down": payload_bytes(spec_of({"z": z})),
     }
-
-
-def _read(
-    member: Member, get_model: GetModel, texts: Sequence[str], modules: Sequence[str]
-) -> tuple[Tensor, Tensors, Tensors]:
-    model, tokenizer = get_model(member)
-    return read_texts(
-        model,
-        tokenizer,
-        member.task,
-        texts,
-        causal=member.causal,
-        modules=modules,
-        batch_size=member.evaluate_batch_size,
-    )

@@ -13,7 +13,7 @@ import tomli_w
 from h2tune import __version__, files
 from h2tune.config import Federation, Privacy, dump, load, load_resolved, parse
 from h2tune.errors import H2TuneError
-from h2tune.federation.basis import agree_on_basis, anchor_texts
+from h2tune.federation.basis import Reader, agree_on_basis, anchor_texts
 from h2tune.federation.client import Member, attach, majority
 from h2tune.federation.embedded import BaseModels, Embedded
 from h2tune.federation.enrol import (
@@ -115,7 +115,7 @@ def run(
         federated = engine(members, strategy, "trained")
         if federation.anchored:
             texts = anchor_texts(federation.basis.texts, federation.basis.count, federation.seed)
-            agree_on_basis(members, federated.base_of, texts, size, ledger, notice=notice)
+            agree_on_basis(members, Reader(federated.base_of, texts), size, ledger, notice=notice)
         server = federation.server
         choose = draw_from(strategy, server.participation, server.min_clients, federation.seed)
         _rounds(federated, federation, ledger, choose, "server", strict, notice)

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from h2tune.errors import H2TuneError
-from h2tune.federation.basis import agreed, agreed_event, anchor_texts, keep_frames, own_view, view_spec
+from h2tune.federation.basis import (
+    Reader,
+    agreed,
+    agreed_event,
+    anchor_texts,
+    keep_frames,
+    own_view,
+    view_spec,
+)
 from h2tune.federation.flower.files import Coordinator, Settings
 from h2tune.federation.flower.member import Joined, addressed, at_work
 from h2tune.federation.flower.roster import Roster
@@ -95,7 +103,8 @@ def give_view(path: Path, settings: Settings, experiment: str, name: str, texts:
     """
     joined = _reader(path, settings, experiment, name, texts)
     with at_work(joined, settings, experiment) as engine:
-        return Update(name, 0, 0, {"view": own_view(joined.member, engine.base_of, texts, engine.ledger)})
+        reader = Reader(engine.base_of, texts, room=0)  # the frames are another process's
+        return Update(name, 0, 0, {"view": own_view(joined.member, reader, engine.ledger)})
 
 
 def take_frames(
@@ -110,7 +119,7 @@ def take_frames(
     check_update(Update(name, 0, 0, tensors), spec, client=name, round_number=0, examples=0)
     joined = _reader(path, settings, experiment, name, texts)
     with at_work(joined, settings, experiment) as engine:
-        keep_frames(joined.member, engine.base_of, texts, tensors["z"], engine.ledger)
+        keep_frames(joined.member, Reader(engine.base_of, texts), tensors["z"], engine.ledger)
 
 
 def texts_of(head: Mapping[str, Any]) -> list[str]:
