@@ -15,6 +15,7 @@ import pytest
 import tomli_w
 import torch
 
+from h2tune.alignment import fixed_relation
 from h2tune.config import load
 from h2tune.errors import H2TuneError
 from h2tune.federation.enrol import build_strategy
@@ -31,7 +32,7 @@ from h2tune.federation.flower import kit, pages
 from h2tune.federation.flower.card import Card
 from h2tune.federation.flower.channel import GridChannel
 from h2tune.federation.flower.check import check
-from h2tune.federation.flower.files import load_coordinator, read_settings
+from h2tune.federation.flower.files import Coordinator, load_coordinator, read_settings
 from h2tune.federation.flower.member import join, take_part
 from h2tune.federation.flower.messages import pack, unpack
 from h2tune.federation.flower.roster import Roster, read_events
@@ -344,13 +345,16 @@ def test_a_late_update_is_left_out_and_told(identity, coordinator, cards, tmp_pa
     assert [(e["code"], e["round"]) for e in second.events] == [("late_update", 0)]
 
 
-def test_an_update_that_comes_after_its_round_changes_no_aggregate(identity, coordinator, cards, tmp_path):
+def test_an_update_that_comes_after_its_round_changes_no_aggregate_or_counts_less(
+    identity, coordinator, cards, tmp_path
+):
     plain = coordinator.adapter.model_copy(update={"mask": "leading", "alignment": "depth"})
     hasty = coordinator.model_copy(update={"deadline": 0.3, "adapter": plain})
     enrolments = [cards[name].enrolment for name in ("one", "two")]
     server = hasty.server
 
-    def run(folder, late: bool):
+    def run(how: str):
+        folder, late = tmp_path / how, how != "lost"
         strategy = build_strategy(hasty.federation, enrolments, int(server.shared_rank), int(server.slots))
         in_second = []
 
@@ -374,14 +378,17 @@ def test_an_update_that_comes_after_its_round_changes_no_aggregate(identity, coo
             return answer
 
         grid = Grid({1: answers(cards["one"], trains("one")), 2: answers(cards["two"], trains("two"))})
-        channel = GridChannel(grid, hasty, EXPERIMENT, Roster(hasty, folder / "m.json"), poll=0.01)
+        of_file = hasty.model_copy(update={"late": "use" if how == "used" else "drop"})
+        channel = GridChannel(grid, of_file, EXPERIMENT, Roster(of_file, folder / "m.json"), poll=0.01)
         channel.gather()
         channel.strategy, ledger = strategy, Ledger(folder / "run")
-        run_rounds(strategy, channel, ledger, rounds=2, min_clients=1, choose=lambda _: ["one", "two"])
+        shared = run_rounds(
+            strategy, channel, ledger, rounds=2, min_clients=1, choose=lambda _: ["one", "two"]
+        )
         ledger.close()
-        return [json.loads(line) for line in ledger.events_file.read_text().splitlines()]
+        return [json.loads(line) for line in ledger.events_file.read_text().splitlines()], shared["shared"]
 
-    with_late, without = (run(tmp_path / str(late), late) for late in (True, False))
+    (with_late, _), (without, _), (used, shared) = map(run, ("dropped", "lost", "used"))
     took_part = [e["clients"] for e in with_late if e["event"] == "aggregated"]
     assert took_part == [["one"], ["one", "two"]]
     sums = [[e["sha256"] for e in events if e["event"] == "aggregated"] for events in (with_late, without)]
@@ -389,6 +396,25 @@ def test_an_update_that_comes_after_its_round_changes_no_aggregate(identity, coo
     told = [(e["code"], e["client"], e["round"]) for e in with_late if e["event"] == "warning"]
     assert told == [("late_update", "two", 0)]
     assert [e["reason"] for e in with_late if e["event"] == "client_failed"] == ["no answer within 0 s"]
+    # used: round 1 takes 1.0 of "one", 0.5 of "two", and its 0.25 of round 0 with 1 / √2 of its weight
+    (w1, c1), (w2, c2) = (
+        (e.examples, float(fixed_relation(int(server.slots), e.depth)[0].sum())) for e in enrolments
+    )
+    stale = w2 * c2 / 2**0.5
+    step = (1.0 * w1 * c1 + 0.5 * w2 * c2 + 0.25 * stale) / (w1 * c1 + w2 * c2 + stale)
+    assert float(shared[0, 0, 0, 0]) == pytest.approx(0.5 + step, rel=1e-5)
+    (second,) = [e for e in used if e["event"] == "aggregated" and e["round"] == 1]
+    assert (second["clients"], second["late"]) == (["one", "two"], [{"client": "two", "round": 0}])
+
+
+def test_late_updates_are_not_used_where_a_member_must_count_once(coordinator):
+    robust = {"aggregation": "median", "min_clients": 3}
+    for server in (robust, {"secure_aggregation": True, "weighting": "uniform", "min_clients": 4}):
+        content = coordinator.model_dump(exclude_none=True)
+        content["late"], content["server"] = "use", content["server"] | server
+        content["member"] += tuple({"name": f"more{i}"} for i in range(3))
+        with pytest.raises(ValueError, match="count a member twice"):
+            Coordinator.model_validate(content)
 
 
 def test_a_member_that_returns_as_another_node_is_known_by_name(identity, coordinator, cards, tmp_path):

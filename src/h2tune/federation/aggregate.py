@@ -16,6 +16,14 @@ Place = tuple[int, str]
 """A block and a role."""
 
 
+def staleness_weight(rounds: int) -> float:
+    """Return what the weight of an update that comes some rounds late is multiplied by: 1 / √(1 + rounds).
+
+    As in FedBuff (arXiv 2106.06581), after FedAsync's polynomial (arXiv 1903.03934).
+    """
+    return float((1 + rounds) ** -0.5)
+
+
 def contribution(
     increments: Mapping[Place, Float[Tensor, "r r"]],
     masks: Mapping[Place, Int[Tensor, " rr"]],

@@ -17,7 +17,7 @@ from h2tune.adapter.roles import ROLES
 from h2tune.adapter.shared import Alignment
 from h2tune.errors import H2TuneError
 from h2tune.federation import privacy, robust, wire
-from h2tune.federation.aggregate import Factors, Route, Sums, contribution
+from h2tune.federation.aggregate import Factors, Route, Sums, contribution, staleness_weight
 from h2tune.federation.participant import H2TuneParticipant
 from h2tune.federation.secagg import vector
 from h2tune.federation.secagg.masking import RANGE
@@ -166,8 +166,11 @@ class H2Tune:
     def aggregate(
         self, state: Mapping[str, Tensor], updates: Sequence[Update]
     ) -> tuple[Tensors, dict[str, Any]]:
-        """Equations (4) and (5); the updates are taken by client name, so their order means nothing."""
-        updates = sorted(updates, key=lambda update: update.client)
+        """Equations (4) and (5); the updates are taken by client name, so their order means nothing.
+
+        In a mean, an update of an earlier round has a smaller weight: `aggregate.staleness_weight`.
+        """
+        updates = sorted(updates, key=lambda update: (update.client, update.round))
         reduce = self._mean if self.aggregation == "mean" else self._robust
         shared, facts = reduce(state[NAME], updates)
         return {NAME: shared}, facts | self._change(state[NAME], shared)
@@ -267,15 +270,18 @@ class H2Tune:
     def _mean(self, shared: Tensor, updates: Sequence[Update]) -> tuple[Tensor, dict[str, Any]]:
         """Return G after equation (5), and what protects it."""
         sums, where = Sums(shared.shape), {role: i for i, role in enumerate(self.roles)}
-        weights = [float(u.examples) if self.weighting == "examples" else 1.0 for u in updates]
+        newest = max(update.round for update in updates)
+        weights = [
+            (float(u.examples) if self.weighting == "examples" else 1.0) * staleness_weight(newest - u.round)
+            for u in updates
+        ]
         for update, weight in zip(updates, weights, strict=True):
             if self.mechanism is None:
                 sums.add_factors(self._factors(update), weight, where)
             else:  # what is clipped or noised is N itself
                 learned, coverage, positions = self._contribution(update)
                 sums.add(learned, coverage, weight, positions)
-        clients, round_number = [update.client for update in updates], max(update.round for update in updates)
-        facts = self._protect(sums, clients, round_number)
+        facts = self._protect(sums, [update.client for update in updates], newest)
         return sums.step(shared, self.rate, self._over(weights)), facts
 
     def _over(self, weights: Sequence[float]) -> float | None:

@@ -19,12 +19,16 @@ from h2tune.seeds import generator
 
 @dataclass(frozen=True)
 class Reply:
-    """A client's answer in a round: an update, or the reason why there is none; and its events."""
+    """A client's answer in a round: an update, or the reason why there is none; and its events.
+
+    `late` is the number of the earlier round that it answers, where a channel hands on what came after its round.
+    """
 
     client: str
     update: Update | None
     events: Sequence[Event]
     reason: str = ""
+    late: int | None = None
 
 
 Choice = Callable[[int], Sequence[str]]
@@ -84,16 +88,19 @@ def run_rounds(
             continue
         downloads = {client: strategy.download(state, client, round_number) for client in chosen}
         updates: list[Update] = []
+        late: list[Update] = []
         told: dict[str, list[Event]] = {}
         for reply in channel.exchange(round_number, downloads):
             events, update = _accept(strategy, reply, round_number)
             # a failure is a unit of its own: a resumed run may do better, and tells so
             unit = f"{path}/{round_number}/{reply.client}" + ("" if update is not None else "/failed")
+            unit += "" if reply.late is None else f"/of-{reply.late}"
             told[unit] = events
             ledger.record(unit, events, notice)
             if strict:
                 _raise_first_warning(events)
-            updates += [update] if update is not None else []
+            if update is not None:
+                (updates if reply.late is None else late).append(update)
         if len(updates) < min_clients:
             raise H2TuneError(
                 f"round {round_number}: {len(updates)} of {len(chosen)} updates arrived, min_clients is {min_clients}",
@@ -101,7 +108,11 @@ def run_rounds(
                 remedy="Mend the clients named in events.jsonl and go on with --resume",
             )
         began = time.perf_counter()
-        following, facts = _combine(strategy, channel, state, updates, round_number)
+        following, facts = _combine(strategy, channel, state, [*updates, *late], round_number)
+        if late:
+            facts["late"] = [
+                {"client": u.client, "round": u.round} for u in sorted(late, key=_name_and_round)
+            ]
         events = _aggregated(strategy, state, following, facts, updates, round_number, stage, began)
         ledger.commit(
             f"{path}/round-{round_number + 1:04d}", {"state": following}, {"events": events, "told": told}
@@ -159,7 +170,13 @@ def _combine(
     return following, facts
 
 
+def _name_and_round(update: Update) -> tuple[str, int]:
+    return update.client, update.round
+
+
 def _accept(strategy: Strategy, reply: Reply, round_number: int) -> tuple[list[Event], Update | None]:
+    if reply.late is not None:
+        round_number = reply.late
     if reply.update is None:
         return [*reply.events, _failed(reply.client, round_number, reply.reason)], None
     enrolment = strategy.enrolments[reply.client]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from flwr.app import Message
@@ -120,7 +120,8 @@ class GridChannel:
             self.look()
             self._send(asked)
             for reply in self._collect(asked):
-                del asked[reply.client]
+                if reply.late is None:
+                    del asked[reply.client]
                 yield reply
             for client in [c for c, a in asked.items() if self._given_up(a)]:
                 yield self._failure(client, asked.pop(client).reason)
@@ -235,10 +236,8 @@ class GridChannel:
             if identifier in self._queries:
                 self._enrolled(self._queries.pop(identifier), message)
             elif identifier in self._late:
-                client, round_number = self._late.pop(identifier)
-                if not message.has_error():
-                    told = "an update came after its round was over; it was left out"
-                    self._note(client, round_number, "late_update", told)
+                reply = self._late_reply(*self._late.pop(identifier), message)
+                replies += [reply] if reply is not None else []
             elif identifier in waiting:
                 client = waiting[identifier]
                 reply = self._reply(client, asked[client], message)
@@ -278,14 +277,31 @@ class GridChannel:
             wanted.message, wanted.since = "", time.monotonic()
             wanted.reason = f"it was lost (Flower's code {message.error.code})"
             return None
+        return self._read(client, wanted.download.round, message)
+
+    def _read(self, client: str, round_number: int, message: Message) -> Reply:
+        """Return what a message holds: an update of a round with its events, or the reason why there is none."""
         try:
-            head, update = unpack(message.content, self._most_bytes(client, wanted.download.round))
+            head, update = unpack(message.content, self._most_bytes(client, round_number))
             if update is None:
                 return self._failure(client, text(head, "reason")[:500])
-            events = read_events(text(head, "events"), client, wanted.download.round)
+            events = read_events(text(head, "events"), client, round_number)
         except H2TuneError as error:
             return self._failure(client, str(error))
         return Reply(client, update, [*self._notes.pop(client, []), *events])
+
+    def _late_reply(self, client: str, round_number: int, message: Message) -> Reply | None:
+        """Note that an update came late; return it where the coordinator's file says that it is used."""
+        if message.has_error():
+            return None
+        used = self.coordinator.late == "use"
+        told = "used with a smaller weight" if used else "left out"
+        self._note(
+            client, round_number, "late_update", f"an update came after its round was over; it was {told}"
+        )
+        if not used:
+            return None
+        return replace(self._read(client, round_number, message), late=round_number)
 
     def _most_bytes(self, client: str, round_number: int) -> int | None:
         strategy = getattr(self, "strategy", None)

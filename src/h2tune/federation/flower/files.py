@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -78,6 +78,8 @@ class Coordinator(Settings):
     """Roles that are shared; a member may lack some, and may have no other."""
     deadline: Seconds = 3600.0
     """Seconds that a round may take; who has not answered by then is left out of it."""
+    late: Literal["drop", "use"] = "drop"
+    """Whether an update that comes after its round is over is left out, or counts in the next with a smaller weight."""
     patience: Seconds = 180.0
     """Seconds of a round that a member which is not connected, or was lost, is waited for."""
     gather: Seconds = 900.0
@@ -93,6 +95,12 @@ class Coordinator(Settings):
         if self.server.min_clients > len(names):
             raise ValueError(f"server.min_clients is {self.server.min_clients}, but {len(names)} may join")
         self.server.check_tolerance(len(names))
+        protected = self.server.secure_aggregation or self.privacy.noise != "none"
+        if self.late == "use" and (self.server.aggregation != "mean" or protected):
+            raise ValueError(
+                'late = "use" goes with server.aggregation = "mean" without noise or secure aggregation: '
+                "a late update beside a new one would count a member twice"
+            )
         unknown = [role for role in self.roles if role not in ROLES]
         if unknown:
             raise ValueError(f"no role '{unknown[0]}'{nearest(unknown[0], ROLES)}")
