@@ -56,7 +56,7 @@ def watch_member(module):
 def watch_coordinator(module):
     """Note when a message was handed to Flower and when its answer was taken from it."""
     channel = module.GridChannel
-    push, reply = channel._push, channel._reply
+    push, reply = channel.push, channel._reply
 
     def pushed(self, message):
         identifier = push(self, message)
@@ -70,7 +70,7 @@ def watch_coordinator(module):
         note(what="answered", client=client, round=wanted.download.round)
         return reply(self, client, wanted, message)
 
-    channel._push, channel._reply = pushed, replied
+    channel.push, channel._reply = pushed, replied
 
 
 CHANGES = {

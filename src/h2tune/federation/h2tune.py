@@ -17,7 +17,8 @@ from h2tune.adapter.roles import ROLES
 from h2tune.adapter.shared import Alignment
 from h2tune.errors import H2TuneError
 from h2tune.federation import privacy, robust, wire
-from h2tune.federation.aggregate import Factors, Route, Sums, contribution, staleness_weight
+from h2tune.federation.aggregate import Place, Sums, contribution, staleness_weight
+from h2tune.federation.factors import FactorFormat
 from h2tune.federation.participant import H2TuneParticipant
 from h2tune.federation.secagg import vector
 from h2tune.federation.secagg.masking import RANGE
@@ -101,7 +102,7 @@ class H2Tune:
         self.increments = increments
         self.aggregation, self.hostile, self.clip_norm = aggregation, hostile, clip_norm
         self.mechanism, self.secure = mechanism, secure
-        self._fixed: dict[int, tuple[Tensor, dict[tuple[int, ...], Route]]] = {}  # by depth: P, its routes
+        self.format = FactorFormat(shared_rank, slots, mask, alignment_mode, wire_dtype)
         held = {role for enrolment in enrolments for role in enrolment.roles}
         self.roles = tuple(role for role in ROLES if role in held)
         for enrolment in enrolments:
@@ -149,19 +150,7 @@ class H2Tune:
         if self._noised_by_members:
             shape = (self.slots, self.shared_rank, self.shared_rank)
             return {f"{NOISED}.{role}": (shape, self.wire_dtype) for role in self.roles_of(client)}
-        return self._factor_spec(client)
-
-    def _factor_spec(self, client: str) -> Spec:
-        """Return names, shapes and types of ΔT, Ω where scores chose it, and P where it is learned."""
-        enrolment = self.enrolments[client]
-        return wire.update_spec(
-            {role: len(enrolment.roles[role]) for role in self.roles_of(client)},
-            enrolment.rank,
-            self.shared_rank,
-            self.wire_dtype,
-            masks=self.mask != "leading" and enrolment.rank < self.shared_rank,
-            relation=(self.slots, enrolment.depth) if self.alignment_mode == "learned" else None,
-        )
+        return self.format.spec(self.enrolments[client], self.roles_of(client))
 
     def aggregate(
         self, state: Mapping[str, Tensor], updates: Sequence[Update]
@@ -216,7 +205,7 @@ class H2Tune:
         if not self.secure and not self._noised_by_members:
             return tensors
         roles = self.roles_of(client)
-        read = self._read_factors(Update(client, 0, 0, tensors))
+        read = self._apart(Update(client, 0, 0, tensors))
         learned, coverage = contribution(*read, roles, self.shared_rank)
         if self.mechanism is not None and self.mechanism.by == "member":
             learned = privacy.noised(privacy.clip(learned, self.mechanism.clip), self.mechanism.deviation)
@@ -244,9 +233,9 @@ class H2Tune:
 
     def _fixed_coverage(self, client: str) -> Tensor:
         """Return C of a client whose Ω and P are fixed, so that it is known beforehand."""
-        nothing = {name: torch.zeros(shape) for name, (shape, _) in self._factor_spec(client).items()}
-        read = self._read_factors(Update(client, 0, 0, nothing))
-        return contribution(*read, self.roles_of(client), self.shared_rank)[1]
+        enrolment, roles = self.enrolments[client], self.roles_of(client)
+        nothing = {n: torch.zeros(shape) for n, (shape, _) in self.format.spec(enrolment, roles).items()}
+        return contribution(*self._apart(Update(client, 0, 0, nothing)), roles, self.shared_rank)[1]
 
     def _protect(self, sums: Sums, clients: Sequence[str], round_number: int) -> dict[str, Any]:
         """Add the server's noise, or hold back roles with too few shares of it; return what an event says of it.
@@ -277,7 +266,9 @@ class H2Tune:
         ]
         for update, weight in zip(updates, weights, strict=True):
             if self.mechanism is None:
-                sums.add_factors(self._factors(update), weight, where)
+                enrolment = self.enrolments[update.client]
+                factors = self.format.read(update, enrolment, self.roles_of(update.client))
+                sums.add_factors(factors, weight, where)
             else:  # what is clipped or noised is N itself
                 learned, coverage, positions = self._contribution(update)
                 sums.add(learned, coverage, weight, positions)
@@ -316,9 +307,7 @@ class H2Tune:
             facts |= {"clip_norm": found.bound, "norms": dict(zip(names, found.norms, strict=True))}
         return found.apply(shared, self.rate), facts
 
-    def read(
-        self, update: Update
-    ) -> tuple[dict[tuple[int, str], Tensor], dict[tuple[int, str], Tensor], Tensor]:
+    def read(self, update: Update) -> tuple[dict[Place, Tensor], dict[Place, Tensor], Tensor]:
         """Return ΔT and Ω by (block, role), and P, of an update.
 
         Raises:
@@ -326,51 +315,11 @@ class H2Tune:
         """
         if self.secure or self._noised_by_members:  # there are none in it: names, shapes and types say all
             return {}, {}, alignment.fixed_relation(self.slots, self.enrolments[update.client].depth)
-        return self._read_factors(update)
+        return self._apart(update)
 
-    def _read_factors(
-        self, update: Update
-    ) -> tuple[dict[tuple[int, str], Tensor], dict[tuple[int, str], Tensor], Tensor]:
-        factors = self._factors(update)
-        increments, masks = {}, {}
-        for role, blocks in factors.blocks.items():
-            index = factors.masks[role]
-            for i, block in enumerate(blocks):
-                increments[block, role] = factors.increments[role][i].float()
-                masks[block, role] = torch.arange(self.shared_rank**2) if index is None else index[i]
-        return increments, masks, factors.relation
-
-    def _factors(self, update: Update) -> Factors:
-        """Return what an update holds.
-
-        Raises:
-            H2TuneError: A mask or the relation is not what it must be.
-        """
+    def _apart(self, update: Update) -> tuple[dict[Place, Tensor], dict[Place, Tensor], Tensor]:
         enrolment = self.enrolments[update.client]
-        rank, roles = enrolment.rank, self.roles_of(update.client)
-        masks: dict[str, Tensor | None] = {}
-        for role in roles:
-            if (packed := update.tensors.get(f"mask.{role}")) is not None:
-                masks[role] = wire.unpack_masks(packed, rank, self.shared_rank)
-            elif rank == self.shared_rank:
-                masks[role] = None
-            else:
-                masks[role] = self._constant_mask(rank).expand(len(enrolment.roles[role]), -1)
-        relation = update.tensors.get("relation")
-        routes: dict[tuple[int, ...], Route] = {}
-        if relation is None:
-            depth = enrolment.depth
-            if depth not in self._fixed:
-                self._fixed[depth] = (alignment.fixed_relation(self.slots, depth), {})
-            relation, routes = self._fixed[depth]
-        elif bool((relation < 0).any()) or not torch.allclose(relation.sum(0), torch.ones(()), atol=1e-3):
-            raise H2TuneError(
-                "the relation's columns are no distributions", where=f"update of client '{update.client}'"
-            )
-        increments = {role: wire.read_matrices("delta", role, update.tensors) for role in roles}
-        blocks = {role: enrolment.roles[role] for role in roles}
-        leading = rank if self.mask == "leading" else None
-        return Factors(increments, masks, blocks, relation, leading, routes)
+        return self.format.apart(update, enrolment, self.roles_of(update.client))
 
     def participant(
         self, base: PreTrainedModel, enrolment: Enrolment, *, heads: Sequence[str], seed: int
@@ -395,7 +344,3 @@ class H2Tune:
             heads=heads,
             seed=seed,
         )
-
-    def _constant_mask(self, rank: int) -> Tensor:
-        size = self.shared_rank
-        return sparsify.choose(torch.zeros(size, size), rank, "leading")
