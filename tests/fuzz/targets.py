@@ -88,7 +88,7 @@ def enrolment(draw: Draw) -> bool:
         channel._enrolled(7, SimpleNamespace(has_error=lambda: False, content=_content(draw, head, b"")))
         joined = channel.roster.cards
         assert set(joined) <= {"one", "two"} and bool(joined) == bool(channel.nodes)
-        assert bool(joined) != bool(channel._warnings)
+        assert bool(joined) != bool(channel.attendance.warnings)
         if joined:  # what is kept is read again after a restart
             assert Roster(channel.coordinator, Path(folder) / "members.json").cards == joined
     return bool(joined)

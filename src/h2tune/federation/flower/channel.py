@@ -12,8 +12,9 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from h2tune.errors import H2TuneError
+from h2tune.federation.flower.attendance import Attendance, push
 from h2tune.federation.flower.files import Coordinator
-from h2tune.federation.flower.messages import ENROL, TRAIN, pack, text, unpack
+from h2tune.federation.flower.messages import TRAIN, pack, text, unpack
 from h2tune.federation.flower.roster import Roster, read_events
 from h2tune.federation.ledger import Event
 from h2tune.federation.server import Reply
@@ -59,16 +60,11 @@ class GridChannel:
     ) -> None:
         self.grid, self.coordinator, self.experiment = grid, coordinator, experiment
         self.roster, self.poll = roster, poll
-        self.nodes: dict[str, int] = {}  # member → the node it is at
-        self._settings = coordinator.settings.model_dump_json()
-        self.common_head = {"settings": self._settings, "experiment": experiment}
-        self._known: dict[int, str] = {}  # node → member, of all that enrolled, whether they are there or not
-        self._queries: dict[str, int] = {}  # message → node
-        self._asked_nodes: set[int] = set()
-        self._unwelcome: set[int] = set()
+        settings = coordinator.settings.model_dump_json()
+        self.common_head = {"settings": settings, "experiment": experiment}
+        self.attendance = Attendance(grid, roster, settings, coordinator.deadline)
         self._late: dict[str, tuple[str, int]] = {}  # message → member and round, of rounds that are over
         self._notes: dict[str, list[Event]] = {}
-        self._warnings: list[str] = []
 
     def gather(self) -> None:
         """Wait until everyone who may join has enrolled; after a while, go on with those who have.
@@ -81,7 +77,7 @@ class GridChannel:
         )  # a restarted run: its rounds wait for those who are missing, or do without
         end = time.monotonic() + (self.coordinator.patience if known else self.coordinator.gather)
         while time.monotonic() < end:
-            self.look()
+            self.attendance.look()
             self._collect({})
             if len(self.nodes) == len(self.roster.admitted) or (
                 known and self.roster.cards.keys() <= self.nodes.keys()
@@ -90,7 +86,8 @@ class GridChannel:
             time.sleep(self.poll)
         least = self.coordinator.server.min_clients
         if len(self.roster.cards) < least:
-            told = f" ({'; '.join(sorted(set(self._warnings)))})" if self._warnings else ""
+            told = "; ".join(sorted(set(self.attendance.warnings)))
+            told = f" ({told})" if told else ""
             raise H2TuneError(
                 f"{len(self.roster.cards)} members enrolled within {self.coordinator.gather:.0f} s, "
                 f"min_clients is {least}{told}",
@@ -117,7 +114,7 @@ class GridChannel:
         asked = {c: _Asked(download, extra.get(c, {})) for c, download in sorted(downloads.items())}
         end = time.monotonic() + self.coordinator.deadline
         while asked and time.monotonic() < end:
-            self.look()
+            self.attendance.look()
             self._send(asked)
             for reply in self._collect(asked):
                 if reply.late is None:
@@ -132,29 +129,14 @@ class GridChannel:
                 self._late[late.message] = (client, round_number)
             yield self._failure(client, f"no answer within {self.coordinator.deadline:.0f} s")
 
-    def look(self) -> None:
-        """Ask nodes that are new who they are, and forget those that are gone."""
-        present = {node.node_id for node in self.grid.get_nodes()}
-        self.nodes = {client: node for client, node in self.nodes.items() if node in present}
-        if not self._asked_nodes <= present:  # who was refused for another's sake may have its turn
-            self._asked_nodes = (self._asked_nodes & present) - self._unwelcome
-            self._unwelcome.clear()
-        for node in sorted(present - self._asked_nodes):
-            client = self._known.get(node)
-            if client is not None and client not in self.nodes:
-                self.nodes[client] = node  # was cut off for a while; asking would start a process there first
-                self._asked_nodes.add(node)
-                continue
-            content = pack({"settings": self._settings})
-            message = Message(content, dst_node_id=node, message_type=ENROL, ttl=self.coordinator.deadline)
-            identifier = self.push(message)
-            if identifier:
-                self._queries[identifier] = node
-                self._asked_nodes.add(node)
+    @property
+    def nodes(self) -> Mapping[str, int]:
+        """Member → the node it is at."""
+        return self.attendance.nodes
 
     def push(self, message: Message) -> str | None:
         """Send a message and return its identifier, or None if it could not be sent."""
-        return next(iter(self.grid.push_messages([message])), None)
+        return push(self.grid, message)
 
     def ask(
         self,
@@ -184,7 +166,7 @@ class GridChannel:
             end, time.monotonic() + self.coordinator.patience
         )  # who is not there is not waited for longer
         while time.monotonic() < (end if waiting else connected) and (left or waiting):
-            self.look()
+            self.attendance.look()
             for member in [name for name in left if name in self.nodes]:
                 head = {**self.common_head, "client": member, **left[member]}
                 message = Message(
@@ -228,13 +210,13 @@ class GridChannel:
     def _collect(self, asked: Mapping[str, _Asked]) -> list[Reply]:
         """Take in what has arrived; return the replies of this round."""
         waiting = {wanted.message: client for client, wanted in asked.items() if wanted.message}
-        identifiers = [*self._late, *self._queries, *waiting]
+        identifiers = [*self._late, *self.attendance.queries, *waiting]
         replies = []
         for message in self.grid.pull_messages(identifiers) if identifiers else []:
             # an error's source is not the member, so the message it answers says who it is
             identifier = message.metadata.reply_to_message_id
-            if identifier in self._queries:
-                self._enrolled(self._queries.pop(identifier), message)
+            if identifier in self.attendance.queries:
+                self._enrolled(self.attendance.queries.pop(identifier), message)
             elif identifier in self._late:
                 reply = self._late_reply(*self._late.pop(identifier), message)
                 replies += [reply] if reply is not None else []
@@ -245,31 +227,10 @@ class GridChannel:
         return replies
 
     def _enrolled(self, node: int, message: Message) -> None:
-        if message.has_error():
-            self._asked_nodes.discard(node)  # it is asked again if it is still there
-            return
-        try:
-            head, _ = unpack(message.content, 0)
-            if "reason" in head:
-                raise H2TuneError(text(head, "reason")[:500], where=f"node {node}")
-            key = next((n.public_key for n in self.grid.get_nodes() if n.node_id == node), b"")
-            card = self.roster.admit(text(head, "card"), key)
-        except H2TuneError as error:
-            self._refused(node, str(error))
-            return
-        other = self.nodes.get(card.name)
-        if other is not None and other != node:  # the first to come has the name, until its node is gone
-            self._refused(node, f"node {node} says it is '{card.name}', which is at node {other}")
-            return
-        self.nodes[card.name], self._known[node] = node, card.name
+        card = self.attendance.enrol(node, message)
         strategy = getattr(self, "strategy", None)
-        if strategy is not None and card.name not in strategy.enrolments:
+        if card is not None and strategy is not None and card.name not in strategy.enrolments:
             strategy.enrolments[card.name] = card.enrolment  # it takes part from the next round on
-
-    def _refused(self, node: int, reason: str) -> None:
-        self._unwelcome.add(node)
-        self._warnings.append(reason)
-        log.warning("%s", reason)
 
     def _reply(self, client: str, wanted: _Asked, message: Message) -> Reply | None:
         if message.has_error():

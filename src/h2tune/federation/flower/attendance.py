@@ -1,0 +1,86 @@
+"""Who is there: which member is at which of Flower's nodes. Nodes that are new are asked who they are."""
+
+from __future__ import annotations
+
+import logging
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from h2tune.errors import H2TuneError
+from h2tune.federation.flower.card import Card
+from h2tune.federation.flower.messages import ENROL, pack, text, unpack
+from h2tune.federation.flower.roster import Roster
+
+log = logging.getLogger("flwr.h2tune")
+
+
+def push(grid: Grid, message: Message) -> str | None:
+    """Send a message and return its identifier, or None if it could not be sent."""
+    return next(iter(grid.push_messages([message])), None)
+
+
+class Attendance:
+    """Members by the node they are at, whatever node they come back as.
+
+    Args:
+        grid: Flower's grid.
+        roster: Who may join, and who has.
+        settings: What all parties have in common, which goes with the question.
+        seconds: How long an answer may take.
+    """
+
+    def __init__(self, grid: Grid, roster: Roster, settings: str, seconds: float) -> None:
+        self.grid, self.roster, self.settings, self.seconds = grid, roster, settings, seconds
+        self.nodes: dict[str, int] = {}  # member → the node it is at
+        self.queries: dict[str, int] = {}  # message → node that was asked who it is
+        self.warnings: list[str] = []  # why someone was refused
+        self._known: dict[int, str] = {}  # node → member, of all that enrolled, whether they are there or not
+        self._asked: set[int] = set()
+        self._unwelcome: set[int] = set()
+
+    def look(self) -> None:
+        """Ask nodes that are new who they are, and forget those that are gone."""
+        present = {node.node_id for node in self.grid.get_nodes()}
+        self.nodes = {client: node for client, node in self.nodes.items() if node in present}
+        if not self._asked <= present:  # who was refused for another's sake may have its turn
+            self._asked = (self._asked & present) - self._unwelcome
+            self._unwelcome.clear()
+        for node in sorted(present - self._asked):
+            client = self._known.get(node)
+            if client is not None and client not in self.nodes:
+                self.nodes[client] = node  # was cut off for a while; asking would start a process there first
+                self._asked.add(node)
+                continue
+            content = pack({"settings": self.settings})
+            message = Message(content, dst_node_id=node, message_type=ENROL, ttl=self.seconds)
+            identifier = push(self.grid, message)
+            if identifier:
+                self.queries[identifier] = node
+                self._asked.add(node)
+
+    def enrol(self, node: int, message: Message) -> Card | None:
+        """Return the card of who answers from a node, now known to be there; None if it is refused or lost."""
+        if message.has_error():
+            self._asked.discard(node)  # it is asked again if it is still there
+            return None
+        try:
+            head, _ = unpack(message.content, 0)
+            if "reason" in head:
+                raise H2TuneError(text(head, "reason")[:500], where=f"node {node}")
+            key = next((n.public_key for n in self.grid.get_nodes() if n.node_id == node), b"")
+            card = self.roster.admit(text(head, "card"), key)
+        except H2TuneError as error:
+            self._refuse(node, str(error))
+            return None
+        other = self.nodes.get(card.name)
+        if other is not None and other != node:  # the first to come has the name, until its node is gone
+            self._refuse(node, f"node {node} says it is '{card.name}', which is at node {other}")
+            return None
+        self.nodes[card.name], self._known[node] = node, card.name
+        return card
+
+    def _refuse(self, node: int, reason: str) -> None:
+        self._unwelcome.add(node)
+        self.warnings.append(reason)
+        log.warning("%s", reason)
