@@ -186,7 +186,7 @@ def _through_the_gate(data: bytes) -> bool:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < 2 * (MOST + HEAD_BYTES) + 2**20, peak
-    reply = SimpleNamespace(client="one", update=found, events=[])
+    reply = SimpleNamespace(client="one", late=None, update=found, events=[])
     told, accepted = _accept(STRATEGY, reply, ROUND)
     assert (accepted is None) == any(event.get("code") == "update_refused" for event in told)
     if accepted is not None:
