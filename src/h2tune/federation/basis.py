@@ -33,7 +33,7 @@ class Reader:
     """Reads the public texts with members' models, and works out their frames.
 
     A model takes minutes to read them on a CPU. So a reading is kept for the frames while there is room, and members
-    that read alike (one model, one prompt) share it, and their frames.
+    that read alike (one model, one prompt) share it; so do neighbours their frames.
 
     Args:
         get_model: Returns a member's base model and tokenizer.
@@ -44,7 +44,7 @@ class Reader:
     def __init__(self, get_model: GetModel, texts: Sequence[str], room: int = ROOM) -> None:
         self.get_model, self.texts, self.room = get_model, texts, room
         self._readings: dict[Hashable, Reading] = {}
-        self._frames: dict[Hashable, tuple[str, Tensors]] = {}
+        self._last: tuple[Hashable, Tensors] | None = None  # one member's: frames are as large as an adapter
 
     def finals(self, member: Member) -> Tensor:
         """Return the final states (n, width) of a member's model."""
@@ -59,16 +59,18 @@ class Reader:
 
     def frames(self, member: Member, z: Tensor) -> Tensors:
         """Return a member's frames of coordinates Z (n, R), as NAME.down (R, d_in) and NAME.up (d_out, R)."""
-        key, of = self._key(member), digest({"z": z})
-        if key not in self._frames or self._frames[key][0] != of:
-            modules = list(member.enrolment.modules)
-            _, inputs, outputs = self._readings.get(key) or self._read(member, modules)
-            frames: Tensors = {}
-            for name in modules:
-                frames[f"{name}.down"] = down_frame(inputs[name], z)
-                frames[f"{name}.up"] = up_frame(outputs[name], z)
-            self._frames = {key: (of, frames)}  # of the last member alone: frames are as large as an adapter
-        return self._frames[key][1]
+        key = self._key(member)
+        wanted = (key, digest({"z": z}))
+        if self._last is not None and self._last[0] == wanted:
+            return self._last[1]
+        modules = list(member.enrolment.modules)
+        _, inputs, outputs = self._readings.get(key) or self._read(member, modules)
+        frames: Tensors = {}
+        for name in modules:
+            frames[f"{name}.down"] = down_frame(inputs[name], z)
+            frames[f"{name}.up"] = up_frame(outputs[name], z)
+        self._last = (wanted, frames)
+        return frames
 
     def _key(self, member: Member) -> Hashable:
         enrolment, task = member.enrolment, member.task
