@@ -60,7 +60,7 @@ class Train(Section):
     distillation_weight: Weight = 0.1
     """λ_kd of equation (7)."""
     arguments: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of transformers.TrainingArguments, such as bf16 or gradient_checkpointing."""
+    """Further arguments of transformers.TrainingArguments, such as bf16 or activation_checkpointing."""
 
     @model_validator(mode="after")
     def _divisible(self) -> Train:

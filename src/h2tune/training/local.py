@@ -40,13 +40,20 @@ OWNED = frozenset(
     | {"remove_unused_columns", "label_names", "disable_tqdm", "train_batch_size"}
 )
 """Arguments of the Trainer that a federation file sets by its own keys, or that h2tune depends on."""
+DEFAULTS = {
+    "save_strategy": "no",
+    "report_to": "none",
+    "logging_strategy": "no",
+    "dataloader_pin_memory": False,
+}
+"""What h2tune asks of the Trainer unless a federation file says otherwise."""
 
 
 def check_arguments(arguments: Mapping[str, Any], scheduler: str) -> None:
-    """Refuse arguments of the Trainer that do not exist, that h2tune sets itself, or an unknown scheduler.
+    """Refuse arguments of the Trainer that do not exist, do not work here, or that h2tune sets itself.
 
     Raises:
-        H2TuneError: Names the argument and the nearest known one.
+        H2TuneError: Names the argument or the scheduler and the nearest known one, or says what the Trainer says.
     """
     known = [field.name for field in dataclasses.fields(TrainingArguments) if field.init]
     for name in arguments:
@@ -61,6 +68,32 @@ def check_arguments(arguments: Mapping[str, Any], scheduler: str) -> None:
         raise H2TuneError(
             f"no scheduler '{scheduler}'{nearest(scheduler, schedulers)}", where="train.scheduler"
         )
+    for name in ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"):
+        if (arguments.get(name) or {}).get("use_reentrant"):
+            raise H2TuneError(
+                "use_reentrant goes backwards through each block alone, but M is worked out once for all blocks",
+                where=f"train.arguments.{name}",
+                remedy="Leave use_reentrant out: what is trained is the same",
+            )
+    if arguments:
+        _try(arguments)
+
+
+def _try(arguments: Mapping[str, Any]) -> None:
+    """Let the Trainer look at its arguments on this machine: a type of number the device lacks, a library not there.
+
+    Raises:
+        H2TuneError: It refuses them.
+    """
+    with quiet(), tempfile.TemporaryDirectory(prefix="h2tune-") as folder:
+        try:
+            TrainingArguments(output_dir=folder, **{**DEFAULTS, **arguments})
+        except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
+            raise H2TuneError(
+                f"the Trainer refuses them: {str(error).strip(' .')}",
+                where="train.arguments",
+                remedy="Change or leave out what it names; with use_cpu = true it trains on the CPU",
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -161,12 +194,6 @@ def training_device(numbers: LocalTraining) -> torch.device:
 
 
 def _arguments(numbers: LocalTraining, folder: str, steps: int, seed: int) -> TrainingArguments:
-    defaults = {
-        "save_strategy": "no",
-        "report_to": "none",
-        "logging_strategy": "no",
-        "dataloader_pin_memory": False,
-    }
     return TrainingArguments(
         output_dir=folder,
         max_steps=steps,
@@ -180,5 +207,5 @@ def _arguments(numbers: LocalTraining, folder: str, steps: int, seed: int) -> Tr
         seed=seed % 2**31,
         remove_unused_columns=False,
         disable_tqdm=True,
-        **(defaults | dict(numbers.arguments)),
+        **(DEFAULTS | dict(numbers.arguments)),
     )
