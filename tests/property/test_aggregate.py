@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -224,8 +227,11 @@ def test_a_sum_gives_every_client_its_own_step_back(depth, size, count, seed):
         masks = {(b, r): whole[b] for b in range(depth) for r in ROLES}
         sums.add(*contribution(increments, masks, relation, ROLES, size), 2.0, range(2))
         total += learned
-    assert torch.allclose(sums.step(shared, over=2.0), shared + total, atol=1e-5)
-    assert torch.allclose(sums.step(shared, rate=float(count)), sums.step(shared, over=2.0), atol=1e-5)
+    again, summed = copy.deepcopy(sums), sums.step(shared, over=2.0)
+    assert torch.allclose(summed, shared + total, atol=1e-5)
+    assert torch.allclose(again.step(shared, rate=float(count)), summed, atol=1e-5)
+    with pytest.raises(RuntimeError, match="used up"):
+        sums.step(shared)
 
 
 def test_a_sum_leaves_alone_what_nobody_covers():

@@ -58,13 +58,17 @@ class Route:
 
     Args:
         flow: P at these blocks, without what is tiny (D, blocks).
-        ways: (slot, block, share) of all that is not zero.
+        slots: Slot of each way, a way being a part of P that is not zero (ways,).
+        positions: Position of its block (ways,).
+        shares: Its part of P (ways,).
         total: Share of all blocks together in each slot (D,).
         straight: Whether block i goes to slot i, whole.
     """
 
     flow: Tensor
-    ways: tuple[tuple[int, int, float], ...]
+    slots: Tensor
+    positions: Tensor
+    shares: Tensor
     total: Tensor
     straight: bool
 
@@ -73,32 +77,19 @@ class Route:
         """Return the route of some blocks under P."""
         flow = torch.where(relation > alignment.TINY, relation, 0.0)[:, list(blocks)]
         slots, positions = flow.nonzero(as_tuple=True)
-        shares = flow[slots, positions].tolist()
-        ways = tuple(zip(slots.tolist(), positions.tolist(), shares, strict=True))
         straight = flow.shape[0] == flow.shape[1] and torch.equal(flow, torch.eye(len(flow)))
-        return cls(flow, ways, flow.sum(1), straight)
+        return cls(flow, slots, positions, flow[slots, positions], flow.sum(1), straight)
 
     def add(self, sums: Tensor, values: Tensor, weight: float) -> None:
         """Add w · flow · values (blocks, R²) to sums (D, R²)."""
         if self.straight:
             sums.add_(values, alpha=weight)
-        elif (
-            len(self.ways) > 4 * self.flow.shape[1]
-        ):  # a relation that mixes all slots: one product of matrices
+        elif len(self.slots) > 4 * self.flow.shape[1]:  # a relation that mixes all slots
             sums.addmm_(self.flow, values, alpha=weight)
         else:
-            for slot, block, share in self.ways:
-                sums[slot].add_(values[block], alpha=weight * share)
-
-    def add_entries(self, sums: Tensor, values: Tensor, mask: Tensor, weight: float) -> None:
-        """Add w · flow · values (blocks, r²), or one value for all, to the entries `mask` (blocks, r²) of sums."""
-        if self.straight:
-            sums.scatter_add_(1, mask, (values * weight).expand_as(mask))
-            return
-        slots, blocks, shares = (torch.tensor(part) for part in zip(*self.ways, strict=True))
-        places = slots[:, None] * sums.shape[1] + mask[blocks]
-        scaled = (shares * weight)[:, None] * (values[blocks] if values.dim() else values)
-        sums.view(-1).index_add_(0, places.flatten(), scaled.expand_as(places).flatten())
+            ways = (self.slots.tolist(), self.positions.tolist(), self.shares.tolist())
+            for slot, position, share in zip(*ways, strict=True):
+                sums[slot].add_(values[position], alpha=weight * share)
 
 
 @dataclass(frozen=True)
@@ -133,7 +124,7 @@ class Sums:
     """The running sums of equation (5): one pass over the clients, whatever their number.
 
     Holds Σ w N, and Σ w C only once a client does not cover the whole grid: the coverage of one that does is the same
-    on all entries of a slot.
+    on all entries of a slot. `step` makes G of them in place, so that three times G is all the memory it takes.
 
     Args:
         shape: Shape (D, roles, R, R) of G.
@@ -141,22 +132,26 @@ class Sums:
 
     def __init__(self, shape: Sequence[int]) -> None:
         slots, roles, size, _ = shape
-        self.shape = (slots, roles, size, size)
-        self._learned = torch.zeros(roles, slots, size * size)
+        self.size = size
+        self._learned = torch.zeros(
+            roles, slots, size * size
+        )  # role by role: what is added is then in one piece
         self._even = torch.zeros(roles, slots)
         self._uneven: Tensor | None = None
+        self._stepped = False
 
     @property
     def learned(self) -> Float[Tensor, "D roles R R"]:
         """Σ w N; a view, so that it can be changed in place."""
-        size = self.shape[-1]
-        return self._learned.unflatten(-1, (size, size)).transpose(0, 1)
+        return self._grids(self._learned).transpose(0, 1)
 
     @property
     def coverage(self) -> Float[Tensor, "D roles R R"]:
         """Σ w C."""
-        size = self.shape[-1]
-        return self._coverage(slice(None)).unflatten(-1, (size, size)).transpose(0, 1)
+        return self._grids(self._coverage(slice(None))).transpose(0, 1)
+
+    def _grids(self, flat: Tensor) -> Tensor:
+        return flat.unflatten(-1, (self.size, self.size))
 
     def _coverage(self, role: int | slice) -> Tensor:
         """Return Σ w C of a role, or of all, with the grid flat; may be an expanded view."""
@@ -190,20 +185,36 @@ class Sums:
             weight: w.
             where: Role → its position on G's second axis.
         """
+        parts: dict[tuple[int, ...], list[str]] = {}
         for role, increments in factors.increments.items():
-            route, values = factors.route(role), increments.float().flatten(1)
-            mask, position = factors.masks[role], where[role]
+            route, mask, position = factors.route(role), factors.masks[role], where[role]
             if mask is None:
                 self._even[position].add_(route.total, alpha=weight)
-                route.add(self._learned[position], values, weight)
+                route.add(self._learned[position], increments.float().flatten(1), weight)
             elif route.straight and factors.leading is not None:
                 corner = slice(factors.leading)
-                grids = self._learned[position].view(self.shape[0], *self.shape[2:])
-                grids[:, corner, corner].add_(increments.float(), alpha=weight)
-                self._part()[position].view_as(grids)[:, corner, corner].add_(weight)
+                self._grids(self._learned)[position, :, corner, corner].add_(increments.float(), alpha=weight)
+                self._grids(self._part())[position, :, corner, corner].add_(weight)
             else:
-                route.add_entries(self._learned[position], values, mask, weight)
-                route.add_entries(self._part()[position], torch.ones(()), mask, weight)
+                parts.setdefault(tuple(factors.blocks[role]), []).append(role)
+        for roles in parts.values():
+            self._add_entries(factors, roles, weight, [where[role] for role in roles])
+
+    def _add_entries(
+        self, factors: Factors, roles: Sequence[str], weight: float, where: Sequence[int]
+    ) -> None:
+        """Add what roles with the same blocks keep of the grid, all at once: a call costs more than its values."""
+        route, (_, slots, squared) = factors.route(roles[0]), self._learned.shape
+        masks = torch.stack([mask for role in roles if (mask := factors.masks[role]) is not None])
+        values = torch.stack([factors.increments[role].float().flatten(1) for role in roles])
+        shares = torch.full((1, 1, 1), weight)
+        if not route.straight:
+            masks, values = masks[:, route.positions], values[:, route.positions]
+            shares = (route.shares * weight)[None, :, None]
+        rows = route.slots[None, :] + slots * torch.tensor(where)[:, None]  # (roles, ways)
+        index = (masks + (rows * squared)[:, :, None]).flatten()
+        self._learned.view(-1).scatter_add_(0, index, (values * shares).flatten())
+        self._part().view(-1).scatter_add_(0, index, shares.expand_as(masks).flatten())
 
     def hold_back(self, role: int) -> None:
         """Forget what covered a role, as if nobody had: G stays as it is there."""
@@ -216,17 +227,25 @@ class Sums:
     ) -> Float[Tensor, "D roles R R"]:
         """Return G + η · (Σ w N) / (Σ w C) where anyone covered an entry, and G elsewhere. Equation (5).
 
+        The sums are used up.
+
         Args:
             shared: G.
             rate: η.
             over: What Σ w N is divided by in place of Σ w C, for the sum of increments instead of their mean.
+
+        Raises:
+            RuntimeError: They are used up.
         """
-        following = shared.clone()
-        for i in range(self.shape[1]):  # role by role: the parts of one role are all the memory it takes
+        if self._stepped:
+            raise RuntimeError("these sums are used up")
+        self._stepped = True
+        for i, moved in enumerate(
+            self._learned
+        ):  # role by role: the parts of one are all the memory it takes
             coverage = self._coverage(i)
-            covered = coverage > alignment.TINY
-            parts = torch.where(covered, coverage, 1) if over is None else over
-            following[:, i] += rate * (torch.where(covered, self._learned[i], 0) / parts).view_as(
-                following[:, i]
-            )
-        return following
+            empty = coverage <= alignment.TINY
+            moved.div_(coverage if over is None else over).mul_(rate).masked_fill_(empty, 0.0)
+            moved.add_(shared[:, i].flatten(1))
+        self._uneven = None
+        return self.learned.contiguous()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -57,7 +57,7 @@ class FactorFormat:
             H2TuneError: A mask or the relation is not what it must be.
         """
         rank, blocks = enrolment.rank, {role: enrolment.roles[role] for role in roles}
-        masks = {role: self._mask(update, role, rank, len(blocks[role])) for role in roles}
+        masks = self._masks(update, rank, {role: len(some) for role, some in blocks.items()})
         relation, routes = update.tensors.get("relation"), dict[tuple[int, ...], Route]()
         if relation is None:
             if enrolment.depth not in self._fixed:
@@ -88,11 +88,14 @@ class FactorFormat:
                 masks[block, role] = torch.arange(self.shared_rank**2) if index is None else index[i]
         return increments, masks, factors.relation
 
-    def _mask(self, update: Update, role: str, rank: int, blocks: int) -> Tensor | None:
-        """Return Ω (blocks, r²) of a role, or None where it is the whole grid."""
-        if (packed := update.tensors.get(f"mask.{role}")) is not None:
-            return wire.unpack_masks(packed, rank, self.shared_rank)
+    def _masks(self, update: Update, rank: int, counts: Mapping[str, int]) -> dict[str, Tensor | None]:
+        """Return by role Ω (blocks, r²), or None where it is the whole grid; `counts` are its blocks."""
         if rank == self.shared_rank:
-            return None
-        scores = torch.zeros(self.shared_rank, self.shared_rank)
-        return sparsify.choose(scores, rank, "leading").expand(blocks, -1)
+            return dict.fromkeys(counts)
+        if self.mask == "leading":
+            scores = torch.zeros(self.shared_rank, self.shared_rank)
+            index = sparsify.choose(scores, rank, "leading")
+            return {role: index.expand(count, -1) for role, count in counts.items()}
+        packed = torch.cat([update.tensors[f"mask.{role}"] for role in counts])
+        masks = wire.unpack_masks(packed, rank, self.shared_rank)  # all roles at once
+        return dict(zip(counts, masks.split(list(counts.values())), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -186,12 +187,8 @@ class H2Tune:
         return {NAME: shared}, facts | self._change(state[NAME], shared)
 
     def _change(self, before: Tensor, after: Tensor) -> dict[str, Any]:
-        change = after - before
-        return {
-            "change": float(change.norm()),
-            "change_by_role": {r: float(change[:, i].norm()) for i, r in enumerate(self.roles)},
-            "norm": float(after.norm()),
-        }
+        moved = {r: float((after[:, i] - before[:, i]).norm()) for i, r in enumerate(self.roles)}
+        return {"change": math.hypot(*moved.values()), "change_by_role": moved, "norm": float(after.norm())}
 
     def release(self, client: str, tensors: Tensors) -> Tensors:
         """Return what leaves a member: ΔT, Ω and P; or, where members add the noise, N clipped and noised.

@@ -77,11 +77,13 @@ def unpack_masks(packed: Tensor, rank: int, size: int) -> Tensor:
         if (bits.sum(axis=1) != rank * rank).any():
             raise H2TuneError(f"a mask does not keep exactly {rank * rank} entries", where="mask")
         return torch.from_numpy(np.nonzero(bits)[1].reshape(len(bits), rank * rank))
-    positions = packed.long() + (2**15 if packed.dtype == torch.int16 else 0)
-    ordered = bool((positions[:, 1:] > positions[:, :-1]).all())
-    if not ordered or int(positions.min()) < 0 or int(positions.max()) >= size * size:
+    offset = 2**15 if packed.dtype == torch.int16 else 0
+    ordered = bool(
+        (packed[:, 1:] > packed[:, :-1]).all()
+    )  # so the first and the last are the least and the greatest
+    if not ordered or int(packed[:, 0].min()) < -offset or int(packed[:, -1].max()) >= size * size - offset:
         raise H2TuneError(f"a mask is not {rank * rank} rising positions below {size * size}", where="mask")
-    return positions
+    return packed.long().add_(offset)
 
 
 def update_spec(
