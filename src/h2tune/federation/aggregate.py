@@ -81,11 +81,11 @@ class Route:
         return cls(flow, slots, positions, flow[slots, positions], flow.sum(1), straight)
 
     def add(self, sums: Tensor, values: Tensor, weight: float) -> None:
-        """Add w · flow · values (blocks, R²) to sums (D, R²)."""
+        """Add w · flow · values (blocks, R, R) to sums (D, R, R)."""
         if self.straight:
             sums.add_(values, alpha=weight)
         elif len(self.slots) > 4 * self.flow.shape[1]:  # a relation that mixes all slots
-            sums.addmm_(self.flow, values, alpha=weight)
+            sums.view(len(sums), -1).addmm_(self.flow, values.flatten(1), alpha=weight)
         else:
             ways = (self.slots.tolist(), self.positions.tolist(), self.shares.tolist())
             for slot, position, share in zip(*ways, strict=True):
@@ -136,6 +136,7 @@ class Sums:
         self._learned = torch.zeros(
             roles, slots, size * size
         )  # role by role: what is added is then in one piece
+        self._rows = self._learned.view(roles, slots, size, size).unbind()
         self._even = torch.zeros(roles, slots)
         self._uneven: Tensor | None = None
         self._stepped = False
@@ -185,25 +186,30 @@ class Sums:
             weight: w.
             where: Role → its position on G's second axis.
         """
-        parts: dict[tuple[int, ...], list[str]] = {}
-        for role, increments in factors.increments.items():
-            route, mask, position = factors.route(role), factors.masks[role], where[role]
-            if mask is None:
-                self._even[position].add_(route.total, alpha=weight)
-                route.add(self._learned[position], increments.float().flatten(1), weight)
+        alike: dict[tuple[int, ...], list[str]] = {}
+        for role in factors.increments:
+            alike.setdefault(tuple(factors.blocks[role]), []).append(role)
+        for roles in alike.values():  # all at once where that is possible: a call costs more than few values
+            route, positions = factors.route(roles[0]), [where[role] for role in roles]
+            if factors.masks[roles[0]] is None:
+                self._even.index_add_(
+                    0, torch.tensor(positions), route.total.expand(len(roles), -1), alpha=weight
+                )
+                for role, position in zip(roles, positions, strict=True):
+                    route.add(self._rows[position], factors.increments[role].float(), weight)
             elif route.straight and factors.leading is not None:
                 corner = slice(factors.leading)
-                self._grids(self._learned)[position, :, corner, corner].add_(increments.float(), alpha=weight)
-                self._grids(self._part())[position, :, corner, corner].add_(weight)
+                for role, position in zip(roles, positions, strict=True):
+                    increments = factors.increments[role].float()
+                    self._rows[position][:, corner, corner].add_(increments, alpha=weight)
+                    self._grids(self._part()[position])[:, corner, corner].add_(weight)
             else:
-                parts.setdefault(tuple(factors.blocks[role]), []).append(role)
-        for roles in parts.values():
-            self._add_entries(factors, roles, weight, [where[role] for role in roles])
+                self._add_entries(factors, roles, weight, positions)
 
     def _add_entries(
         self, factors: Factors, roles: Sequence[str], weight: float, where: Sequence[int]
     ) -> None:
-        """Add what roles with the same blocks keep of the grid, all at once: a call costs more than its values."""
+        """Add what roles with the same blocks keep of the grid, all at once."""
         route, (_, slots, squared) = factors.route(roles[0]), self._learned.shape
         masks = torch.stack([mask for role in roles if (mask := factors.masks[role]) is not None])
         values = torch.stack([factors.increments[role].float().flatten(1) for role in roles])
