@@ -77,7 +77,7 @@ def content(folder: Path, members: int, rounds: int, rank: int) -> dict[str, Any
     )
 
 
-def measure(members: int, rounds: int, rank: int, idle: float) -> dict[str, float]:
+def measure(members: int, rounds: int, rank: int, idle: float, warm: bool) -> dict[str, float]:
     """Run a federation and return the means of rounds 2 … (the first has no download)."""
     with tempfile.TemporaryDirectory() as name:
         folder, times = Path(name), Path(name) / "times.jsonl"
@@ -90,6 +90,8 @@ def measure(members: int, rounds: int, rank: int, idle: float) -> dict[str, floa
             relay = Relay(public, port)
             for i in range(members):
                 parties.supernode(f"m{i:02d}", patch=HERE / "flower_stub.py")
+            for i in range(members if warm else 0):
+                parties.worker(f"m{i:02d}", HERE / "flower_stub.py")
             parties.until(
                 lambda: all("SuperNode ID" in parties.log(f"m{i:02d}") for i in range(members)), 600
             )
@@ -145,6 +147,7 @@ def main() -> None:
     parser.add_argument("--members", type=int, nargs="+", default=[3, 10])
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--rank", type=int, default=96, help="r of all members, and so R")
+    parser.add_argument("--worker", action="store_true", help="a worker beside each SuperNode")
     parser.add_argument(
         "--idle", type=float, default=20.0, help="seconds that polling is counted for beforehand"
     )
@@ -155,7 +158,7 @@ def main() -> None:
     )
     print("| payload, MB per round | on the wire, MB | ratio | polling, B/s per member |", flush=True)
     for members in arguments.members:
-        m = measure(members, arguments.rounds, arguments.rank, arguments.idle)
+        m = measure(members, arguments.rounds, arguments.rank, arguments.idle, arguments.worker)
         steps = " | ".join(f"{m[step]:.1f}" for step in STEPS)
         steps += f" | {m['processor']:.1f}"
         wire = f"{m['payload']:.2f} | {m['wire']:.2f} | {m['ratio']:.3f} | {m['polling']:.0f}"

@@ -181,6 +181,13 @@ class Deployment:
             arguments.append("--insecure")
         return self.start(label or name, arguments, home, patch)
 
+    def worker(self, name: str, patch: Path | None = None) -> None:
+        """Start a worker beside a member's SuperNode, and wait until it is ready."""
+        home, label = self.folder / "members" / name, f"{name}-worker"
+        process = self.start(label, ["h2tune", "deploy", "worker", "member.toml"], home, patch)
+        self.until(lambda: "ready:" in self.log(label) or process.poll() is not None, 300)
+        assert process.poll() is None, self.log(label)
+
     def flwr(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*self.place("flwr"), "flwr", *arguments],

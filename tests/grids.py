@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +15,6 @@ from flwr.supercore.task_identity import TaskIdentity
 from h2tune.config import load
 from h2tune.federation.flower import client_app, kit
 from h2tune.federation.flower.files import Coordinator, load_coordinator
-from h2tune.federation.flower.messages import pack
 
 EXPERIMENT = "0" * 32
 
@@ -96,14 +94,4 @@ class Grid(Post):
         context = SimpleNamespace(
             node_config={"h2tune": str(self.parties / "members" / name / "member.toml")}
         )
-        own = {
-            "query.enrol": client_app._enrol,
-            "query.view": client_app._view,
-            "query.frames": client_app._frames,
-            "train": client_app._train,
-        }
-        work = own.get(kind) or partial(client_app._protocol, kind.removeprefix("query."))
-        try:
-            return work(message, context)
-        except Exception as error:
-            return pack({"reason": client_app._reason(error)})
+        return client_app._answer(kind.removeprefix("query."), message, context).content

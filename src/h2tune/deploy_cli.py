@@ -45,6 +45,25 @@ def deploy_check(
         raise H2TuneError(f"not ready: {', '.join(failed)}", where=str(file))
 
 
+@deploy_app.command("worker")
+def deploy_worker(
+    file: Annotated[Path, typer.Argument(help="A member's file (TOML).", metavar="MEMBER.toml")],
+) -> None:
+    """Keep libraries and model in memory beside the SuperNode, so that no message waits for them; until Ctrl-C."""
+    import signal
+    import sys
+
+    if not installed():
+        raise H2TuneError(MISSING, where="flwr")
+    from h2tune.federation.flower.worker import serve
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the socket is put away
+    try:
+        serve(file, typer.echo)
+    except KeyboardInterrupt:
+        typer.echo("stopped")
+
+
 MISSING = "not installed. Install it with: pip install 'h2tune[flower]'"
 
 

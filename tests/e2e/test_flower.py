@@ -69,6 +69,7 @@ def secured(embedded, tmp_path_factory):
         for name, *_ in CLIENTS:
             parties.register(name)
             parties.supernode(name)
+        parties.worker("news")  # one of them does its work in a process that stays
         impostor(parties, "films")
         parties.run()
         parties.until(parties.ended, 600)
@@ -98,6 +99,9 @@ def test_tls_and_keys_give_the_numbers_of_one_machine(embedded, secured):
     told = read_events(run / "events.jsonl")
     assert not [e for e in told if e["event"] in ("warning", "client_failed")]
     assert (run / "report.html").stat().st_size > 1000
+    assert secured.log("news-worker").count("\ntrain: ") == 3 and "Traceback" not in secured.log(
+        "news-worker"
+    )
     for name, *_ in CLIENTS:
         (private,) = (secured.folder / "members" / name / "private").iterdir()
         assert (private / "clients" / name / "lora" / "adapter_config.json").exists()

@@ -12,4 +12,4 @@ def silence(module):
     module.answer = silent
 
 
-CHANGES = {"h2tune.federation.flower.client_app": silence}
+CHANGES = {"h2tune.federation.flower.duties": silence}

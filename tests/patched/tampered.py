@@ -23,4 +23,4 @@ def tamper(module):
     module.take_part = tampered
 
 
-CHANGES = {"h2tune.federation.flower.client_app": tamper}
+CHANGES = {"h2tune.federation.flower.duties": tamper}

@@ -18,7 +18,7 @@ from flwr.app import Message
 from grids import identify
 
 from h2tune.federation import client
-from h2tune.federation.flower import client_app, kit, member
+from h2tune.federation.flower import client_app, duties, kit, member
 from h2tune.federation.flower.files import load_coordinator
 from h2tune.federation.flower.messages import TRAIN, pack, unpack
 from h2tune.federation.ledger import Ledger
@@ -103,4 +103,4 @@ def test_a_folder_that_is_in_use_or_cannot_be_written_is_told_without_its_path(a
     ],
 )
 def test_a_reason_names_no_path_and_quotes_no_data(error, told):
-    assert client_app._reason(error) == told
+    assert duties.reason(error) == told

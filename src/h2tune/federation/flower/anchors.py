@@ -18,6 +18,7 @@ from h2tune.federation.basis import (
     own_view,
     view_spec,
 )
+from h2tune.federation.embedded import BaseModels
 from h2tune.federation.flower.files import Coordinator, Settings
 from h2tune.federation.flower.member import Joined, addressed, at_work
 from h2tune.federation.flower.roster import Roster
@@ -95,20 +96,33 @@ def _views(
     return found
 
 
-def give_view(path: Path, settings: Settings, experiment: str, name: str, texts: Sequence[str]) -> Update:
+def give_view(
+    path: Path,
+    settings: Settings,
+    experiment: str,
+    name: str,
+    texts: Sequence[str],
+    models: BaseModels | None = None,
+) -> Update:
     """Return how a member's model reads the coordinator's public texts.
 
     Raises:
         H2TuneError: The message is not for this member, or not of its federation's basis.
     """
     joined = _reader(path, settings, experiment, name, texts)
-    with at_work(joined, settings, experiment) as engine:
+    with at_work(joined, settings, experiment, models) as engine:
         reader = Reader(engine.base_of, texts, room=0)  # the frames are another process's
         return Update(name, 0, 0, {"view": own_view(joined.member, reader, engine.ledger)})
 
 
 def take_frames(
-    path: Path, settings: Settings, experiment: str, name: str, texts: Sequence[str], tensors: Tensors
+    path: Path,
+    settings: Settings,
+    experiment: str,
+    name: str,
+    texts: Sequence[str],
+    tensors: Tensors,
+    models: BaseModels | None = None,
 ) -> None:
     """Compute and keep a member's frames of the coordinates that all agreed on.
 
@@ -118,7 +132,7 @@ def take_frames(
     spec = view_spec(1, len(texts), int(settings.server.shared_rank))[1]
     check_update(Update(name, 0, 0, tensors), spec, client=name, round_number=0, examples=0)
     joined = _reader(path, settings, experiment, name, texts)
-    with at_work(joined, settings, experiment) as engine:
+    with at_work(joined, settings, experiment, models) as engine:
         keep_frames(joined.member, Reader(engine.base_of, texts), tensors["z"], engine.ledger)
 
 

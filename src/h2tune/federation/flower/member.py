@@ -92,6 +92,7 @@ def take_part(
     digest: str,
     tensors: Tensors,
     masks: Masks | None = None,
+    models: BaseModels | None = None,
 ) -> Reply:
     """Run a member's round, or give the same answer again if it was run already.
 
@@ -104,6 +105,7 @@ def take_part(
         digest: Checksum of what the member must hold after loading the tensors.
         tensors: The server's tensors.
         masks: With secure aggregation, what is told of the masks that go on the update.
+        models: Base models that stay in memory between messages.
 
     Raises:
         H2TuneError: The message is not for this member, or not of a round that it can take part in now.
@@ -112,7 +114,7 @@ def take_part(
     if not 0 <= round_number < settings.server.rounds:
         raise H2TuneError(f"there is no round {round_number}")
     prepare(joined.strategy, settings, round_number, masks)
-    with at_work(joined, settings, experiment) as engine:
+    with at_work(joined, settings, experiment, models) as engine:
         ledger, rounds = engine.ledger, range(settings.server.rounds)
         _log(engine, ledger, name, rounds)  # what a crash between state and log left out
         _refuse_stale(engine, ledger, name, round_number, tensors, rounds)
@@ -150,8 +152,16 @@ def addressed(path: Path, settings: Settings, experiment: str, name: str) -> Joi
 
 
 @contextlib.contextmanager
-def at_work(joined: Joined, settings: Settings, experiment: str) -> Iterator[Embedded]:
+def at_work(
+    joined: Joined, settings: Settings, experiment: str, models: BaseModels | None = None
+) -> Iterator[Embedded]:
     """Yield an engine of this member alone; its folder is its own while the block lasts.
+
+    Args:
+        joined: The member.
+        settings: What the coordinator sent.
+        experiment: The coordinator's run.
+        models: Base models in memory, used if they are of the settings' seed.
 
     Raises:
         H2TuneError: As `_open`.
@@ -159,7 +169,9 @@ def at_work(joined: Joined, settings: Settings, experiment: str) -> Iterator[Emb
     ledger = _open(Path(joined.file.folder) / experiment, ROOM * joined.card.trainable_parameters)
     try:
         dtypes = {joined.member.name: joined.seen.client.dtype}
-        yield Embedded([joined.member], dtypes, joined.strategy, BaseModels(settings.seed), ledger)
+        if models is None or models.seed != settings.seed:
+            models = BaseModels(settings.seed)
+        yield Embedded([joined.member], dtypes, joined.strategy, models, ledger)
     finally:
         ledger.close()
 

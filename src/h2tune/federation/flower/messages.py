@@ -1,30 +1,34 @@
-"""What a Flower message holds: a JSON head, and tensors as one safetensors file, which Flower cuts into chunks."""
+"""What a Flower message holds: a JSON head, and tensors as one safetensors file, which Flower cuts into chunks.
+
+Imports nothing heavy: the process that Flower starts for a message may only hand it on.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from h2tune.errors import H2TuneError
-from h2tune.federation.update import Update, from_bytes, to_bytes
+
+if TYPE_CHECKING:
+    from h2tune.federation.update import Update
 
 FORMAT = "h2tune-1"
 ENROL = "query.enrol"
 TRAIN = "train"
 HEAD_CHARACTERS = 2**23
 """The most that the JSON of a message may take, a member's events among it."""
+REMEDY = "Give all parties one version of h2tune"
 
 
 def pack(head: Mapping[str, Any], update: Update | None = None) -> RecordDict:
     """Return a message's content; tensors travel in the frame of an update, in both directions."""
-    content = RecordDict({"head": ConfigRecord({"format": FORMAT, "json": json.dumps(head)})})
-    if update is not None:
-        data = to_bytes(update)
-        content["tensors"] = ArrayRecord({"file": Array("uint8", (len(data),), "safetensors", data)})
-    return content
+    from h2tune.federation.update import to_bytes
+
+    return wrapped(json.dumps(head), None if update is None else to_bytes(update))
 
 
 def unpack(content: RecordDict, most: int | None = None) -> tuple[dict[str, Any], Update | None]:
@@ -37,21 +41,51 @@ def unpack(content: RecordDict, most: int | None = None) -> tuple[dict[str, Any]
     Raises:
         H2TuneError: It is no message of h2tune, or a larger one.
     """
+    from h2tune.federation.update import from_bytes
+
+    head, tensors = parts(content)
+    return read_head(head), None if tensors is None else from_bytes(tensors, most)
+
+
+def wrapped(head: str, tensors: bytes | None) -> RecordDict:
+    """Return the content of a message: JSON, and a safetensors file."""
+    content = RecordDict({"head": ConfigRecord({"format": FORMAT, "json": head})})
+    if tensors is not None:
+        content["tensors"] = ArrayRecord({"file": Array("uint8", (len(tensors),), "safetensors", tensors)})
+    return content
+
+
+def parts(content: RecordDict) -> tuple[str, bytes | None]:
+    """Return JSON and safetensors file of a message's content, neither of them read.
+
+    Raises:
+        H2TuneError: It is no message of h2tune, or its head is too long.
+    """
     try:
         record = content.config_records["head"]
         if record["format"] != FORMAT:
             raise ValueError(f"format {str(record['format'])[:40]!r}")
         if not isinstance(record["json"], str) or len(record["json"]) > HEAD_CHARACTERS:
             raise ValueError(f"its head is no text of at most {HEAD_CHARACTERS} characters")
-        head = json.loads(record["json"])
-        if not isinstance(head, dict):
-            raise ValueError("its head is no object")
         tensors = content.array_records.get("tensors")
-        return head, None if tensors is None else from_bytes(tensors["file"].data, most)
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise H2TuneError(
-            f"malformed message ({error})", remedy="Give all parties one version of h2tune"
-        ) from None
+        return record["json"], None if tensors is None else tensors["file"].data
+    except (KeyError, ValueError, TypeError) as error:
+        raise H2TuneError(f"malformed message ({error})", remedy=REMEDY) from None
+
+
+def read_head(head: str) -> dict[str, Any]:
+    """Return what the JSON of a message says.
+
+    Raises:
+        H2TuneError: It is no object.
+    """
+    try:
+        found = json.loads(head)
+        if not isinstance(found, dict):
+            raise ValueError("its head is no object")
+        return found
+    except (ValueError, RecursionError) as error:
+        raise H2TuneError(f"malformed message ({error})", remedy=REMEDY) from None
 
 
 def text(head: Mapping[str, Any], key: str) -> str:
@@ -62,5 +96,5 @@ def text(head: Mapping[str, Any], key: str) -> str:
     """
     value = head.get(key)
     if not isinstance(value, str):
-        raise H2TuneError(f"malformed message (no '{key}')", remedy="Give all parties one version of h2tune")
+        raise H2TuneError(f"malformed message (no '{key}')", remedy=REMEDY)
     return value

@@ -27,7 +27,13 @@ Type, in this folder, with h2tune installed (`pip install 'h2tune[flower]'`) and
     flower-supernode --superlink {superlink} --root-certificates tls/ca.crt \\
       --auth-supernode-private-key node --node-config "h2tune=\\"$PWD/member.toml\\""
 
-It answers until you stop it with Ctrl-C. If it says `Failed to activate` after a crash, the coordinator still takes the
+It answers until you stop it with Ctrl-C. Flower starts a process for every message, which imports all libraries and
+loads the model anew. To spare each round that time, leave this running beside it, in a second terminal; it keeps the
+model in memory:
+
+    h2tune deploy worker member.toml
+
+If it says `Failed to activate` after a crash, the coordinator still takes the
 old one for alive: start it again after a minute. Who runs the coordinator's machine decides which code runs here, as
 this user: give it an account that can read your model and data and nothing else.
 """

@@ -1,0 +1,182 @@
+"""A worker beside the SuperNode: one process that keeps libraries and the base model in memory from message to message.
+
+Both ends of a socket in the member's folder, which nobody but its user may open. What crosses it is what Flower
+carried: JSON and a safetensors file. The asking end imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from h2tune import __version__
+from h2tune.errors import H2TuneError
+
+SOCKET = "worker.sock"
+LONGEST = 107
+"""Bytes that a socket's path may have, on Linux."""
+HEADER = 4096
+"""Bytes that a message's first line may have."""
+MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError)
+"""What reading raises if the other end is gone, or is no end of ours."""
+
+
+def ask(file: Path, kind: str, head: str, tensors: bytes | None) -> tuple[str, bytes | None] | None:
+    """Return what the worker beside a member's file answers, or None where there is none, or it was lost.
+
+    Args:
+        file: The member's file.
+        kind: What is asked.
+        head: The message's JSON.
+        tensors: Its safetensors file.
+    """
+    name = file.resolve().parent / SOCKET
+    if not name.is_socket():
+        return None
+    try:
+        with socket.socket(socket.AF_UNIX) as end:
+            end.connect(str(name))
+            if _user(end) != os.getuid():
+                raise OSError("it is another user's")
+            _send(end, {"version": __version__, "kind": kind, "file": str(file.resolve())}, head, tensors)
+            facts, told, found = _receive(end)
+            if facts.get("version") != __version__:
+                raise OSError(
+                    f"it is of version {facts.get('version')}, this is {__version__}: start it again"
+                )
+            return told, found
+    except MALFORMED as error:
+        print(f"h2tune: the worker at {name} does not answer ({error}); done without it", file=sys.stderr)
+        return None
+
+
+def refused(reason: str) -> tuple[str, bytes | None]:
+    """Return the answer that gives a reason and nothing else."""
+    return json.dumps({"reason": reason}), None
+
+
+def serve(file: Path, tell: Callable[[str], None], ready: Callable[[], None] = lambda: None) -> None:
+    """Answer the messages to a member, one after another, until the process is stopped.
+
+    Args:
+        file: The member's file.
+        tell: Called with a line about what is done.
+        ready: Called when messages are awaited.
+
+    Raises:
+        H2TuneError: The file cannot be used, a worker is there already, or the folder's path is too long.
+    """
+    from h2tune.federation.embedded import BaseModels
+    from h2tune.federation.flower.duties import answered
+    from h2tune.federation.flower.files import load_member_file
+
+    load_member_file(file)
+    models = BaseModels(0)
+    with _listening(file.resolve().parent / SOCKET) as listener:
+        tell(f"ready: {file}")
+        ready()
+        while True:
+            end, _ = listener.accept()
+            with end:
+                try:
+                    facts, head, tensors = _receive(end)
+                    if _user(end) != os.getuid() or facts.get("file") != str(file.resolve()):
+                        continue
+                    if facts.get("version") != __version__:
+                        _send(end, {"version": __version__}, "", None)
+                        continue
+                    models = _of_seed(models, head)
+                    began = time.perf_counter()
+                    found = answered(str(facts.get("kind")), file, head, tensors, models)
+                    tell(f"{facts.get('kind')}: {time.perf_counter() - began:.1f} s")
+                    _send(end, {"version": __version__}, *found)
+                except MALFORMED as error:  # who asked is gone; its node asks again
+                    tell(f"a message was lost: {error}")
+
+
+def _of_seed(models: Any, head: str) -> Any:
+    """Return base models of the seed that a message's settings name: those in memory, if they are."""
+    from h2tune.federation.embedded import BaseModels
+    from h2tune.federation.flower.files import read_settings
+    from h2tune.federation.flower.messages import read_head, text
+
+    with contextlib.suppress(H2TuneError):  # what is wrong with it is told by who answers
+        seed = read_settings(text(read_head(head), "settings")).seed
+        if seed != models.seed:
+            return BaseModels(seed)
+    return models
+
+
+@contextlib.contextmanager
+def _listening(name: Path) -> Iterator[socket.socket]:
+    """Yield a socket that its user alone may open; it is gone after the block.
+
+    Raises:
+        H2TuneError: Another worker listens there, or the path is too long.
+    """
+    if len(os.fsencode(name)) > LONGEST:
+        raise H2TuneError(
+            f"the path of its socket would have more than {LONGEST} bytes",
+            where=str(name),
+            remedy="Move the folder to a shorter path",
+        )
+    with socket.socket(socket.AF_UNIX) as other, contextlib.suppress(OSError):
+        other.connect(str(name))
+        raise H2TuneError("a worker is running already", where=str(name))
+    name.unlink(missing_ok=True)  # one that was killed leaves it behind
+    before = os.umask(0o177)
+    try:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(name))
+    finally:
+        os.umask(before)
+    with listener:
+        listener.listen()
+        try:
+            yield listener
+        finally:
+            name.unlink(missing_ok=True)
+
+
+def _user(end: socket.socket) -> int:
+    """Return the user of the process at the other end."""
+    found = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", found)[1])
+
+
+def _send(end: socket.socket, facts: dict[str, Any], head: str, tensors: bytes | None) -> None:
+    text = head.encode()
+    sizes = {"head": len(text), "tensors": None if tensors is None else len(tensors)}
+    end.sendall(json.dumps(facts | sizes).encode() + b"\n" + text)
+    if tensors is not None:
+        end.sendall(tensors)
+
+
+def _receive(end: socket.socket) -> tuple[dict[str, Any], str, bytes | None]:
+    """Return what `_send` sent.
+
+    Raises:
+        OSError: The other end closed before all was there.
+        ValueError: It is no such message.
+    """
+    with end.makefile("rb") as stream:
+        facts = json.loads(stream.readline(HEADER) or _closed())
+        head, size = _exactly(stream, int(facts["head"])), facts["tensors"]
+        return facts, head.decode(), None if size is None else _exactly(stream, int(size))
+
+
+def _exactly(stream: Any, count: int) -> bytes:
+    found: bytes = stream.read(count)
+    return found if len(found) == count else _closed()
+
+
+def _closed() -> bytes:
+    raise OSError("it closed the connection")
