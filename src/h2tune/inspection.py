@@ -8,11 +8,21 @@ from typing import Any
 from h2tune.config import Federation
 from h2tune.federation import privacy
 from h2tune.federation.basis import view_spec
-from h2tune.federation.enrol import ADAM_BYTES, build_strategy, enrol_all, mechanism_of, trainable_in
+from h2tune.federation.enrol import ADAM_BYTES, Seen, build_strategy, enrol_all, mechanism_of, trainable_in
 from h2tune.federation.strategy import note_of
 from h2tune.federation.update import payload_bytes
 
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
+QUANTISED = 0.5625
+"""Bytes of a parameter in 4 bits, with a scale in float32 for each 64."""
+
+
+def base_bytes(seen: Seen) -> int:
+    """Return the bytes of a base model's weights in memory."""
+    if seen.client.dtype != "nf4":
+        return seen.base_parameters * WIDTH[seen.client.dtype]
+    linear = sum(p.d_in * p.d_out for p in seen.placements)
+    return round(linear * QUANTISED) + (seen.base_parameters - linear) * WIDTH["float32"]
 
 
 @dataclass(frozen=True)
@@ -61,9 +71,7 @@ def inspect(federation: Federation) -> Forecast:
                 "roles": {role: len(blocks) for role, blocks in e.roles.items()},
                 "trainable_parameters": parameters,
                 "base_parameters": s.base_parameters,
-                "memory_bytes": s.base_parameters * WIDTH[s.client.dtype]
-                + parameters * ADAM_BYTES
-                + frames * WIDTH["float32"],
+                "memory_bytes": base_bytes(s) + parameters * ADAM_BYTES + frames * WIDTH["float32"],
                 "note": note_of(strategy, e.name),
                 "bytes_up": payload_bytes(strategy.upload_spec(e.name, 0)),
                 "bytes_down": [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -112,8 +114,9 @@ def load_model(model: str, kind: Kind, dtype: str, seed: int) -> PreTrainedModel
     folder = folder_of(model)
     cls = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
     try:
+        options = _quantised(model, kind) if dtype == "nf4" else {"dtype": getattr(torch, dtype)}
         with quiet(), isolated(seed, "model", model):
-            loaded: PreTrainedModel = cls.from_pretrained(folder, dtype=getattr(torch, dtype))
+            loaded: PreTrainedModel = cls.from_pretrained(folder, **options)
     except (OSError, ValueError) as error:
         raise H2TuneError(
             f"cannot be loaded ({str(error).strip().splitlines()[0]})", where=f"model {model}"
@@ -122,6 +125,28 @@ def load_model(model: str, kind: Kind, dtype: str, seed: int) -> PreTrainedModel
     if (head := loaded.get_output_embeddings()) is not None:
         head.register_forward_pre_hook(_contiguous)
     return loaded.eval()
+
+
+def _quantised(model: str, kind: Kind) -> dict[str, Any]:
+    """Return what loads linear layers in 4 bits (NF4, arXiv 2305.14314) and heads, which are trained, as they are.
+
+    Raises:
+        H2TuneError: bitsandbytes is not installed.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise H2TuneError(
+            "weights in 4 bits need bitsandbytes",
+            where=f"model {model}",
+            remedy="pip install 'h2tune[quantized]', or set client.dtype",
+        )
+    heads = [] if kind == "causal" else head_modules(empty_model(read_config(model), kind, 2))
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.float32,
+        llm_int8_skip_modules=["lm_head", *heads],
+    )
+    return {"dtype": torch.float32, "quantization_config": settings}
 
 
 def _contiguous(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -145,12 +145,16 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
         """Add the update of the given (or active) adapters to the base weight.
 
         Raises:
-            ValueError: With `safe_merge`, if the merged weight would not be finite.
+            ValueError: The base weight is quantised; or, with `safe_merge`, the merged weight would not be finite.
         """
         for name in check_adapters_to_merge(self, adapter_names):
             if name not in self.h2tune_down:
                 continue
             weight = self.get_base_layer().weight
+            if not weight.is_floating_point():
+                raise ValueError(
+                    "a quantised weight cannot take an adapter in; load the base model unquantised"
+                )
             with torch.no_grad():
                 merged = weight + self.get_delta_weight(name).to(weight.dtype)
                 if safe_merge and not torch.isfinite(merged).all():

@@ -97,7 +97,8 @@ class Client(Section):
     """With rank = "auto": bytes for adapter weights, gradients and optimiser states."""
     head: Literal["auto", "verbaliser", "classifier"] = "auto"
     """How labels are scored; by default decoders by their words, encoders by a head that stays private."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16", "nf4"] = "float32"
+    """Of the base model's weights; "nf4" keeps its linear layers in 4 bits (bitsandbytes), the rest in float32."""
     roles: dict[str, str] | None = None
     """Module-name suffixes by role, for models that are not known."""
     part: Annotated[tuple[int, int] | None, FROM_LIST] = None

@@ -13,7 +13,7 @@ from h2tune.config import Client, Data
 from h2tune.errors import H2TuneError
 from h2tune.federation.enrol import ADAM_BYTES, load_data, see, trainable
 from h2tune.federation.flower.files import MemberFile, load_member_file, member_client
-from h2tune.inspection import WIDTH
+from h2tune.inspection import base_bytes
 from h2tune.models import load_model, load_tokenizer
 
 
@@ -84,7 +84,7 @@ def _memory(client: Client) -> str:
     """Compare weights, gradients and Adam's moments with what is free; activations come on top."""
     seen = see(client)
     rank = client.rank if isinstance(client.rank, int) else 1
-    needed = seen.base_parameters * WIDTH[client.dtype] + trainable(seen, rank, rank) * ADAM_BYTES
+    needed = base_bytes(seen) + trainable(seen, rank, rank) * ADAM_BYTES
     free, where = _free_bytes()
     told = f"{needed / 1e9:.1f} GB for weights, gradients and Adam (activations come on top)"
     told += f", {free / 1e9:.1f} GB free {where}"
