@@ -9,6 +9,7 @@ Memory is what the process grew by at its peak, in units of G.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import time
 
@@ -25,10 +26,21 @@ ROLES = ("attn.q", "attn.k", "attn.v", "attn.o", "mlp.gate", "mlp.up", "mlp.down
 KINDS = {"dense": 64, "entry": 16, "block": 16, "leading": 16}
 
 
+@functools.cache
+def modules(depth: int) -> dict[str, tuple[int, int]]:
+    """Return the modules of a model of so many blocks; one mapping for all members, or 100,000 would take 3 GB."""
+    return {f"layers.{block}.{role}": (1024, 1024) for block in range(depth) for role in ROLES}
+
+
+@functools.cache
+def blocks(depth: int) -> dict[str, tuple[int, ...]]:
+    """Return the blocks that have each role."""
+    return {role: tuple(range(depth)) for role in ROLES}
+
+
 def enrolment(name: str, rank: int, depth: int = DEPTH) -> Enrolment:
     """Return a member of so many blocks."""
-    modules = {f"layers.{block}.{role}": (1024, 1024) for block in range(depth) for role in ROLES}
-    return Enrolment(name, "any", depth, rank, 100, {role: tuple(range(depth)) for role in ROLES}, modules)
+    return Enrolment(name, "any", depth, rank, 100, blocks(depth), modules(depth))
 
 
 def update(kind: str, rank: int, number: int, depth: int = DEPTH) -> dict[str, torch.Tensor]:

@@ -256,9 +256,9 @@ class GridChannel:
         if message.has_error():
             return None
         used = self.coordinator.late == "use"
-        told = "used with a smaller weight" if used else "left out"
+        told = "it counts with a smaller weight, unless it is refused" if used else "it was left out"
         self._note(
-            client, round_number, "late_update", f"an update came after its round was over; it was {told}"
+            client, round_number, "late_update", f"an update came after its round was over; {told}"
         )
         if not used:
             return None
