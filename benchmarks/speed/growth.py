@@ -37,7 +37,7 @@ def measure(clients: int, rank: int, depth: int, rounds: int) -> tuple[float, ..
         content = federations.federation(
             folder,
             [(f"c{i:05d}", FAMILIES[i % 3], rank) for i in range(clients)],
-            options={family: {"width": 64, "blocks": depth} for family in FAMILIES},
+            options={family: {"width": 128, "blocks": depth} for family in FAMILIES},
             server={"rounds": rounds, "min_clients": clients, "alone": False},
             train={"local_steps": 1, "batch_size": 8},
             data={"train": 16, "validation": 0, "test": 8, "evaluate_rounds": "last"},
