@@ -289,3 +289,31 @@ def lay_out(
         changed["member"] = [{k: v for k, v in m.items() if k != "key"} for m in changed["member"]]
     file.write_text(tomli_w.dumps(changed))
     return folder
+
+
+def scores(events):
+    """Return accuracy and loss by client, round and stage."""
+    return {
+        (e["client"], e["round"], e["stage"]): (e["accuracy"], e["loss"])
+        for e in events
+        if e["event"] == "evaluated"
+    }
+
+
+def assert_equal(run: Path, other: Path, rounds: int = 3) -> None:
+    """Server tensors of every round and all scores are equal."""
+    import pytest
+    import torch
+    from safetensors.torch import load_file
+
+    from h2tune.report.events import read_events
+
+    for number in range(1, rounds + 1):
+        one, two = (load_file(r / f"server/round-{number:04d}/state.safetensors") for r in (run, other))
+        assert one.keys() == two.keys()
+        for name in one:
+            torch.testing.assert_close(one[name], two[name], rtol=0, atol=1e-6)
+    left, right = (scores(read_events(r / "events.jsonl")) for r in (run, other))
+    assert left and left.keys() == right.keys()
+    for key in left:
+        assert left[key] == pytest.approx(right[key], abs=1e-6)

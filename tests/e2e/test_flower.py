@@ -7,8 +7,6 @@ import shutil
 import deployment
 import federations
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from h2tune.report.events import read_events
 
@@ -32,27 +30,6 @@ def embedded(tmp_path_factory):
 def finished(run) -> bool:
     log = run / "events.jsonl"
     return log.exists() and '"run_finished"' in log.read_text()
-
-
-def scores(events):
-    return {
-        (e["client"], e["round"], e["stage"]): (e["accuracy"], e["loss"])
-        for e in events
-        if e["event"] == "evaluated"
-    }
-
-
-def assert_equal(run, other) -> None:
-    """Server tensors of every round and all scores are equal."""
-    for number in (1, 2, 3):
-        one, two = (load_file(r / f"server/round-{number:04d}/state.safetensors") for r in (run, other))
-        assert one.keys() == two.keys()
-        for name in one:
-            torch.testing.assert_close(one[name], two[name], rtol=0, atol=1e-6)
-    left, right = (scores(read_events(r / "events.jsonl")) for r in (run, other))
-    assert left.keys() == right.keys() and len(left) == 3 * 4
-    for key in left:
-        assert left[key] == pytest.approx(right[key], abs=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +72,7 @@ def test_a_registered_node_that_claims_anothers_name_is_refused(secured):
 
 def test_tls_and_keys_give_the_numbers_of_one_machine(embedded, secured):
     run = secured.home / "run"
-    assert_equal(embedded[1], run)
+    deployment.assert_equal(embedded[1], run)
     told = read_events(run / "events.jsonl")
     assert not [e for e in told if e["event"] in ("warning", "client_failed")]
     assert (run / "report.html").stat().st_size > 1000
@@ -178,7 +155,7 @@ def test_three_members_give_the_numbers_of_one_machine(embedded, tmp_path):
         parties.run()
         parties.until(parties.ended, 600)
         assert finished(parties.home / "run"), parties.tails()
-    assert_equal(run, parties.home / "run")
+    deployment.assert_equal(run, parties.home / "run")
 
 
 def rounds_of(run, name: str, kind: str) -> list[int]:
@@ -233,4 +210,4 @@ def test_a_killed_server_is_started_again_and_gives_the_same_numbers(embedded, t
         parties.run()
         parties.until(parties.ended, 400)
         assert finished(parties.home / "run"), parties.tails()
-    assert_equal(run, parties.home / "run")
+    deployment.assert_equal(run, parties.home / "run")

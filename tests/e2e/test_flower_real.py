@@ -1,0 +1,49 @@
+"""The demo models on Flower: real SuperLink, SuperNodes and weights, in the anchored basis, equal to one machine."""
+
+from __future__ import annotations
+
+import deployment
+import federations
+import pytest
+
+from h2tune.report.events import read_events
+
+pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(3000)]
+
+ROUNDS = 2
+CONTENT = {
+    "name": "demo",
+    "server": {"rounds": ROUNDS, "min_clients": 3},
+    "basis": {"count": 32},
+    "train": {"local_steps": 1, "batch_size": 4, "learning_rate": 3e-4},
+    "data": {"train": 16, "test": 16},
+    "client": [
+        {"name": "films", "model": "pypi:smollm2-135m-instruct", "task": "movie_reviews", "rank": 4},
+        {"name": "news", "model": "pypi:gemma-3-270m", "task": "bbc_topics", "rank": 8, "max_length": 32},
+        {"name": "feed", "model": "pypi:all-minilm-l6-v2", "task": "tweets", "rank": 4},
+    ],
+}
+
+
+def test_demo_models_give_the_numbers_of_one_machine(tmp_path):
+    file = federations.write(tmp_path, CONTENT)
+    federations.h2tune("run", str(file), "--out", str(tmp_path / "run"))
+    port = deployment.free_port()
+    folder = deployment.lay_out(tmp_path, CONTENT, port, gather=600.0, deadline=1500.0)
+    with deployment.deployment(folder, port) as parties:
+        parties.superlink()
+        for client in CONTENT["client"]:
+            parties.worker(client["name"])
+            parties.supernode(client["name"])
+        parties.run()
+        parties.until(parties.ended, 2400)
+        run = parties.home / "run"
+        deployment.assert_equal(tmp_path / "run", run, ROUNDS)
+        told = read_events(run / "events.jsonl")
+        assert not [e for e in told if e["event"] in ("warning", "client_failed")]
+        for client in CONTENT["client"]:
+            name = client["name"]
+            assert parties.log(f"{name}-worker").count("\ntrain: ") == ROUNDS
+            (private,) = (folder / "members" / name / "private").iterdir()
+            assert (private / "clients" / name / "lora" / "adapter_model.safetensors").exists()
