@@ -26,6 +26,13 @@ CONTENT = {
 }
 
 
+def warned(run) -> list[tuple[str, int, str]]:
+    """Return what a run warned of; a single step of each client leaves some weights where they were."""
+    told = read_events(run / "events.jsonl")
+    assert not [e for e in told if e["event"] == "client_failed"]
+    return sorted((e["client"], e["round"], e["code"]) for e in told if e["event"] == "warning")
+
+
 def test_demo_models_give_the_numbers_of_one_machine(tmp_path):
     file = federations.write(tmp_path, CONTENT)
     federations.h2tune("run", str(file), "--out", str(tmp_path / "run"))
@@ -40,8 +47,7 @@ def test_demo_models_give_the_numbers_of_one_machine(tmp_path):
         parties.until(parties.ended, 2400)
         run = parties.home / "run"
         deployment.assert_equal(tmp_path / "run", run, ROUNDS)
-        told = read_events(run / "events.jsonl")
-        assert not [e for e in told if e["event"] in ("warning", "client_failed")]
+        assert warned(run) == warned(tmp_path / "run")
         for client in CONTENT["client"]:
             name = client["name"]
             assert parties.log(f"{name}-worker").count("\ntrain: ") == ROUNDS
