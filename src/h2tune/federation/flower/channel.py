@@ -257,9 +257,7 @@ class GridChannel:
             return None
         used = self.coordinator.late == "use"
         told = "it counts with a smaller weight, unless it is refused" if used else "it was left out"
-        self._note(
-            client, round_number, "late_update", f"an update came after its round was over; {told}"
-        )
+        self._note(client, round_number, "late_update", f"an update came after its round was over; {told}")
         if not used:
             return None
         return replace(self._read(client, round_number, message), late=round_number)

@@ -5,6 +5,7 @@ Flower starts a process for every message; nothing heavy is imported where a wor
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from flwr.app import Context, Message
@@ -17,43 +18,10 @@ from h2tune.federation.flower.messages import parts, wrapped
 NODE_KEY = "h2tune"
 """Key of the node's configuration that holds the path of the member's file."""
 
+QUERIES = ("enrol", "keys", "shares", "reveal", "view", "frames")
+"""Who this is; secure aggregation's three; how its model reads public texts; coordinates for its frames."""
+
 app = ClientApp()
-
-
-@app.query("enrol")
-def enrol(message: Message, context: Context) -> Message:
-    """Tell who this is and what it has."""
-    return _answer("enrol", message, context)
-
-
-@app.query("keys")
-def keys(message: Message, context: Context) -> Message:
-    """AdvertiseKeys of secure aggregation."""
-    return _answer("keys", message, context)
-
-
-@app.query("shares")
-def shares(message: Message, context: Context) -> Message:
-    """ShareKeys."""
-    return _answer("shares", message, context)
-
-
-@app.query("reveal")
-def reveal(message: Message, context: Context) -> Message:
-    """Unmasking."""
-    return _answer("reveal", message, context)
-
-
-@app.query("view")
-def view(message: Message, context: Context) -> Message:
-    """How the model reads public texts, for an anchored basis."""
-    return _answer("view", message, context)
-
-
-@app.query("frames")
-def frames(message: Message, context: Context) -> Message:
-    """The coordinates that all agreed on, of which the member makes its frames."""
-    return _answer("frames", message, context)
 
 
 @app.train()
@@ -81,3 +49,7 @@ def _file(context: Context) -> Path:
     if not isinstance(path, str):
         raise H2TuneError(f"this node was started without --node-config '{NODE_KEY}=\"…/member.toml\"'")
     return Path(path)
+
+
+for kind in QUERIES:
+    app.query(kind)(partial(_answer, kind))
