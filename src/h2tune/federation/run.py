@@ -28,6 +28,7 @@ from h2tune.federation.server import Channel, Choice, draw_from, run_rounds
 from h2tune.federation.strategy import Strategy, note_of
 from h2tune.federation.update import Enrolment
 from h2tune.report.events import read_events
+from h2tune.training.local import try_arguments
 from h2tune.training.terms import Progress
 
 
@@ -83,6 +84,7 @@ def run(
         federation = load(Path(federation), overrides)
     folder = Path(out) if out is not None else Path("runs") / federation.name
     seen, enrolments, size, slots = enrol_all(federation)
+    try_arguments(federation.train.arguments)
     strategy = build_strategy(federation, enrolments, size, slots)
     members = [load_member(s, e, federation) for s, e in zip(seen, enrolments, strict=True)]
     if resume:

@@ -50,10 +50,10 @@ DEFAULTS = {
 
 
 def check_arguments(arguments: Mapping[str, Any], scheduler: str) -> None:
-    """Refuse arguments of the Trainer that do not exist, do not work here, or that h2tune sets itself.
+    """Refuse arguments of the Trainer that do not exist, do not work with h2tune, or that it sets itself.
 
     Raises:
-        H2TuneError: Names the argument or the scheduler and the nearest known one, or says what the Trainer says.
+        H2TuneError: Names the argument or the scheduler and the nearest known one.
     """
     known = [field.name for field in dataclasses.fields(TrainingArguments) if field.init]
     for name in arguments:
@@ -75,16 +75,16 @@ def check_arguments(arguments: Mapping[str, Any], scheduler: str) -> None:
                 where=f"train.arguments.{name}",
                 remedy="Leave use_reentrant out: what is trained is the same",
             )
-    if arguments:
-        _try(arguments)
 
 
-def _try(arguments: Mapping[str, Any]) -> None:
-    """Let the Trainer look at its arguments on this machine: a type of number the device lacks, a library not there.
+def try_arguments(arguments: Mapping[str, Any]) -> None:
+    """Let the Trainer look at its arguments on the machine that trains: a type its device lacks, a library not there.
 
     Raises:
         H2TuneError: It refuses them.
     """
+    if not arguments:
+        return
     with quiet(), tempfile.TemporaryDirectory(prefix="h2tune-") as folder:
         try:
             TrainingArguments(output_dir=folder, **{**DEFAULTS, **arguments})

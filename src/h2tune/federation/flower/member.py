@@ -30,7 +30,7 @@ from h2tune.federation.run import export_adapters
 from h2tune.federation.server import Reply
 from h2tune.federation.strategy import Strategy
 from h2tune.federation.update import Download, Tensors, manifest
-from h2tune.training.local import check_arguments
+from h2tune.training.local import check_arguments, try_arguments
 
 EXPERIMENT = re.compile(r"[0-9a-f]{32}")
 ROOM = 16
@@ -69,6 +69,7 @@ def join(path: Path, settings: Settings) -> Joined:
     file = load_member_file(path)
     federation = file.joined(settings, path.resolve().parent)
     check_arguments(federation.train.arguments, federation.train.scheduler)
+    try_arguments(federation.train.arguments)
     size, slots = federation.server.shared_rank, federation.server.slots
     if not isinstance(size, int) or not isinstance(slots, int):
         raise H2TuneError("the coordinator did not say R and D")

@@ -21,8 +21,6 @@ from h2tune import __version__
 from h2tune.errors import H2TuneError
 
 SOCKET = "worker.sock"
-LONGEST = 107
-"""Bytes that a socket's path may have, on Linux."""
 HEADER = 4096
 """Bytes that a message's first line may have."""
 MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError)
@@ -42,8 +40,8 @@ def ask(file: Path, kind: str, head: str, tensors: bytes | None) -> tuple[str, b
     if not name.is_socket():
         return None
     try:
-        with socket.socket(socket.AF_UNIX) as end:
-            end.connect(str(name))
+        with socket.socket(socket.AF_UNIX) as end, _address(name) as short:
+            end.connect(short)
             if _user(end) != os.getuid():
                 raise OSError("it is another user's")
             _send(end, {"version": __version__, "kind": kind, "file": str(file.resolve())}, head, tensors)
@@ -72,7 +70,7 @@ def serve(file: Path, tell: Callable[[str], None], ready: Callable[[], None] = l
         ready: Called when messages are awaited.
 
     Raises:
-        H2TuneError: The file cannot be used, a worker is there already, or the folder's path is too long.
+        H2TuneError: The file cannot be used, or a worker is there already.
     """
     from h2tune.federation.embedded import BaseModels
     from h2tune.federation.flower.duties import answered
@@ -120,22 +118,17 @@ def _listening(name: Path) -> Iterator[socket.socket]:
     """Yield a socket that its user alone may open; it is gone after the block.
 
     Raises:
-        H2TuneError: Another worker listens there, or the path is too long.
+        H2TuneError: Another worker listens there.
     """
-    if len(os.fsencode(name)) > LONGEST:
-        raise H2TuneError(
-            f"the path of its socket would have more than {LONGEST} bytes",
-            where=str(name),
-            remedy="Move the folder to a shorter path",
-        )
-    with socket.socket(socket.AF_UNIX) as other, contextlib.suppress(OSError):
-        other.connect(str(name))
+    with socket.socket(socket.AF_UNIX) as other, _address(name) as short, contextlib.suppress(OSError):
+        other.connect(short)
         raise H2TuneError("a worker is running already", where=str(name))
     name.unlink(missing_ok=True)  # one that was killed leaves it behind
     before = os.umask(0o177)
     try:
         listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(name))
+        with _address(name) as short:
+            listener.bind(short)
     finally:
         os.umask(before)
     with listener:
@@ -144,6 +137,16 @@ def _listening(name: Path) -> Iterator[socket.socket]:
             yield listener
         finally:
             name.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _address(name: Path) -> Iterator[str]:
+    """Yield a short path to a socket: Linux takes 107 bytes at most, and a member's folder may lie deep."""
+    folder = os.open(name.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{name.name}"
+    finally:
+        os.close(folder)
 
 
 def _user(end: socket.socket) -> int:
