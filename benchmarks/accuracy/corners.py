@@ -23,7 +23,7 @@ METHODS = (
     "h2tune-alone",
 )
 ABLATIONS = ("h2tune-leading", "h2tune-depth", "h2tune-joint")
-RATES = {"decoder": (3e-4, 1e-3), "encoder": (1e-3, 2e-3, 4e-3)}
+RATES = {"decoder": (3e-4, 1e-3), "encoder": (1e-3, 2e-3, 4e-3, 8e-3)}
 """Learning rates to choose from. A run takes the n-th of each kind; beside decoders an encoder has two."""
 ENCODERS = ("pypi:all-minilm-l6-v2",)
 

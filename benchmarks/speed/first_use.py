@@ -12,23 +12,12 @@ import argparse
 import tempfile
 from pathlib import Path
 
-import torch
-import transformers
 from timing import Spread, in_turn, ratios, seconds, table
 
 from h2tune import assets
 from h2tune.assets import prepare
 
 MODELS = ("smollm2-135m-instruct", "gemma-3-270m")
-
-
-def read(gguf: Path) -> None:
-    """Read tokenizer and weights out of a GGUF file."""
-    options = {"gguf_file": gguf.name, "local_files_only": True}
-    transformers.AutoTokenizer.from_pretrained(gguf.parent, **options)
-    if hasattr(transformers, "GgufConfig"):
-        options["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **options)
 
 
 def measure(model: str, repeats: int) -> dict[str, list[float]]:
@@ -39,7 +28,7 @@ def measure(model: str, repeats: int) -> dict[str, list[float]]:
         found.update(
             in_turn(
                 {
-                    "read": lambda: seconds(lambda: read(gguf)),
+                    "read": lambda: seconds(lambda: prepare.read_gguf(gguf)),
                     "convert": lambda: seconds(lambda: convert(gguf, folder)),
                 },
                 repeats,

@@ -55,13 +55,8 @@ def two_rounds(parties, name: str = "one"):
         found, update = unpack(client_app.train(message, context).content)
         assert update is not None, found
         state, _ = strategy.aggregate(state, [update])
-        told.append((steady(found["events"]), digest(update.tensors)))
+        told.append((federations.comparable(json.loads(found["events"])), digest(update.tensors)))
     return told
-
-
-def steady(events: str) -> list[dict]:
-    """Return events without what differs from one machine's minute to the next."""
-    return federations.comparable(json.loads(events))
 
 
 def serving(file) -> list[str]:
@@ -83,6 +78,17 @@ def test_the_answers_are_the_same_and_the_model_is_loaded_once(content, tmp_path
     assert two_rounds(parties) == plain
     assert len(loaded) == 3
     assert [line.split(":")[0] for line in told] == ["ready", "train", "train"]
+
+
+def test_a_run_of_another_seed_draws_its_model_anew(content, tmp_path):
+    parties = kit_of(content, tmp_path / "kit")
+    model = member.load_member_file(parties / "members" / "one" / "member.toml").client.model
+    models, kept = embedded.BaseModels(0), None
+    for seed, same in ((0, False), (0, True), (1, False)):
+        models.reseed(seed)
+        found, _ = models.get(model, "causal", "float32")
+        assert (found is kept) == same
+        kept = found
 
 
 def test_what_goes_wrong_in_the_worker_is_told_in_the_same_words(content, tmp_path):

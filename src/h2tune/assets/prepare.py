@@ -54,15 +54,8 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     import transformers
 
-    options: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
-    tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **options)
-    # Where packed kernels are installed, newer releases would keep the weights packed unless told not to.
-    if hasattr(transformers, "GgufConfig"):
-        options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     with _silent():
-        packed = transformers.AutoModelForCausalLM.from_pretrained(
-            gguf.parent, dtype=torch.float32, **options
-        )
+        tokenizer, packed = read_gguf(gguf)
         config = packed.config
         if hasattr(config, "quantization_config"):
             del config.quantization_config
@@ -80,6 +73,20 @@ def _convert(gguf: Path, folder: Path) -> None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def read_gguf(gguf: Path) -> tuple[Any, Any]:
+    """Return tokenizer and model in a GGUF file, its weights in float32."""
+    import torch
+    import transformers
+
+    options: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **options)
+    # Where packed kernels are installed, newer releases would keep the weights packed unless told not to.
+    if hasattr(transformers, "GgufConfig"):
+        options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **options)
+    return tokenizer, model
 
 
 @contextlib.contextmanager

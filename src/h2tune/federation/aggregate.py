@@ -133,9 +133,8 @@ class Sums:
     def __init__(self, shape: Sequence[int]) -> None:
         slots, roles, size, _ = shape
         self.size = size
-        self._learned = torch.zeros(
-            roles, slots, size * size
-        )  # role by role: what is added is then in one piece
+        # role by role: what is added is then in one piece
+        self._learned = torch.zeros(roles, slots, size * size)
         self._rows = self._learned.view(roles, slots, size, size).unbind()
         self._even = torch.zeros(roles, slots)
         self._uneven: Tensor | None = None
@@ -246,9 +245,8 @@ class Sums:
         if self._stepped:
             raise RuntimeError("these sums are used up")
         self._stepped = True
-        for i, moved in enumerate(
-            self._learned
-        ):  # role by role: the parts of one are all the memory it takes
+        # role by role: the parts of one are all the memory it takes
+        for i, moved in enumerate(self._learned):
             coverage = self._coverage(i)
             empty = coverage <= alignment.TINY
             moved.div_(coverage if over is None else over).mul_(rate).masked_fill_(empty, 0.0)

@@ -29,6 +29,12 @@ class BaseModels:
         self._models: dict[tuple[str, Kind, str], PreTrainedModel] = {}
         self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
 
+    def reseed(self, seed: int) -> None:
+        """Take another seed; models of the one before are forgotten."""
+        if seed != self.seed:
+            self.seed = seed
+            self._models.clear()
+
     def get(self, model: str, kind: Kind, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Return a base model and its tokenizer."""
         key = (model, kind, dtype)

@@ -78,9 +78,8 @@ def unpack_masks(packed: Tensor, rank: int, size: int) -> Tensor:
             raise H2TuneError(f"a mask does not keep exactly {rank * rank} entries", where="mask")
         return torch.from_numpy(np.nonzero(bits)[1].reshape(len(bits), rank * rank))
     offset = 2**15 if packed.dtype == torch.int16 else 0
-    ordered = bool(
-        (packed[:, 1:] > packed[:, :-1]).all()
-    )  # so the first and the last are the least and the greatest
+    ordered = bool((packed[:, 1:] > packed[:, :-1]).all())
+    # of ordered ones the first and the last are the least and the greatest
     if not ordered or int(packed[:, 0].min()) < -offset or int(packed[:, -1].max()) >= size * size - offset:
         raise H2TuneError(f"a mask is not {rank * rank} rising positions below {size * size}", where="mask")
     return packed.long().add_(offset)

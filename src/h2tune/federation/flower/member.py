@@ -162,7 +162,7 @@ def at_work(
         joined: The member.
         settings: What the coordinator sent.
         experiment: The coordinator's run.
-        models: Base models in memory, used if they are of the settings' seed.
+        models: Base models that stay in memory between messages.
 
     Raises:
         H2TuneError: As `_open`.
@@ -170,8 +170,8 @@ def at_work(
     ledger = _open(Path(joined.file.folder) / experiment, ROOM * joined.card.trainable_parameters)
     try:
         dtypes = {joined.member.name: joined.seen.client.dtype}
-        if models is None or models.seed != settings.seed:
-            models = BaseModels(settings.seed)
+        models = models or BaseModels(settings.seed)
+        models.reseed(settings.seed)
         yield Embedded([joined.member], dtypes, joined.strategy, models, ledger)
     finally:
         ledger.close()

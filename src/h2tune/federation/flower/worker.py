@@ -14,6 +14,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ HEADER = 4096
 """Bytes that a message's first line may have."""
 MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError)
 """What reading raises if the other end is gone, or is no end of ours."""
+Answered = Callable[[str, Path, str, bytes | None], tuple[str, bytes | None]]
+"""`duties.answered`, which this module imports only where it is at work."""
 
 
 def ask(file: Path, kind: str, head: str, tensors: bytes | None) -> tuple[str, bytes | None] | None:
@@ -83,34 +86,29 @@ def serve(file: Path, tell: Callable[[str], None], ready: Callable[[], None] = l
         ready()
         while True:
             end, _ = listener.accept()
-            with end:
-                try:
-                    facts, head, tensors = _receive(end)
-                    if _user(end) != os.getuid() or facts.get("file") != str(file.resolve()):
-                        continue
-                    if facts.get("version") != __version__:
-                        _send(end, {"version": __version__}, "", None)
-                        continue
-                    models = _of_seed(models, head)
-                    began = time.perf_counter()
-                    found = answered(str(facts.get("kind")), file, head, tensors, models)
-                    tell(f"{facts.get('kind')}: {time.perf_counter() - began:.1f} s")
-                    _send(end, {"version": __version__}, *found)
-                except MALFORMED as error:  # who asked is gone; its node asks again
-                    tell(f"a message was lost: {error}")
+            try:
+                with end:
+                    _answer(end, file, partial(answered, models=models), tell)
+            except MALFORMED as error:  # who asked is gone; its node asks again
+                tell(f"a message was lost: {error}")
 
 
-def _of_seed(models: Any, head: str) -> Any:
-    """Return base models of the seed that a message's settings name: those in memory, if they are."""
-    from h2tune.federation.embedded import BaseModels
-    from h2tune.federation.flower.files import read_settings
-    from h2tune.federation.flower.messages import read_head, text
+def _answer(end: socket.socket, file: Path, answered: Answered, tell: Callable[[str], None]) -> None:
+    """Answer one message, if it is of this user and to this member.
 
-    with contextlib.suppress(H2TuneError):  # what is wrong with it is told by who answers
-        seed = read_settings(text(read_head(head), "settings")).seed
-        if seed != models.seed:
-            return BaseModels(seed)
-    return models
+    Raises:
+        OSError, ValueError, KeyError, TypeError, AttributeError: The other end is gone, or is no end of ours.
+    """
+    facts, head, tensors = _receive(end)
+    if _user(end) != os.getuid() or facts.get("file") != str(file.resolve()):
+        return
+    if facts.get("version") != __version__:
+        _send(end, {"version": __version__}, "", None)
+        return
+    began = time.perf_counter()
+    found = answered(str(facts.get("kind")), file, head, tensors)
+    tell(f"{facts.get('kind')}: {time.perf_counter() - began:.1f} s")
+    _send(end, {"version": __version__}, *found)
 
 
 @contextlib.contextmanager
