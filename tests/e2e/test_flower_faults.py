@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import subprocess
 
 import deployment
@@ -31,12 +32,17 @@ def content(tmp_path):
 
 
 @contextlib.contextmanager
-def running(tmp_path, content, patch=None, **coordinator):
-    """Yield a deployment without TLS whose run has begun; films' processes are changed by `patch`."""
+def running(tmp_path, content, patch=None, worker=None, **coordinator):
+    """Yield a deployment without TLS whose run has begun; films' processes are changed by `patch`.
+
+    With `worker` films has a worker beside its node, which is changed by it.
+    """
     port = deployment.free_port()
     folder = deployment.lay_out(tmp_path, content, port, **coordinator)
     with deployment.deployment(folder, port) as parties:
         parties.superlink()
+        if worker is not None:
+            parties.worker("films", worker)
         for name, *_ in CLIENTS:
             parties.supernode(name, patch=patch if name == "films" else None)
         parties.run()
@@ -85,6 +91,19 @@ def test_a_client_process_killed_alone_in_training_is_started_again_in_the_same_
         assert again[0]["message"] == "it was lost (Flower's code 8); it was asked again"
         own = read_events(private(parties, "films") / "events.jsonl")
         assert [e["round"] for e in own if e["event"] == "client_trained"] == [0, 1, 2]
+
+
+def test_a_worker_killed_in_training_is_done_without_in_the_same_round(tmp_path, content):
+    with running(tmp_path, content, worker=deployment.PATCHED / "dying.py") as parties:
+        parties.until(parties.ended, 400)
+        assert took_part(parties) == [ALL, ALL, ALL], parties.tails()
+        assert not failures(parties) and not [e for e in told(parties) if e["event"] == "warning"]
+        assert parties.processes["films-worker"].poll() == -signal.SIGKILL
+        assert "done without it" in parties.log("films")
+        own = read_events(private(parties, "films") / "events.jsonl")
+        assert [e["round"] for e in own if e["event"] == "client_trained"] == [0, 1, 2]
+        parties.kill("films-worker")
+        parties.worker("films")  # its socket was left behind and is replaced
 
 
 @pytest.fixture
