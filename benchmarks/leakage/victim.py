@@ -12,8 +12,10 @@ from torch import nn
 
 from h2tune.config import Federation, parse
 from h2tune.federation.client import Member, attach
-from h2tune.federation.enrol import build_strategy, enrolment, load_member, see
+from h2tune.federation.enrol import load_member
+from h2tune.federation.method import build_strategy
 from h2tune.federation.participant import ADAPTER, H2TuneParticipant
+from h2tune.federation.seen import enrolment, see
 from h2tune.federation.update import Download, Tensors, Update
 from h2tune.models import load_model, load_tokenizer
 from h2tune.seeds import derive

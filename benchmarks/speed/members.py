@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from h2tune.config import load
 from h2tune.federation.client import Member, attach
-from h2tune.federation.enrol import build_strategy, enrol_all, load_member
+from h2tune.federation.enrol import enrol_all, load_member
+from h2tune.federation.method import build_strategy
 from h2tune.federation.strategy import Participant
 from h2tune.models import load_model, load_tokenizer
 from h2tune.training.encode import Encoded

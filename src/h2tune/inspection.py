@@ -8,7 +8,10 @@ from typing import Any
 from h2tune.config import Federation
 from h2tune.federation import privacy
 from h2tune.federation.basis import view_spec
-from h2tune.federation.enrol import ADAM_BYTES, Seen, build_strategy, enrol_all, mechanism_of, trainable_in
+from h2tune.federation.budget import ADAM_BYTES, trainable_in
+from h2tune.federation.enrol import enrol_all
+from h2tune.federation.method import build_strategy, mechanism_of
+from h2tune.federation.seen import Seen
 from h2tune.federation.strategy import note_of
 from h2tune.federation.update import payload_bytes
 

@@ -10,7 +10,8 @@ from h2tune import files
 from h2tune.config import Federation, load_resolved
 from h2tune.errors import H2TuneError, nearest
 from h2tune.evaluation.evaluate import Score, evaluate
-from h2tune.federation.enrol import load_data, see
+from h2tune.federation.enrol import load_data
+from h2tune.federation.seen import see
 from h2tune.models import load_model, load_tokenizer
 
 

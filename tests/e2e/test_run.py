@@ -84,8 +84,10 @@ def test_inspect_predicts_exactly_what_the_run_records(finished):
 
 def test_trainable_parameters_are_counted_right(finished):
     from h2tune.config import load
+    from h2tune.federation.budget import trainable
     from h2tune.federation.client import attach
-    from h2tune.federation.enrol import build_strategy, enrol_all, load_member, trainable
+    from h2tune.federation.enrol import enrol_all, load_member
+    from h2tune.federation.method import build_strategy
     from h2tune.models import load_model
 
     federation = load(finished[0])

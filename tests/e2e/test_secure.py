@@ -14,7 +14,7 @@ import h2tune
 from h2tune.config import load
 from h2tune.errors import H2TuneError
 from h2tune.federation import embedded
-from h2tune.federation.enrol import check_secure
+from h2tune.federation.method import check_secure
 from h2tune.federation.update import digest, manifest
 from h2tune.report.events import read_events
 
@@ -239,6 +239,6 @@ def test_two_clients_and_noise_of_the_server_are_refused(tmp_path):
 
 
 def test_missing_packages_are_told_before_training(file, monkeypatch):
-    monkeypatch.setattr("h2tune.federation.enrol.find_spec", lambda name: None)
+    monkeypatch.setattr("h2tune.federation.method.find_spec", lambda name: None)
     with pytest.raises(H2TuneError, match=r"pip install 'h2tune\[secure\]'"):
         check_secure(load(file, [SECURE]).server)

@@ -12,8 +12,9 @@ from h2tune.config import load
 from h2tune.errors import H2TuneError
 from h2tune.federation import client as client_module
 from h2tune.federation.client import attach
-from h2tune.federation.enrol import build_strategy, enrol_all, load_member
+from h2tune.federation.enrol import enrol_all, load_member
 from h2tune.federation.h2tune import H2Tune
+from h2tune.federation.method import build_strategy
 from h2tune.models import load_model
 from h2tune.report.events import read_events
 

@@ -10,9 +10,9 @@ import pytest
 import h2tune
 from h2tune.config import load
 from h2tune.errors import H2TuneError
-from h2tune.federation.enrol import check_privacy
 from h2tune.federation.flower.files import MemberFile, Settings
 from h2tune.federation.flower.member import without_metrics
+from h2tune.federation.method import check_privacy
 from h2tune.report.events import read_events
 
 CLIENTS = (("one", "llama", 4), ("two", "llama", 2))

@@ -18,8 +18,8 @@ import torch
 from h2tune.alignment import fixed_relation
 from h2tune.config import load
 from h2tune.errors import H2TuneError
-from h2tune.federation.enrol import build_strategy
 from h2tune.federation.ledger import Ledger
+from h2tune.federation.method import build_strategy
 from h2tune.federation.server import run_rounds
 from h2tune.federation.update import WIRE, Download, Update, digest
 

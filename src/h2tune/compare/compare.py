@@ -230,7 +230,8 @@ def _settings(federation: Federation) -> dict[str, Any]:
 
 def _notes(methods: Sequence[Method], file: Path, changes: Sequence[str]) -> dict[tuple[str, str], str]:
     """Ask each method how each client takes part; what cannot be built says so before anything is trained."""
-    from h2tune.federation.enrol import build_strategy, enrol_all
+    from h2tune.federation.enrol import enrol_all
+    from h2tune.federation.method import build_strategy
     from h2tune.federation.strategy import note_of
 
     notes = {}

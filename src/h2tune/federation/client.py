@@ -171,28 +171,8 @@ def run_round(
     finally:
         participant.detach()
 
-    events.append(
-        {
-            "event": "client_trained",
-            "client": member.name,
-            "round": download.round,
-            "stage": stage,
-            "steps": len(record.losses),
-            "losses": [
-                {"step": step, "phase": phase, "loss": loss}
-                for step, (phase, loss) in enumerate(record.losses, 1)
-            ],
-            "seconds": {key: round(clock.seconds[key], 3) for key in ("load", "train", "evaluate", "save")},
-            "bytes_up": payload_bytes(spec_of(leaving)),
-            "bytes_down": payload_bytes(spec_of(download.tensors)),
-            "sent": manifest(leaving),
-            "received": manifest(download.tensors),
-            "received_matches": loaded == download.digest,
-            "moved": movement,
-            "without_gradient": sorted(record.without_gradient),
-            **facts,
-        }
-    )
+    measured = {"received_matches": loaded == download.digest, "moved": movement, **facts}
+    events.append(_trained(member, stage, record, clock, download, leaving) | measured)
     events += proof.warnings_of(
         client=member.name,
         round_number=download.round,
@@ -207,6 +187,29 @@ def run_round(
         events.append(_evaluated(member, download.round, stage, score, clock.seconds["evaluate"]))
     update = Update(member.name, download.round, len(member.splits.train), leaving)
     return Outcome(update, kept, events)
+
+
+def _trained(
+    member: Member, stage: str, record: Record, clock: Clock, download: Download, leaving: Tensors
+) -> dict[str, Any]:
+    """Return the event of a round of training: its steps, its seconds, and what came and went."""
+    return {
+        "event": "client_trained",
+        "client": member.name,
+        "round": download.round,
+        "stage": stage,
+        "steps": len(record.losses),
+        "losses": [
+            {"step": step, "phase": phase, "loss": loss}
+            for step, (phase, loss) in enumerate(record.losses, 1)
+        ],
+        "seconds": {key: round(clock.seconds[key], 3) for key in ("load", "train", "evaluate", "save")},
+        "bytes_up": payload_bytes(spec_of(leaving)),
+        "bytes_down": payload_bytes(spec_of(download.tensors)),
+        "sent": manifest(leaving),
+        "received": manifest(download.tensors),
+        "without_gradient": sorted(record.without_gradient),
+    }
 
 
 class Clock:

@@ -235,21 +235,11 @@ class H2Tune:
         return contribution(*self._apart(Update(client, 0, 0, nothing)), roles, self.shared_rank)[1]
 
     def _protect(self, sums: Sums, clients: Sequence[str], round_number: int) -> dict[str, Any]:
-        """Add the server's noise, or hold back roles with too few shares of it; return what an event says of it.
-
-        An aggregation that a crash cut off before its commit is done again with fresh noise. Nothing is released
-        twice by that: what is not committed reached no client, no event and no state.
-        """
+        """Put the mechanism's noise on sums, if there is one; return what an event says of it."""
         if self.mechanism is None:
             return {}
-        held_back = []
-        if self.mechanism.by == "server":
-            sums.learned.copy_(privacy.noised(sums.learned, self.mechanism.deviation))
-        else:
-            for i, role in enumerate(self.roles):
-                if sum(role in self.roles_of(client) for client in clients) < self.mechanism.quorum:
-                    sums.hold_back(i)
-                    held_back.append(role)
+        shares = [sum(role in self.roles_of(client) for client in clients) for role in self.roles]
+        held_back = [self.roles[i] for i in privacy.protect(sums, self.mechanism, shares)]
         told = privacy.spent(self.mechanism, 1 + round_number)
         return {"privacy": told | {"held_back": held_back}}
 
@@ -287,22 +277,12 @@ class H2Tune:
             some, covered, where = self._contribution(update)
             learned[i][:, where], coverage[i][:, where] = some, covered
         found = robust.step(self.aggregation, learned, coverage, self.hostile, self.clip_norm)
-        left = found.covered & ~found.decided
-        facts: dict[str, Any] = {
+        facts = found.facts(self.roles, [update.client for update in updates])
+        return found.apply(shared, self.rate), {
             "aggregation": self.aggregation,
             "hostile": self.hostile,
-            "left": float(left.sum() / found.covered.sum().clamp(min=1)),
-            "left_by_role": {
-                role: float(left[:, i].sum() / found.covered[:, i].sum().clamp(min=1))
-                for i, role in enumerate(self.roles)
-            },
+            **facts,
         }
-        names = [update.client for update in updates]
-        if self.aggregation == "krum":
-            facts["kept"] = [name for name, kept in zip(names, found.kept, strict=True) if kept]
-        if found.bound is not None:
-            facts |= {"clip_norm": found.bound, "norms": dict(zip(names, found.norms, strict=True))}
-        return found.apply(shared, self.rate), facts
 
     def read(self, update: Update) -> tuple[dict[Place, Tensor], dict[Place, Tensor], Tensor]:
         """Return ΔT and Ω by (block, role), and P, of an update.

@@ -21,6 +21,7 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from h2tune.errors import H2TuneError
+from h2tune.federation.aggregate import Sums
 
 Source = Callable[[int], bytes]
 """Number of bytes → that many random bytes."""
@@ -93,6 +94,26 @@ def gaussian(shape: Sequence[int], deviation: float, source: Source = secrets.to
 def noised(values: Tensor, deviation: float, source: Source = secrets.token_bytes) -> Tensor:
     """Return values with noise, added in float64 and then rounded to the values' own type."""
     return (values.double() + gaussian(values.shape, deviation, source).to(values.device)).to(values.dtype)
+
+
+def protect(sums: Sums, mechanism: Mechanism, members: Sequence[int]) -> list[int]:
+    """Add the server's noise to sums, or hold back roles with too few shares of it; return which.
+
+    An aggregation that a crash cut off before its commit is done again with fresh noise. Nothing is released twice by
+    that: what is not committed reached no client, no event and no state.
+
+    Args:
+        sums: The sums of equation (5).
+        mechanism: The noise.
+        members: How many members' values are in the sums, by position of the role.
+    """
+    if mechanism.by == "server":
+        sums.learned.copy_(noised(sums.learned, mechanism.deviation))
+        return []
+    held_back = [i for i, count in enumerate(members) if count < mechanism.quorum]
+    for i in held_back:
+        sums.hold_back(i)
+    return held_back
 
 
 @lru_cache

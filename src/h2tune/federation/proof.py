@@ -80,7 +80,9 @@ def warnings_of(
             break
     if learned and not any(bool(tensor.any()) for tensor in learned.values()):
         found.append(("nothing_learned", "the shared part did not change in training"))
-    return [
-        {"event": "warning", "client": client, "round": round_number, "code": code, "message": message}
-        for code, message in found
-    ]
+    return [warning(client, round_number, code, message) for code, message in found]
+
+
+def warning(client: str, round_number: int, code: str, message: str) -> dict[str, Any]:
+    """Return the event that warns of something; `client` is empty where it concerns them all."""
+    return {"event": "warning", "client": client, "round": round_number, "code": code, "message": message}

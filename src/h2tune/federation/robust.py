@@ -19,8 +19,9 @@ in float32, 2 · clients · D · roles · R² · 4 bytes, and working copies in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -60,6 +61,25 @@ class Step:
     def apply(self, shared: Float[Tensor, "D roles R R"], rate: float = 1.0) -> Float[Tensor, "D roles R R"]:
         """Return G + η · change where that was decided, and G to the bit elsewhere."""
         return torch.where(self.decided, shared + rate * self.change, shared)
+
+    def facts(self, roles: Sequence[str], clients: Sequence[str]) -> dict[str, Any]:
+        """Return what an event says: how much of G was left as it was, who was kept or clipped.
+
+        Args:
+            roles: Names of the roles, in G's order.
+            clients: Names of the clients, in the order given to `step`.
+        """
+        left = (self.covered & ~self.decided).sum((0, 2, 3)).tolist()
+        covered = self.covered.sum((0, 2, 3)).tolist()
+        found: dict[str, Any] = {
+            "left": sum(left) / max(1, sum(covered)),
+            "left_by_role": {r: a / max(1, b) for r, a, b in zip(roles, left, covered, strict=True)},
+        }
+        if not all(self.kept):
+            found["kept"] = [name for name, kept in zip(clients, self.kept, strict=True) if kept]
+        if self.bound is not None:
+            found |= {"clip_norm": self.bound, "norms": dict(zip(clients, self.norms, strict=True))}
+        return found
 
 
 def step(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 
 from h2tune.errors import H2TuneError
 from h2tune.federation.ledger import Event, Ledger
+from h2tune.federation.proof import warning
 from h2tune.federation.strategy import Strategy
 from h2tune.federation.tolerance import drawn_clients
 from h2tune.federation.update import Download, Tensors, Update, check_update, digest
@@ -79,6 +80,12 @@ def run_rounds(
     Raises:
         H2TuneError: Too few updates arrived, or (with `strict`) a round does not show what a working one shows.
     """
+
+    def record(unit: str, events: Sequence[Event]) -> None:
+        ledger.record(unit, events, notice)
+        if strict:
+            _raise_first_warning(events)
+
     state, first, last = _last_state(strategy, ledger, path, rounds)
     if strict:
         _raise_first_warning(last)
@@ -87,40 +94,18 @@ def run_rounds(
         if not chosen:
             continue
         downloads = {client: strategy.download(state, client, round_number) for client in chosen}
-        updates: list[Update] = []
-        late: list[Update] = []
-        told: dict[str, list[Event]] = {}
-        for reply in channel.exchange(round_number, downloads):
-            events, update = _accept(strategy, reply, round_number)
-            # a failure is a unit of its own: a resumed run may do better, and tells so
-            unit = f"{path}/{round_number}/{reply.client}" + ("" if update is not None else "/failed")
-            unit += "" if reply.late is None else f"/of-{reply.late}"
-            told[unit] = events
-            ledger.record(unit, events, notice)
-            if strict:
-                _raise_first_warning(events)
-            if update is not None:
-                (updates if reply.late is None else late).append(update)
-        if len(updates) < min_clients:
+        found = _collect(strategy, channel, downloads, round_number, path, record)
+        if len(found.updates) < min_clients:
             raise H2TuneError(
-                f"round {round_number}: {len(updates)} of {len(chosen)} updates arrived, min_clients is {min_clients}",
+                f"round {round_number}: {len(found.updates)} of {len(chosen)} updates arrived, "
+                f"min_clients is {min_clients}",
                 where="server",
                 remedy="Mend the clients named in events.jsonl and go on with --resume",
             )
-        began = time.perf_counter()
-        following, facts = _combine(strategy, channel, state, [*updates, *late], round_number)
-        if late:
-            facts["late"] = [
-                {"client": u.client, "round": u.round} for u in sorted(late, key=_name_and_round)
-            ]
-        events = _aggregated(strategy, state, following, facts, updates, round_number, stage, began)
-        ledger.commit(
-            f"{path}/round-{round_number + 1:04d}", {"state": following}, {"events": events, "told": told}
-        )
-        ledger.record(f"{path}/{round_number}/aggregate", events, notice)
-        if strict:
-            _raise_first_warning(events)
-        state = following
+        state, events = _step(strategy, channel, state, found, round_number, stage)
+        facts = {"events": events, "told": found.told}
+        ledger.commit(f"{path}/round-{round_number + 1:04d}", {"state": state}, facts)
+        record(f"{path}/{round_number}/aggregate", events)
     return state
 
 
@@ -155,6 +140,62 @@ def _last_state(
     return strategy.start(), 0, []
 
 
+@dataclass(frozen=True)
+class _Collected:
+    """What came back in a round: its updates, those of earlier rounds, and events by the unit they are logged as."""
+
+    updates: list[Update] = field(default_factory=list)
+    late: list[Update] = field(default_factory=list)
+    told: dict[str, list[Event]] = field(default_factory=dict)
+
+
+def _collect(
+    strategy: Strategy,
+    channel: Channel,
+    downloads: Mapping[str, Download],
+    round_number: int,
+    path: str,
+    record: Callable[[str, Sequence[Event]], None],
+) -> _Collected:
+    """Send the downloads, and check and record each reply as it comes."""
+    found = _Collected()
+    for reply in channel.exchange(round_number, downloads):
+        events, update = _accept(strategy, reply, round_number)
+        # a failure is a unit of its own: a resumed run may do better, and tells so
+        unit = f"{path}/{round_number}/{reply.client}" + ("" if update is not None else "/failed")
+        unit += "" if reply.late is None else f"/of-{reply.late}"
+        found.told[unit] = events
+        record(unit, events)
+        if update is not None:
+            (found.updates if reply.late is None else found.late).append(update)
+    return found
+
+
+def _step(
+    strategy: Strategy, channel: Channel, state: Tensors, found: _Collected, round_number: int, stage: str
+) -> tuple[Tensors, list[Event]]:
+    """Return the server's tensors after the round, and what is told of it."""
+    began = time.perf_counter()
+    following, facts = _combine(strategy, channel, state, [*found.updates, *found.late], round_number)
+    if found.late:
+        late = sorted(found.late, key=lambda update: (update.client, update.round))
+        facts["late"] = [{"client": update.client, "round": update.round} for update in late]
+    event = {
+        "event": "aggregated",
+        "round": round_number,
+        "stage": stage,
+        "clients": sorted(update.client for update in found.updates),
+        **facts,
+        "seconds": round(time.perf_counter() - began, 3),
+        "sha256": digest(following),
+    }
+    events: list[Event] = [event]
+    if state and digest(state) == event["sha256"]:
+        message = "what is shared did not change in this round"
+        events.append(warning("", round_number, "aggregate_unchanged", message))
+    return following, events
+
+
 def _combine(
     strategy: Any, channel: Channel, state: Tensors, updates: Sequence[Update], round_number: int
 ) -> tuple[Tensors, dict[str, Any]]:
@@ -168,10 +209,6 @@ def _combine(
         following, facts = strategy.aggregate_sum(state, total, clients, round_number)
         facts = {**facts, "secure_aggregation": told}
     return following, facts
-
-
-def _name_and_round(update: Update) -> tuple[str, int]:
-    return update.client, update.round
 
 
 def _accept(strategy: Strategy, reply: Reply, round_number: int) -> tuple[list[Event], Update | None]:
@@ -189,47 +226,9 @@ def _accept(strategy: Strategy, reply: Reply, round_number: int) -> tuple[list[E
         if check is not None:
             check(reply.update)
     except H2TuneError as error:
-        refused = {
-            "event": "warning",
-            "client": reply.client,
-            "round": round_number,
-            "code": "update_refused",
-        }
-        return [
-            *reply.events,
-            refused | {"message": str(error)},
-            _failed(reply.client, round_number, str(error)),
-        ], None
+        refused = warning(reply.client, round_number, "update_refused", str(error))
+        return [*reply.events, refused, _failed(reply.client, round_number, str(error))], None
     return list(reply.events), reply.update
-
-
-def _aggregated(
-    strategy: Strategy,
-    state: Tensors,
-    following: Tensors,
-    facts: dict[str, Any],
-    updates: Sequence[Update],
-    round_number: int,
-    stage: str,
-    began: float,
-) -> list[Event]:
-    event = {
-        "event": "aggregated",
-        "round": round_number,
-        "stage": stage,
-        "clients": sorted(update.client for update in updates),
-        **facts,
-        "seconds": round(time.perf_counter() - began, 3),
-        "sha256": digest(following),
-    }
-    events: list[Event] = [event]
-    if state and digest(state) == event["sha256"]:
-        message = "what is shared did not change in this round"
-        code = "aggregate_unchanged"
-        events.append(
-            {"event": "warning", "client": "", "round": round_number, "code": code, "message": message}
-        )
-    return events
 
 
 def _failed(client: str, round_number: int, reason: str) -> Event:

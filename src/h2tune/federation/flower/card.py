@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from h2tune.errors import H2TuneError
 from h2tune.federation.client import Member, majority
-from h2tune.federation.enrol import Seen
 from h2tune.federation.flower.files import Name, problem
+from h2tune.federation.seen import Seen
 from h2tune.federation.update import Enrolment
 
 Count = Annotated[int, Field(ge=0, le=10**15)]

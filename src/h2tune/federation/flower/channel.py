@@ -17,6 +17,7 @@ from h2tune.federation.flower.files import Coordinator
 from h2tune.federation.flower.messages import TRAIN, pack, text, unpack
 from h2tune.federation.flower.roster import Roster, read_events
 from h2tune.federation.ledger import Event
+from h2tune.federation.proof import warning
 from h2tune.federation.server import Reply
 from h2tune.federation.strategy import Strategy
 from h2tune.federation.update import Download, Tensors, Update, payload_bytes
@@ -274,14 +275,7 @@ class GridChannel:
         return Reply(client, None, self._notes.pop(client, []), reason)
 
     def _note(self, client: str, round_number: int, code: str, message: str) -> None:
-        event = {
-            "event": "warning",
-            "client": client,
-            "round": round_number,
-            "code": code,
-            "message": message,
-        }
-        self._notes.setdefault(client, []).append(event)
+        self._notes.setdefault(client, []).append(warning(client, round_number, code, message))
 
 
 def _answer(message: Message, most: int) -> tuple[dict[str, Any], Update | None]:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from h2tune.config import Client, Data
 from h2tune.errors import H2TuneError
-from h2tune.federation.enrol import ADAM_BYTES, load_data, see, trainable
+from h2tune.federation.budget import ADAM_BYTES, trainable
+from h2tune.federation.enrol import load_data
 from h2tune.federation.flower.files import MemberFile, load_member_file, member_client
+from h2tune.federation.seen import see
 from h2tune.inspection import base_bytes
 from h2tune.models import load_model, load_tokenizer
 

@@ -16,10 +16,10 @@ from typing import Any
 from h2tune import files
 from h2tune.adapter.roles import ROLES
 from h2tune.errors import H2TuneError
-from h2tune.federation.enrol import check_secure
 from h2tune.federation.flower.files import MemberFile, Settings, load_member_file
 from h2tune.federation.h2tune import H2Tune
 from h2tune.federation.ledger import Ledger
+from h2tune.federation.method import check_secure
 from h2tune.federation.secagg import encoding
 from h2tune.federation.server import Reply
 from h2tune.federation.strategy import Strategy

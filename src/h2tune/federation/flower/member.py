@@ -11,22 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from h2tune.errors import H2TuneError
+from h2tune.federation.budget import rank_of, trainable_in
 from h2tune.federation.client import Member
 from h2tune.federation.embedded import BaseModels, Embedded
-from h2tune.federation.enrol import (
-    Seen,
-    build_strategy,
-    enrolment,
-    load_member,
-    rank_of,
-    see,
-    trainable_in,
-)
+from h2tune.federation.enrol import load_member
 from h2tune.federation.flower.card import Card, card_of
 from h2tune.federation.flower.files import MemberFile, Settings, load_member_file
 from h2tune.federation.flower.halves import Masks, masked, prepare
 from h2tune.federation.ledger import Ledger
+from h2tune.federation.method import build_strategy
 from h2tune.federation.run import export_adapters
+from h2tune.federation.seen import Seen, enrolment, see
 from h2tune.federation.server import Reply
 from h2tune.federation.strategy import Strategy
 from h2tune.federation.update import Download, Tensors, manifest

@@ -14,7 +14,6 @@ from flwr.serverapp import Grid, ServerApp
 from h2tune import __version__, files
 from h2tune.adapter.roles import ROLES
 from h2tune.errors import H2TuneError
-from h2tune.federation.enrol import build_strategy, check_privacy, check_secure
 from h2tune.federation.flower.anchors import prepare_with
 from h2tune.federation.flower.card import Card
 from h2tune.federation.flower.channel import GridChannel
@@ -22,6 +21,7 @@ from h2tune.federation.flower.files import Coordinator, load_coordinator
 from h2tune.federation.flower.roster import Roster
 from h2tune.federation.h2tune import H2Tune
 from h2tune.federation.ledger import Event, Ledger
+from h2tune.federation.method import build_strategy, check_privacy, check_secure
 from h2tune.federation.server import Channel, draw_from, run_rounds
 from h2tune.report import write_report
 from h2tune.report.events import read_events

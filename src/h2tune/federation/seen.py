@@ -1,0 +1,103 @@
+"""What is known of a client from the descriptions of its model and task. No weights and no data are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from h2tune.adapter.roles import Placement, depth, find_roles
+from h2tune.config import Client
+from h2tune.errors import H2TuneError
+from h2tune.federation.update import Enrolment
+from h2tune.models import Kind, empty_model, head_modules, kind_of, position_limit, read_config, summary
+from h2tune.tasks.task import Task, describe_task
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known of a client without reading weights or data.
+
+    Args:
+        client: Its table in the federation file.
+        kind: Whether it answers with words or through a head.
+        task: Its task.
+        placements: Its adapted modules.
+        head_parameters: Parameters of its private head.
+        base_parameters: Parameters of its base model.
+        positions: Tokens its model has positions for, where it says.
+        family: Its model's family.
+        width: Its model's width.
+    """
+
+    client: Client
+    kind: Kind
+    task: Task
+    placements: tuple[Placement, ...]
+    head_parameters: int
+    base_parameters: int
+    positions: int | None
+    family: str
+    width: int
+
+
+def see(client: Client) -> Seen:
+    """Look at a client's model and task by their descriptions.
+
+    Raises:
+        H2TuneError: Names the client, and what is wrong with its model, task or rank.
+    """
+    where = f"client '{client.name}'"
+    try:
+        config = read_config(client.model)
+        kind, task = kind_of(config, client.head), describe_task(client.task)
+        if kind == "classifier" and task.kind != "label":
+            raise H2TuneError(
+                f"task '{task.name}' wants free answers, which a {config.model_type} model with a head cannot give"
+            )
+        model = empty_model(config, kind, max(1, len(task.labels)))
+        placements = find_roles(model, client.roles)
+    except H2TuneError as error:
+        raise H2TuneError(
+            error.message, where=", ".join(p for p in (where, error.where) if p), remedy=error.remedy
+        ) from None
+    narrow = min(placements, key=lambda p: min(p.d_in, p.d_out))
+    most = min(narrow.d_in, narrow.d_out)
+    if isinstance(client.rank, int) and client.rank > most:
+        raise H2TuneError(
+            f"rank {client.rank} is above what '{narrow.module}' has ({narrow.d_in} × {narrow.d_out})",
+            where=where,
+            remedy=f"Set rank to at most {most}",
+        )
+    positions = position_limit(config)
+    if positions and client.max_length and client.max_length > positions:
+        raise H2TuneError(
+            f"max_length {client.max_length} is above the {positions} positions of its model",
+            where=where,
+            remedy=f"Set max_length to at most {positions}",
+        )
+    heads = head_modules(model) if kind == "classifier" else []
+    return Seen(
+        client,
+        kind,
+        task,
+        placements,
+        head_parameters=sum(p.numel() for name in heads for p in model.get_submodule(name).parameters()),
+        base_parameters=sum(p.numel() for p in model.parameters()),
+        positions=positions,
+        **summary(config),
+    )
+
+
+def enrolment(seen: Seen, rank: int, examples: int) -> Enrolment:
+    """Return what the server knows of a client."""
+    roles: dict[str, list[int]] = {}
+    for placement in seen.placements:
+        roles.setdefault(placement.role, []).append(placement.block)
+    return Enrolment(
+        name=seen.client.name,
+        model=seen.client.model,
+        depth=depth(seen.placements),
+        rank=rank,
+        examples=examples,
+        roles={role: tuple(sorted(blocks)) for role, blocks in roles.items()},
+        modules={p.module: (p.d_in, p.d_out) for p in seen.placements},
+    )
