@@ -5,6 +5,7 @@
 
 Real runs through the same code as `h2tune run`, export and report included, each in a process of its own; models are
 tiny (Llama, BERT, GPT-NeoX), a client has 16 examples and takes one step a round. An exponent of 1: in proportion.
+Writes `growth-AXIS.svg` beside this file, or where --out says.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from timing import in_process, memory, table
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parents[1] / "tests"), str(HERE.parent)]
 FAMILIES = ("llama", "bert", "gpt_neox")
 USUAL = {"clients": 3, "rank": 8, "depth": 4, "rounds": 2}
 POINTS = {"clients": (10, 100, 1000), "rank": (4, 16, 64), "depth": (4, 16, 64), "rounds": (2, 8, 32)}
@@ -56,8 +58,21 @@ def exponent(points: list[int], values: list[float]) -> float:
     return float(np.polyfit(np.log(points), np.log(values), 1)[0])
 
 
-def vary(axis: str, points: list[int]) -> None:
-    """Print the table of one axis."""
+def picture(axis: str, points: list[int], measured: dict[str, list[float]], slopes: list[float]) -> str:
+    """Return the chart of one axis: what is measured as multiples of the smallest run's, beside proportion."""
+    import loglog
+
+    own = [
+        loglog.Line([v / values[0] for v in values], colour, f"{what}: exponent {slope:.2f}", marks=True)
+        for (what, values), colour, slope in zip(measured.items(), loglog.COLOURS, slopes, strict=True)
+    ]
+    guide = loglog.Line([p / points[0] for p in points], loglog.GUIDE, "in proportion", 1.5, "6 4")
+    told = "; ".join(line.label for line in own)
+    return loglog.draw(points, [guide, *own], f"Cost against {axis}", told, axis, f"× of {points[0]} {axis}")
+
+
+def vary(axis: str, points: list[int], out: Path) -> None:
+    """Print the table of one axis and draw its chart."""
     rows, found = [], []
     for point in points:
         size = USUAL | {axis: point}
@@ -66,7 +81,9 @@ def vary(axis: str, points: list[int]) -> None:
         each = 1000 * took / size["clients"] / size["rounds"]
         rows.append([point, f"{most:.0f}", f"{grew:.0f}", f"{took:.1f}", f"{each:.0f}", f"{kept:.0f}"])
         print(json.dumps({axis: rows[-1]}), flush=True)
-    slopes = [exponent(points, [f[i] for f in found]) for i in (1, 2, 3)]
+    measured = {what: [f[i] for f in found] for i, what in ((1, "memory"), (2, "seconds"), (3, "disk"))}
+    slopes = [exponent(points, values) for values in measured.values()]
+    (out / f"growth-{axis}.svg").write_text(picture(axis, points, measured, slopes))
     rows.append(["exponent", "", f"{slopes[0]:.2f}", f"{slopes[1]:.2f}", "", f"{slopes[2]:.2f}"])
     head = ["peak memory, MB", "of it in the run", "s", "ms per client and round", "kB on disk per client"]
     print(table([axis, *head], rows))
@@ -77,9 +94,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("axes", nargs="+", choices=list(POINTS))
     parser.add_argument("--points", type=int, nargs="+")
+    parser.add_argument("--out", type=Path, default=HERE)
     options = parser.parse_args()
     for axis in options.axes:
-        vary(axis, list(options.points or POINTS[axis]))
+        vary(axis, list(options.points or POINTS[axis]), options.out)
 
 
 if __name__ == "__main__":
