@@ -35,7 +35,8 @@ from fuzz.samples import (
 
 from h2tune.config import load_resolved
 from h2tune.errors import H2TuneError
-from h2tune.federation.flower.channel import GridChannel, _Asked
+from h2tune.federation.flower.asked import Asked
+from h2tune.federation.flower.channel import GridChannel
 from h2tune.federation.flower.files import Coordinator, MemberFile, read_settings
 from h2tune.federation.flower.messages import FORMAT, text, unpack
 from h2tune.federation.flower.roster import Roster
@@ -43,7 +44,6 @@ from h2tune.federation.ledger import Ledger, _seal
 from h2tune.federation.server import _accept
 from h2tune.federation.update import (
     HEAD_BYTES,
-    Download,
     Update,
     digest,
     from_bytes,
@@ -62,9 +62,10 @@ def message(draw: Draw) -> bool:
     events = dumped(draw, structure_changed(draw, EVENTS))
     head = structure_changed(draw, {"events": events, "reason": "x"}, 2)
     content = _content(draw, dumped(draw, head), update_bytes(draw))
-    answer = SimpleNamespace(has_error=lambda: False, content=content)
+    metadata = SimpleNamespace(reply_to_message_id="m0")
+    answer = SimpleNamespace(has_error=lambda: False, content=content, metadata=metadata)
     with tempfile.TemporaryDirectory() as folder:
-        reply = _channel(Path(folder))._reply("one", _Asked(Download(ROUND, {}, "")), answer)
+        reply = _channel(Path(folder))._reply("one", Asked(lambda node: answer), ROUND, answer)
         assert reply is not None and reply.client == "one"
         told, accepted = _accept(STRATEGY, reply, ROUND)
         ledger = Ledger(Path(folder) / "run")

@@ -327,6 +327,72 @@ def test_a_message_that_was_lost_is_sent_again_and_told(identity, coordinator, c
     assert event["message"] == "it was lost (Flower's code 8); it was asked again"
 
 
+def asked_again(coordinator, cards, tmp_path, second):
+    """Return the reply of a member that is silent at first, and how often it was asked.
+
+    Args:
+        coordinator: The coordinator's file.
+        cards: By member.
+        tmp_path: A folder.
+        second: Returns its answer to a message of the same round again, given how often it was looked for.
+    """
+    asked, looks = [], iter(range(1000))
+
+    def two(message):
+        if message not in asked:
+            asked.append(message)
+        return second(message is asked[0], next(looks) if len(asked) > 1 else 0)
+
+    hasty = coordinator.model_copy(update={"patience": 0.2, "deadline": 10.0})
+    table = {1: answers(cards["one"], sends("one")), 2: answers(cards["two"], two)}
+    return exchanged(hasty, tmp_path, table)["two"], len(asked)
+
+
+def test_one_that_is_silent_long_after_the_others_is_asked_again(identity, coordinator, cards, tmp_path):
+    """Flower may lose a message without a word."""
+    reply, count = asked_again(
+        coordinator, cards, tmp_path, lambda first, _: None if first else sends("two")(None)
+    )
+    assert reply.update is not None and count == 2
+    (event,) = reply.events
+    assert event["code"] == "sent_again" and event["message"].startswith("nothing came for 0 s")
+
+
+def test_the_first_message_is_waited_for_though_the_second_is_refused(identity, coordinator, cards, tmp_path):
+    """Where nothing was lost, a member may still be at work on the first."""
+
+    def second(first, looks):
+        if first:
+            return sends("two")(None) if looks > 3 else None
+        return pack({"reason": "an earlier message is worked on"})
+
+    reply, count = asked_again(coordinator, cards, tmp_path, second)
+    assert reply.update is not None and count == 2
+
+
+def test_what_is_refused_and_never_answered_is_given_up(identity, coordinator, cards, tmp_path):
+    reply, _ = asked_again(
+        coordinator,
+        cards,
+        tmp_path,
+        lambda first, _: None if first else pack({"reason": "the disk is full"}),
+    )
+    assert reply.update is None and reply.reason == "the disk is full"
+
+
+def test_a_node_that_does_not_say_who_it_is_is_asked_again(identity, coordinator, cards, tmp_path):
+    asked = []
+
+    def two(message):
+        if message not in asked:
+            asked.append(message)
+        return None if message is asked[0] else answers(cards["two"], sends("two"))(message)
+
+    hasty = coordinator.model_copy(update={"patience": 0.2, "gather": 5.0})
+    replies = exchanged(hasty, tmp_path, {1: answers(cards["one"], sends("one")), 2: two})
+    assert replies["two"].update is not None and len(asked) == 3  # who it is, twice; and the round
+
+
 def test_a_late_update_is_left_out_and_told(identity, coordinator, cards, tmp_path):
     slow = [None]
 
@@ -349,7 +415,7 @@ def test_an_update_that_comes_after_its_round_changes_no_aggregate_or_counts_les
     identity, coordinator, cards, tmp_path
 ):
     plain = coordinator.adapter.model_copy(update={"mask": "leading", "alignment": "depth"})
-    hasty = coordinator.model_copy(update={"deadline": 0.3, "adapter": plain})
+    hasty = coordinator.model_copy(update={"deadline": 0.3, "patience": 1.0, "adapter": plain})
     enrolments = [cards[name].enrolment for name in ("one", "two")]
     server = hasty.server
 

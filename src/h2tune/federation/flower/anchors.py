@@ -42,6 +42,8 @@ def prepare_with(
     Raises:
         H2TuneError: The texts cannot be read, or fewer than `min_clients` members sent a view.
     """
+    from h2tune.federation.flower.queries import ask  # imports flwr, which a member's half need not
+
     basis, size = coordinator.basis, int(coordinator.server.shared_rank)
     texts = anchor_texts(basis.texts, basis.count, coordinator.seed)
     views: dict[str, Tensor] = {}  # none after a restart, when Z is there already
@@ -55,7 +57,7 @@ def prepare_with(
 
     def prepare(members: Iterable[str]) -> None:
         wanted = {m: {"texts": texts} for m in sorted(members) if m not in framed}
-        have = channel.ask("frames", wanted, lambda *_: True, seconds=coordinator.deadline, tensors={"z": z})
+        have = ask(channel, "frames", wanted, lambda *_: True, seconds=coordinator.deadline, tensors={"z": z})
         framed.update(have)
         for member in sorted(have):
             ledger.record(f"basis/{member}", [agreed_event(member, views.get(member), z)])
@@ -71,6 +73,8 @@ def _views(
     Raises:
         H2TuneError: Fewer than `min_clients` told.
     """
+    from h2tune.federation.flower.queries import ask
+
     size, least = int(coordinator.server.shared_rank), coordinator.server.min_clients
     specs = {name: view_spec(card.width, len(texts), size)[0] for name, card in roster.cards.items()}
 
@@ -80,7 +84,8 @@ def _views(
         check_update(update, specs[member], client=member, round_number=0, examples=0)
         return update.tensors["view"]
 
-    found = channel.ask(
+    found = ask(
+        channel,
         "view",
         {name: {"texts": texts} for name in roster.cards},
         read,

@@ -8,6 +8,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from h2tune.errors import H2TuneError
+from h2tune.federation.flower.asked import Asked
 from h2tune.federation.flower.card import Card
 from h2tune.federation.flower.messages import ENROL, pack, text, unpack
 from h2tune.federation.flower.roster import Roster
@@ -28,15 +29,18 @@ class Attendance:
         roster: Who may join, and who has.
         settings: What all parties have in common, which goes with the question.
         seconds: How long an answer may take.
+        patience: Seconds after which a node that is silent is asked again.
     """
 
-    def __init__(self, grid: Grid, roster: Roster, settings: str, seconds: float) -> None:
-        self.grid, self.roster, self.settings, self.seconds = grid, roster, settings, seconds
+    def __init__(self, grid: Grid, roster: Roster, settings: str, seconds: float, patience: float) -> None:
+        self.grid, self.roster, self.settings = grid, roster, settings
+        self.seconds, self.patience = seconds, patience
         self.nodes: dict[str, int] = {}  # member → the node it is at
         self.queries: dict[str, int] = {}  # message → node that was asked who it is
         self.warnings: list[str] = []  # why someone was refused
         self._known: dict[int, str] = {}  # node → member, of all that enrolled, whether they are there or not
         self._asked: set[int] = set()
+        self._silent: dict[int, Asked[Message]] = {}  # those who have not answered yet
         self._unwelcome: set[int] = set()
 
     def look(self) -> None:
@@ -46,21 +50,27 @@ class Attendance:
         if not self._asked <= present:  # who was refused for another's sake may have its turn
             self._asked = (self._asked & present) - self._unwelcome
             self._unwelcome.clear()
-        for node in sorted(present - self._asked):
+        silent = {n for n, asked in self._silent.items() if n in present and asked.due(self.patience)}
+        for node in sorted((present - self._asked) | silent):
             client = self._known.get(node)
             if client is not None and client not in self.nodes:
                 self.nodes[client] = node  # was cut off for a while; asking would start a process there first
                 self._asked.add(node)
                 continue
-            content = pack({"settings": self.settings})
-            message = Message(content, dst_node_id=node, message_type=ENROL, ttl=self.seconds)
-            identifier = push(self.grid, message)
+            asked = self._silent.setdefault(node, Asked(self._question))
+            identifier = push(self.grid, asked.message(node))
             if identifier:
                 self.queries[identifier] = node
                 self._asked.add(node)
+                asked.was_sent(identifier)
+
+    def _question(self, node: int) -> Message:
+        content = pack({"settings": self.settings})
+        return Message(content, dst_node_id=node, message_type=ENROL, ttl=self.seconds)
 
     def enrol(self, node: int, message: Message) -> Card | None:
         """Return the card of who answers from a node, now known to be there; None if it is refused or lost."""
+        self._silent.pop(node, None)
         if message.has_error():
             self._asked.discard(node)  # it is asked again if it is still there
             return None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from h2tune.federation.flower.channel import GridChannel
+from h2tune.federation.flower.queries import ask
 from h2tune.federation.secagg import encoding
 from h2tune.federation.secagg.channel import Session
 from h2tune.federation.secagg.protocol import Keys, Shares
@@ -53,6 +54,10 @@ class GridCarrier:
         read: Callable[[Mapping[str, Any]], Answer],
     ) -> dict[str, Answer]:
         told = {member: {"session": session.name, **head} for member, head in heads.items()}
-        return self.channel.ask(
-            kind, told, lambda _, head, __: read(head), seconds=self.channel.coordinator.patience
+        return ask(
+            self.channel,
+            kind,
+            told,
+            lambda _, head, __: read(head),
+            seconds=self.channel.coordinator.patience,
         )

@@ -1,0 +1,78 @@
+"""Members that were asked something: what of it may still be answered, and when to ask again. Knows no flwr.
+
+Flower loses messages: with a node, with the process that works on one, and without a word where the SuperLink's
+database was locked as the node fetched it (flwr 1.41, thirty members on two cores). A member that is asked twice gives
+the same answer twice, so that asking again costs bytes alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+Message = TypeVar("Message")
+
+ATTEMPTS = 3
+"""Times that a member is asked the same."""
+
+
+@dataclass
+class Asked(Generic[Message]):
+    """A member that is asked something.
+
+    Args:
+        message: Returns the message for a node.
+        reason: Why there is no answer yet.
+        sent: Times it was asked.
+        waiting: Messages that may still be answered.
+        since: When it was asked last, or lost; seconds.
+        refused: Whether one was answered by a reason alone, while another may still bring more.
+    """
+
+    message: Callable[[int], Message]
+    reason: str = "it is not connected"
+    sent: int = 0
+    waiting: set[str] = field(default_factory=set)
+    since: float = field(default_factory=time.monotonic)
+    refused: bool = False
+
+    def due(self, silence: float) -> bool:
+        """Return whether to ask now: nothing is under way, or what is has been silent for more than some seconds."""
+        if self.refused or self.sent >= ATTEMPTS:
+            return False
+        if self.waiting and self.waited > silence:
+            self.reason = f"nothing came for {self.waited:.0f} s"
+            return True
+        return not self.waiting
+
+    def was_sent(self, identifier: str) -> None:
+        """Note that it was asked by a message."""
+        self.waiting.add(identifier)
+        self.sent, self.since = self.sent + 1, time.monotonic()
+
+    def was_lost(self, identifier: str, reason: str) -> None:
+        """Note that a message was lost."""
+        self.waiting.discard(identifier)
+        self.reason, self.since = reason, time.monotonic()
+
+    def was_refused(self, identifier: str, reason: str) -> bool:
+        """Note that a message was answered by a reason alone; return whether another may still bring more.
+
+        Two at once are worked on one after the other, and the second may be refused because the first is.
+        """
+        self.was_lost(identifier, reason)
+        self.refused = True
+        return bool(self.waiting)
+
+    def given_up(self, patience: float) -> bool:
+        """Return whether there is nothing more to wait for, so long after it was lost or refused."""
+        if self.waiting and not self.refused:
+            return False
+        return self.waited > patience or (not self.waiting and self.sent >= ATTEMPTS)
+
+    @property
+    def waited(self) -> float:
+        """Seconds since it was asked last, or lost."""
+        return time.monotonic() - self.since
