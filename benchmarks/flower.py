@@ -83,7 +83,9 @@ def measure(members: int, rounds: int, rank: int, idle: float, warm: bool) -> di
         folder, times = Path(name), Path(name) / "times.jsonl"
         os.environ["TIMES"] = str(times)
         port, public = deployment.free_port(), deployment.free_port()
-        laid = deployment.lay_out(folder, content(folder, members, rounds, rank), port, gather=3600.0)
+        laid = deployment.lay_out(
+            folder, content(folder, members, rounds, rank), port, gather=3600.0, patience=60.0
+        )
         log, counted = laid / "coordinator" / "run" / "events.jsonl", {}
         with deployment.deployment(laid, port, public=public) as parties:
             parties.superlink(HERE / "flower_stub.py")
@@ -133,6 +135,7 @@ def summary(
     return {
         "seconds": (ends[-1] - ends[0]) / (rounds - 1),
         **{step: median(values) for step, values in steps.items()},
+        "again": sum(e.get("code") == "sent_again" for e in events),
         "processor": median(by["ready"]["processor"] for (_, number), by in found.items() if number),
         "payload": payload / (rounds - 1) / 1e6,
         "wire": wire / (rounds - 1) / 1e6,
@@ -156,13 +159,16 @@ def main() -> None:
         "| members | s per round | sent → process | → imported | → answer ready | → taken in | CPU s per member",
         end=" ",
     )
-    print("| payload, MB per round | on the wire, MB | ratio | polling, B/s per member |", flush=True)
+    print(
+        "| payload, MB per round | on the wire, MB | ratio | polling, B/s per member | sent again |",
+        flush=True,
+    )
     for members in arguments.members:
         m = measure(members, arguments.rounds, arguments.rank, arguments.idle, arguments.worker)
         steps = " | ".join(f"{m[step]:.1f}" for step in STEPS)
         steps += f" | {m['processor']:.1f}"
         wire = f"{m['payload']:.2f} | {m['wire']:.2f} | {m['ratio']:.3f} | {m['polling']:.0f}"
-        print(f"| {members} | {m['seconds']:.1f} | {steps} | {wire} |", flush=True)
+        print(f"| {members} | {m['seconds']:.1f} | {steps} | {wire} | {m['again']:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from h2tune import __version__
 from h2tune.deploy_cli import deploy_app
 from h2tune.errors import H2TuneError
 
@@ -26,6 +27,21 @@ app.add_typer(deploy_app, name="deploy")
 File = Annotated[Path, typer.Argument(help="A federation file (TOML).", metavar="FEDERATION.toml")]
 Change = Annotated[list[str] | None, typer.Option("--set", help="Change a key: train.learning_rate=1e-4.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()

@@ -9,6 +9,7 @@ import pytest
 import tomli_w
 from typer.testing import CliRunner
 
+import h2tune
 from h2tune import cli
 from h2tune.errors import H2TuneError
 
@@ -148,3 +149,8 @@ def test_two_processes_cannot_share_a_run_folder(tmp_path, sound):
 def test_a_wrong_trainer_argument_is_told_before_training(tmp_path, sound):
     assert "bf17" in complain(tmp_path, {**sound[1], "train": {"arguments": {"bf17": True}}})
     assert "max_steps" in complain(tmp_path, {**sound[1], "train": {"arguments": {"max_steps": 3}}})
+
+
+def test_the_version_can_be_asked_for_as_all_parties_need_the_same():
+    result = CliRunner().invoke(cli.app, ["--version"])
+    assert (result.exit_code, result.stdout.strip()) == (0, h2tune.__version__)
