@@ -327,7 +327,7 @@ def test_a_message_that_was_lost_is_sent_again_and_told(identity, coordinator, c
     assert event["message"] == "it was lost (Flower's code 8); it was asked again"
 
 
-def asked_again(coordinator, cards, tmp_path, second):
+def asked_again(coordinator, cards, tmp_path, second, deadline=10.0):
     """Return the reply of a member that is silent at first, and how often it was asked.
 
     Args:
@@ -335,6 +335,7 @@ def asked_again(coordinator, cards, tmp_path, second):
         cards: By member.
         tmp_path: A folder.
         second: Returns its answer to a message of the same round again, given how often it was looked for.
+        deadline: Of the round, in seconds.
     """
     asked, looks = [], iter(range(1000))
 
@@ -343,7 +344,7 @@ def asked_again(coordinator, cards, tmp_path, second):
             asked.append(message)
         return second(message is asked[0], next(looks) if len(asked) > 1 else 0)
 
-    hasty = coordinator.model_copy(update={"patience": 0.2, "deadline": 10.0})
+    hasty = coordinator.model_copy(update={"patience": 0.2, "deadline": deadline})
     table = {1: answers(cards["one"], sends("one")), 2: answers(cards["two"], two)}
     return exchanged(hasty, tmp_path, table)["two"], len(asked)
 
@@ -370,14 +371,13 @@ def test_the_first_message_is_waited_for_though_the_second_is_refused(identity, 
     assert reply.update is not None and count == 2
 
 
-def test_what_is_refused_and_never_answered_is_given_up(identity, coordinator, cards, tmp_path):
-    reply, _ = asked_again(
-        coordinator,
-        cards,
-        tmp_path,
-        lambda first, _: None if first else pack({"reason": "the disk is full"}),
-    )
-    assert reply.update is None and reply.reason == "the disk is full"
+def test_what_is_refused_and_never_answered_ends_with_the_round(identity, coordinator, cards, tmp_path):
+    def second(first, _):
+        return None if first else pack({"reason": "the disk is full"})
+
+    reply, count = asked_again(coordinator, cards, tmp_path, second, deadline=1.0)
+    assert reply.update is None and count == 3
+    assert reply.reason == "no answer within 1 s; asked again, it said: the disk is full"
 
 
 def test_a_node_that_does_not_say_who_it_is_is_asked_again(identity, coordinator, cards, tmp_path):

@@ -28,7 +28,7 @@ class Asked(Generic[Message]):
         sent: Times it was asked.
         waiting: Messages that may still be answered.
         since: When it was asked last, or lost; seconds.
-        refused: Whether one was answered by a reason alone, while another may still bring more.
+        refused: Whether the reason is its own, while another message may still bring more.
     """
 
     message: Callable[[int], Message]
@@ -40,10 +40,10 @@ class Asked(Generic[Message]):
 
     def due(self, silence: float) -> bool:
         """Return whether to ask now: nothing is under way, or what is has been silent for more than some seconds."""
-        if self.refused or self.sent >= ATTEMPTS:
+        if self.sent >= ATTEMPTS:
             return False
         if self.waiting and self.waited > silence:
-            self.reason = f"nothing came for {self.waited:.0f} s"
+            self.reason, self.refused = f"nothing came for {self.waited:.0f} s", False
             return True
         return not self.waiting
 
@@ -60,17 +60,15 @@ class Asked(Generic[Message]):
     def was_refused(self, identifier: str, reason: str) -> bool:
         """Note that a message was answered by a reason alone; return whether another may still bring more.
 
-        Two at once are worked on one after the other, and the second may be refused because the first is.
+        Where the first was not lost, the second is refused while the first is worked on, and that may take its time.
         """
         self.was_lost(identifier, reason)
-        self.refused = True
+        self.refused = bool(self.waiting)
         return bool(self.waiting)
 
     def given_up(self, patience: float) -> bool:
-        """Return whether there is nothing more to wait for, so long after it was lost or refused."""
-        if self.waiting and not self.refused:
-            return False
-        return self.waited > patience or (not self.waiting and self.sent >= ATTEMPTS)
+        """Return whether there is nothing to wait for: it is not there, or what it was sent was lost."""
+        return not self.waiting and (self.waited > patience or self.sent >= ATTEMPTS)
 
     @property
     def waited(self) -> float:

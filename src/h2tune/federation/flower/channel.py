@@ -60,9 +60,8 @@ class GridChannel:
         Raises:
             H2TuneError: Fewer than `min_clients` have enrolled by then; with the reasons of those who were refused.
         """
-        known = bool(
-            self.roster.cards
-        )  # a restarted run: its rounds wait for those who are missing, or do without
+        # of a restarted run the rounds wait for those who are missing, or do without
+        known = bool(self.roster.cards)
         end = time.monotonic() + (self.coordinator.patience if known else self.coordinator.gather)
         while time.monotonic() < end:
             self.attendance.look()
@@ -121,7 +120,8 @@ class GridChannel:
                 time.sleep(self.poll)
         for client, late in asked.items():
             self._late |= dict.fromkeys(late.waiting, (client, round_number))
-            yield self._failure(client, f"no answer within {self.coordinator.deadline:.0f} s")
+            told = f"; asked again, it said: {late.reason}" if late.refused else ""
+            yield self._failure(client, f"no answer within {self.coordinator.deadline:.0f} s{told}")
 
     @property
     def nodes(self) -> Mapping[str, int]:
@@ -133,11 +133,9 @@ class GridChannel:
         return push(self.grid, message)
 
     def _round(self, client: str, down: Download, extra: Mapping[str, Any], node: int) -> Message:
+        head = {**self.common_head, "digest": down.digest, **extra}
         return Message(
-            pack(
-                {**self.common_head, "digest": down.digest, **extra},
-                Update(client, down.round, 0, down.tensors),
-            ),
+            pack(head, Update(client, down.round, 0, down.tensors)),
             dst_node_id=node,
             message_type=TRAIN,
             group_id=str(down.round),
