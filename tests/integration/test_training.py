@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from locally import download, participant, train, trained
 
 from h2tune.errors import H2TuneError
+from h2tune.training.local import unscanned
 from h2tune.training.trainer import AlternatingTrainer
 
 
@@ -197,3 +199,10 @@ def test_a_head_on_a_bfloat16_base_trains_in_float32():
     moved = [(p.detach() - b).abs().max() for p, b in zip(head, before, strict=True)]
     assert all(0 < float(m) < 0.1 for m in moved)
     assert all(p.dtype == torch.bfloat16 for p in one.detach().parameters())
+
+
+def test_libraries_are_left_out_of_garbage_collection_only_while_a_run_lasts():
+    with pytest.raises(ZeroDivisionError), unscanned():
+        assert gc.get_freeze_count() > 100_000
+        _ = 1 / 0
+    assert gc.get_freeze_count() == 0

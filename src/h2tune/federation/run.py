@@ -21,6 +21,7 @@ from h2tune.federation.plan import Plan, check_same, planned, started
 from h2tune.federation.server import Channel, Choice, draw_from, run_rounds
 from h2tune.federation.strategy import Strategy
 from h2tune.report.events import read_events
+from h2tune.training.local import unscanned
 from h2tune.training.terms import Progress
 
 
@@ -81,7 +82,8 @@ def run(
     ledger = Ledger(folder, resume=resume)
     try:
         files.write_text(folder / "config.toml", tomli_w.dumps(dump(federation)))
-        found = _Job(plan, ledger, strict, display).work()
+        with unscanned():
+            found = _Job(plan, ledger, strict, display).work()
     finally:
         ledger.close()
     from h2tune.report import write_report

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,6 +187,22 @@ def train_locally(
         trainer.train()
     model.eval()
     return trainer.record
+
+
+@contextlib.contextmanager
+def unscanned() -> Iterator[None]:
+    """Keep garbage collection off what is there already, libraries above all, while the block lasts.
+
+    The Trainer collects garbage after every round of every client: half a second for the million objects of torch and
+    Transformers, which is more than a small client trains.
+    """
+    import h2tune.training.trainer  # noqa: F401 - so that what it imports is there already
+
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def training_device(numbers: LocalTraining) -> torch.device:

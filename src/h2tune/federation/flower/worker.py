@@ -78,10 +78,11 @@ def serve(file: Path, tell: Callable[[str], None], ready: Callable[[], None] = l
     from h2tune.federation.embedded import BaseModels
     from h2tune.federation.flower.duties import answered
     from h2tune.federation.flower.files import load_member_file
+    from h2tune.training.local import unscanned
 
     load_member_file(file)
     models = BaseModels(0)
-    with _listening(file.resolve().parent / SOCKET) as listener:
+    with _listening(file.resolve().parent / SOCKET) as listener, unscanned():
         tell(f"ready: {file}")
         ready()
         while True:
