@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import federations
+import httpx
 import processes
 import pytest
 import tomli_w
@@ -378,6 +379,32 @@ def test_what_is_refused_and_never_answered_ends_with_the_round(identity, coordi
     reply, count = asked_again(coordinator, cards, tmp_path, second, deadline=1.0)
     assert reply.update is None and count == 3
     assert reply.reason == "no answer within 1 s; asked again, it said: the disk is full"
+
+
+@pytest.mark.parametrize("call", ["get_nodes", "push_messages", "pull_messages"])
+@pytest.mark.parametrize("status", [500, 401])
+def test_a_superlink_that_fails_for_a_moment_is_asked_again(
+    identity, coordinator, cards, tmp_path, monkeypatch, call, status
+):
+    sound, calls = getattr(Grid, call), []
+
+    def failing(self, *arguments):
+        calls.append(call)
+        if len(calls) in (2, 3, 5):
+            response = httpx.Response(status, request=httpx.Request("POST", "http://superlink"))
+            response.raise_for_status()
+        return sound(self, *arguments)
+
+    monkeypatch.setattr(Grid, call, failing)
+    table = {i: answers(cards[name], sends(name)) for i, name in ((1, "one"), (2, "two"))}
+    patient = coordinator.model_copy(update={"gather": 10.0, "patience": 5.0, "deadline": 10.0})
+    if status == 401:
+        with pytest.raises(httpx.HTTPStatusError):
+            exchanged(patient, tmp_path, table)
+    else:
+        replies = exchanged(patient, tmp_path, table)
+        assert all(reply.update is not None and not reply.events for reply in replies.values())
+        assert len(calls) > 3
 
 
 def test_a_node_that_does_not_say_who_it_is_is_asked_again(identity, coordinator, cards, tmp_path):

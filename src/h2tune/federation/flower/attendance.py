@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 
 from flwr.app import Message
-from flwr.serverapp import Grid
 
 from h2tune.errors import H2TuneError
 from h2tune.federation.flower.asked import Asked
 from h2tune.federation.flower.card import Card
+from h2tune.federation.flower.enduring import Enduring
 from h2tune.federation.flower.messages import ENROL, pack, text, unpack
 from h2tune.federation.flower.roster import Roster
 
 log = logging.getLogger("flwr.h2tune")
 
 
-def push(grid: Grid, message: Message) -> str | None:
+def push(grid: Enduring, message: Message) -> str | None:
     """Send a message and return its identifier, or None if it could not be sent."""
     return next(iter(grid.push_messages([message])), None)
 
@@ -32,7 +32,9 @@ class Attendance:
         patience: Seconds after which a node that is silent is asked again.
     """
 
-    def __init__(self, grid: Grid, roster: Roster, settings: str, seconds: float, patience: float) -> None:
+    def __init__(
+        self, grid: Enduring, roster: Roster, settings: str, seconds: float, patience: float
+    ) -> None:
         self.grid, self.roster, self.settings = grid, roster, settings
         self.seconds, self.patience = seconds, patience
         self.nodes: dict[str, int] = {}  # member → the node it is at

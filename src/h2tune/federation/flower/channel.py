@@ -16,6 +16,7 @@ from flwr.serverapp import Grid
 from h2tune.errors import H2TuneError
 from h2tune.federation.flower.asked import Asked
 from h2tune.federation.flower.attendance import Attendance, push
+from h2tune.federation.flower.enduring import Enduring
 from h2tune.federation.flower.files import Coordinator
 from h2tune.federation.flower.messages import TRAIN, pack, text, unpack
 from h2tune.federation.flower.roster import Roster, read_events
@@ -46,11 +47,11 @@ class GridChannel:
     def __init__(
         self, grid: Grid, coordinator: Coordinator, experiment: str, roster: Roster, *, poll: float = 1.0
     ) -> None:
-        self.grid, self.coordinator, self.experiment = grid, coordinator, experiment
+        self.grid, self.coordinator, self.experiment = Enduring(grid), coordinator, experiment
         self.roster, self.poll = roster, poll
         settings = coordinator.settings.model_dump_json()
         self.common_head = {"settings": settings, "experiment": experiment}
-        self.attendance = Attendance(grid, roster, settings, coordinator.deadline, coordinator.patience)
+        self.attendance = Attendance(self.grid, roster, settings, coordinator.deadline, coordinator.patience)
         self._late: dict[str, tuple[str, int]] = {}  # message → member and round, of rounds that are over
         self._notes: dict[str, list[Event]] = {}
 
