@@ -69,9 +69,9 @@ def watch_coordinator(module):
             note(what="sent", **facts)
         return identifier
 
-    def replied(self, client, wanted, message):
-        note(what="answered", client=client, round=wanted.download.round)
-        return reply(self, client, wanted, message)
+    def replied(self, client, wanted, round_number, message):
+        note(what="answered", client=client, round=round_number)
+        return reply(self, client, wanted, round_number, message)
 
     channel.push, channel._reply = pushed, replied
 
