@@ -278,11 +278,7 @@ class H2Tune:
             learned[i][:, where], coverage[i][:, where] = some, covered
         found = robust.step(self.aggregation, learned, coverage, self.hostile, self.clip_norm)
         facts = found.facts(self.roles, [update.client for update in updates])
-        return found.apply(shared, self.rate), {
-            "aggregation": self.aggregation,
-            "hostile": self.hostile,
-            **facts,
-        }
+        return found.apply(shared, self.rate), facts
 
     def read(self, update: Update) -> tuple[dict[Place, Tensor], dict[Place, Tensor], Tensor]:
         """Return ΔT and Ω by (block, role), and P, of an update.

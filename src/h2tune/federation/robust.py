@@ -43,6 +43,8 @@ class Step:
     """What a robust rule says of a round.
 
     Args:
+        rule: The rule.
+        hostile: f.
         change: The step for G before η (D, roles, R, R), zero where nothing was decided.
         decided: Entries that 2 f + 1 clients cover; elsewhere G must stay as it is (D, roles, R, R).
         covered: Entries that anyone covers (D, roles, R, R).
@@ -51,6 +53,8 @@ class Step:
         bound: The norm that values were clipped to, with `clip`; else None.
     """
 
+    rule: Rule
+    hostile: int
     change: Float[Tensor, "D roles R R"]
     decided: Bool[Tensor, "D roles R R"]
     covered: Bool[Tensor, "D roles R R"]
@@ -63,7 +67,7 @@ class Step:
         return torch.where(self.decided, shared + rate * self.change, shared)
 
     def facts(self, roles: Sequence[str], clients: Sequence[str]) -> dict[str, Any]:
-        """Return what an event says: how much of G was left as it was, who was kept or clipped.
+        """Return what an event says: the rule, how much of G was left as it was, who was kept or clipped.
 
         Args:
             roles: Names of the roles, in G's order.
@@ -72,10 +76,12 @@ class Step:
         left = (self.covered & ~self.decided).sum((0, 2, 3)).tolist()
         covered = self.covered.sum((0, 2, 3)).tolist()
         found: dict[str, Any] = {
+            "aggregation": self.rule,
+            "hostile": self.hostile,
             "left": sum(left) / max(1, sum(covered)),
             "left_by_role": {r: a / max(1, b) for r, a, b in zip(roles, left, covered, strict=True)},
         }
-        if not all(self.kept):
+        if self.rule == "krum":
             found["kept"] = [name for name, kept in zip(clients, self.kept, strict=True) if kept]
         if self.bound is not None:
             found |= {"clip_norm": self.bound, "norms": dict(zip(clients, self.norms, strict=True))}
@@ -146,7 +152,7 @@ def step(
             found = mean(values * _along(scales.double(), values), use, voices)
         decided[slot] = enough
         change[slot] = torch.where(enough, found, 0.0).clamp(-LARGEST, LARGEST).float()
-    return Step(change, decided, covered, tuple(kept.tolist()), norms, bound)
+    return Step(rule, hostile, change, decided, covered, tuple(kept.tolist()), norms, bound)
 
 
 def clipping(

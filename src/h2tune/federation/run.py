@@ -121,7 +121,7 @@ class _Job:
         for member in plan.members:
             folder = self.ledger.folder / "clients" / member.name
             export_adapters(federated, member, server.rounds, folder)
-        found = table(read_events(self.ledger.events_file), plan.members)
+        found = _table(read_events(self.ledger.events_file), plan.members)
         finished = {"event": "run_finished", "rounds": server.rounds, "table": found}
         finished["seconds"] = round(time.perf_counter() - began, 3)
         self.ledger.record("finish", [finished], self.notice)
@@ -195,7 +195,7 @@ def _only(client: str, choose: Choice) -> Choice:
     return lambda round_number: [name for name in choose(round_number) if name == client]
 
 
-def table(events: Iterable[Event], members: Sequence[Member]) -> list[dict[str, Any]]:
+def _table(events: Iterable[Event], members: Sequence[Member]) -> list[dict[str, Any]]:
     """Return per client its accuracy before training, alone (or None), federated, and of the majority label."""
     last: dict[tuple[str, str], float] = {}
     for event in events:

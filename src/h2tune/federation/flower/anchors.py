@@ -1,4 +1,4 @@
-"""Agreeing on an anchored basis across machines: views up, coordinates down, once. Both halves; knows no flwr."""
+"""Agreeing on an anchored basis across machines: views up, coordinates down, once. Both halves."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from h2tune.federation.basis import (
 from h2tune.federation.embedded import BaseModels
 from h2tune.federation.flower.files import Coordinator, Settings
 from h2tune.federation.flower.member import Joined, addressed, at_work
+from h2tune.federation.flower.queries import ask
 from h2tune.federation.flower.roster import Roster
 from h2tune.federation.ledger import Ledger
 from h2tune.federation.update import Tensors, Update, check_update, payload_bytes
@@ -42,8 +43,6 @@ def prepare_with(
     Raises:
         H2TuneError: The texts cannot be read, or fewer than `min_clients` members sent a view.
     """
-    from h2tune.federation.flower.queries import ask  # imports flwr, which a member's half need not
-
     basis, size = coordinator.basis, int(coordinator.server.shared_rank)
     texts = anchor_texts(basis.texts, basis.count, coordinator.seed)
     views: dict[str, Tensor] = {}  # none after a restart, when Z is there already
@@ -73,8 +72,6 @@ def _views(
     Raises:
         H2TuneError: Fewer than `min_clients` told.
     """
-    from h2tune.federation.flower.queries import ask
-
     size, least = int(coordinator.server.shared_rank), coordinator.server.min_clients
     specs = {name: view_spec(card.width, len(texts), size)[0] for name, card in roster.cards.items()}
 

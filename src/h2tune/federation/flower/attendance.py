@@ -16,11 +16,6 @@ from h2tune.federation.flower.roster import Roster
 log = logging.getLogger("flwr.h2tune")
 
 
-def push(grid: Enduring, message: Message) -> str | None:
-    """Send a message and return its identifier, or None if it could not be sent."""
-    return next(iter(grid.push_messages([message])), None)
-
-
 class Attendance:
     """Members by the node they are at, whatever node they come back as.
 
@@ -60,7 +55,7 @@ class Attendance:
                 self._asked.add(node)
                 continue
             asked = self._silent.setdefault(node, Asked(self._question))
-            identifier = push(self.grid, asked.message(node))
+            identifier = self.grid.push(asked.message(node))
             if identifier:
                 self.queries[identifier] = node
                 self._asked.add(node)

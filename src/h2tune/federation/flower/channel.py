@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 
 from h2tune.errors import H2TuneError
 from h2tune.federation.flower.asked import Asked
-from h2tune.federation.flower.attendance import Attendance, push
+from h2tune.federation.flower.attendance import Attendance
 from h2tune.federation.flower.enduring import Enduring
 from h2tune.federation.flower.files import Coordinator
 from h2tune.federation.flower.messages import TRAIN, pack, text, unpack
@@ -131,7 +131,7 @@ class GridChannel:
 
     def push(self, message: Message) -> str | None:
         """Send a message and return its identifier, or None if it could not be sent."""
-        return push(self.grid, message)
+        return self.grid.push(message)
 
     def _round(self, client: str, down: Download, extra: Mapping[str, Any], node: int) -> Message:
         head = {**self.common_head, "digest": down.digest, **extra}

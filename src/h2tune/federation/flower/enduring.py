@@ -33,9 +33,9 @@ class Enduring:
         self._nodes = self._borne(lambda: list(self.grid.get_nodes()), self._nodes)
         return self._nodes
 
-    def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        """Send messages and return their identifiers; none if they could not be sent."""
-        return self._borne(lambda: list(self.grid.push_messages(messages)), [])
+    def push(self, message: Message) -> str | None:
+        """Send a message and return its identifier, or None if it could not be sent."""
+        return self._borne(lambda: next(iter(self.grid.push_messages([message])), None), None)
 
     def pull_messages(self, identifiers: Iterable[str]) -> list[Message]:
         """Return what came in answer to messages."""

@@ -6,15 +6,17 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flwr.app import Message
 
 from h2tune.errors import H2TuneError
 from h2tune.federation.flower.asked import Asked
-from h2tune.federation.flower.channel import GridChannel
 from h2tune.federation.flower.messages import pack, text, unpack
 from h2tune.federation.update import Tensors, Update
+
+if TYPE_CHECKING:
+    from h2tune.federation.flower.channel import GridChannel
 
 log = logging.getLogger("flwr.h2tune")
 Answer = TypeVar("Answer")
