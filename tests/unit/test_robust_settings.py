@@ -100,6 +100,9 @@ def test_events_say_how_much_was_left_and_who_was_kept():
     krum = strategy("krum", ranks=(2,) * 5, hostile=1)
     _, facts = krum.aggregate(krum.start(), updates(krum, [-9.0, 1.0, 1.1, 0.9, 1.2]))
     assert facts["kept"] == ["c1", "c2", "c3", "c4"]
+    krum = strategy("krum", ranks=(2,) * 3, hostile=0)
+    _, facts = krum.aggregate(krum.start(), updates(krum, [1.0, 1.1, 0.9]))
+    assert facts["kept"] == ["c0", "c1", "c2"]  # said where nobody is left out, too
     clip = strategy("clip", hostile=1)
     _, facts = clip.aggregate(clip.start(), updates(clip, [100.0, 1.0, 1.0, 1.0]))
     assert facts["clip_norm"] == 2.0 and facts["norms"]["c0"] == 200.0
