@@ -59,21 +59,17 @@ def watch_member(module):
 def watch_coordinator(module):
     """Note when a message was handed to Flower and when its answer was taken from it."""
     channel = module.GridChannel
-    push, reply = channel.push, channel._reply
+    message_of, reply = channel._round, channel._reply
 
-    def pushed(self, message):
-        identifier = push(self, message)
-        if message.metadata.message_type == module.TRAIN:
-            clients = {node: client for client, node in self.nodes.items()}
-            facts = {"client": clients[message.metadata.dst_node_id], "round": int(message.metadata.group_id)}
-            note(what="sent", **facts)
-        return identifier
+    def sent(self, client, down, *rest):
+        note(what="sent", client=client, round=down.round)
+        return message_of(self, client, down, *rest)
 
-    def replied(self, client, wanted, round_number, message):
+    def replied(self, client, wanted, round_number, *rest):
         note(what="answered", client=client, round=round_number)
-        return reply(self, client, wanted, round_number, message)
+        return reply(self, client, wanted, round_number, *rest)
 
-    channel.push, channel._reply = pushed, replied
+    channel._round, channel._reply = sent, replied
 
 
 CHANGES = {

@@ -158,6 +158,35 @@ def test_three_members_give_the_numbers_of_one_machine(embedded, tmp_path):
     deployment.assert_equal(run, parties.home / "run")
 
 
+def test_messages_that_are_replayed_or_of_another_round_change_nothing(embedded, tmp_path):
+    content, run = embedded
+    port = deployment.free_port()
+    folder = deployment.lay_out(tmp_path, content, port)
+    with deployment.deployment(folder, port) as parties:
+        parties.superlink(deployment.PATCHED / "replaying.py")
+        for name, *_ in CLIENTS:
+            parties.supernode(name)
+        parties.run()
+        parties.until(parties.ended, 800)
+        assert finished(parties.home / "run"), parties.tails()
+        sent = {name: parties.log(name).count("Sending: train") for name, *_ in CLIENTS}
+    deployment.assert_equal(run, parties.home / "run")
+    for name, *_ in CLIENTS:
+        assert sent[name] > 5, sent  # three rounds, and what was replayed
+        (private,) = (folder / "members" / name / "private").iterdir()
+        own = read_events(private / "events.jsonl")
+        assert [e["round"] for e in own if e["event"] == "client_trained"] == [0, 1, 2]
+
+
+def test_a_superlink_without_certificates_does_not_start_unless_insecure_is_said(tmp_path):
+    (tmp_path / "coordinator").mkdir()
+    parties = deployment.Deployment(tmp_path, deployment.free_port())
+    bare = ["flower-superlink", "--host", "127.0.0.1", "--port", str(parties.port)]
+    process = parties.start("superlink", bare, parties.home)
+    assert process.wait(60) != 0
+    assert "--insecure" in parties.log("superlink") and not parties.listening(parties.port)
+
+
 def rounds_of(run, name: str, kind: str) -> list[int]:
     return [
         e["round"] for e in read_events(run / "events.jsonl") if e["event"] == kind and e["client"] == name

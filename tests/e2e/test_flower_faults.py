@@ -159,6 +159,29 @@ def test_a_member_whose_disk_is_full_sits_out_and_comes_back_when_there_is_room(
         assert [e["round"] for e in own if e["event"] == "client_trained"] == [0, 2]
 
 
+def test_a_member_that_comes_later_takes_part_from_then_on(tmp_path, content):
+    content["server"]["rounds"] = 8
+    port = deployment.free_port()
+    folder = deployment.lay_out(tmp_path, content, port, gather=60.0)
+    with deployment.deployment(folder, port) as parties:
+        parties.superlink()
+        for name in REST:
+            parties.supernode(name)
+        parties.run()
+        log = parties.home / "run" / "events.jsonl"
+        parties.until(lambda: (log.exists() and took_part(parties)) or parties.ended(), 400)
+        parties.supernode("films")
+        parties.until(parties.ended, 400)
+        rounds = took_part(parties)
+        assert rounds[0] == REST and rounds[-1] == ALL and len(rounds) == 8, parties.tails()
+        assert rounds == sorted(rounds, key=len)  # once it is there, it is in every round
+        assert not failures(parties)
+        own = read_events(private(parties, "films") / "events.jsonl")
+        assert [e["round"] for e in own if e["event"] == "client_trained"] == [
+            number for number, clients in enumerate(rounds) if "films" in clients
+        ]
+
+
 def test_updates_of_wrong_shape_of_anothers_name_and_of_another_round_are_left_out(tmp_path, content):
     with running(tmp_path, content, patch=deployment.PATCHED / "tampered.py") as parties:
         parties.until(parties.ended, 400)

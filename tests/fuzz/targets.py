@@ -37,6 +37,7 @@ from h2tune.config import load_resolved
 from h2tune.errors import H2TuneError
 from h2tune.federation.flower.asked import Asked
 from h2tune.federation.flower.channel import GridChannel
+from h2tune.federation.flower.enduring import Answer
 from h2tune.federation.flower.files import Coordinator, MemberFile, read_settings
 from h2tune.federation.flower.messages import FORMAT, text, unpack
 from h2tune.federation.flower.roster import Roster
@@ -62,10 +63,9 @@ def message(draw: Draw) -> bool:
     events = dumped(draw, structure_changed(draw, EVENTS))
     head = structure_changed(draw, {"events": events, "reason": "x"}, 2)
     content = _content(draw, dumped(draw, head), update_bytes(draw))
-    metadata = SimpleNamespace(reply_to_message_id="m0")
-    answer = SimpleNamespace(has_error=lambda: False, content=content, metadata=metadata)
+    answer = Answer(content)
     with tempfile.TemporaryDirectory() as folder:
-        reply = _channel(Path(folder))._reply("one", Asked(lambda node: answer), ROUND, answer)
+        reply = _channel(Path(folder))._reply("one", Asked(lambda node: answer), ROUND, "m0", answer)
         assert reply is not None and reply.client == "one"
         told, accepted = _accept(STRATEGY, reply, ROUND)
         ledger = Ledger(Path(folder) / "run")
@@ -86,7 +86,8 @@ def enrolment(draw: Draw) -> bool:
     head = dumped(draw, structure_changed(draw, {"card": card}, 1))
     with tempfile.TemporaryDirectory() as folder:
         channel = _channel(Path(folder))
-        channel._enrolled(7, SimpleNamespace(has_error=lambda: False, content=_content(draw, head, b"")))
+        channel.attendance.queries["m0"] = 7
+        channel._enrolled("m0", Answer(_content(draw, head, b"")))
         joined = channel.roster.cards
         assert set(joined) <= {"one", "two"} and bool(joined) == bool(channel.nodes)
         assert bool(joined) != bool(channel.attendance.warnings)

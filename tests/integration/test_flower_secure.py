@@ -160,9 +160,7 @@ def test_a_coordinator_that_goes_on_after_a_crash_has_new_keys_and_the_same_sums
     parties, coordinator, embedded
 ):
     silent = {"on": True}
-    grid = Grid(
-        parties, lost=lambda name, kind, count: silent["on"] and kind == "query.reveal" and count == 1
-    )
+    grid = Grid(parties, lost=lambda name, kind, count: silent["on"] and kind == "query.reveal" and count > 0)
     with pytest.raises(H2TuneError, match="0 members revealed, 2 are needed"):
         coordinate(grid, coordinator)
     silent["on"] = False

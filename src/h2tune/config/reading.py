@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,11 +138,18 @@ def _known(location: Sequence[int | str]) -> Iterator[str]:
     yield from model.model_fields
 
 
+def absolute_texts(texts: Iterable[str], folder: Path) -> tuple[str, ...]:
+    """Return public texts with the paths of files made absolute; names of tasks stay as they are."""
+    return tuple(
+        str(folder / Path(t).expanduser()) if "/" in t or t.endswith((".txt", ".text")) else t for t in texts
+    )
+
+
 def _absolute(federation: Federation, folder: Path) -> Federation:
     """Make the paths in a file independent of where the program is started."""
 
     def absolute(path: str) -> str:
-        return str(folder / Path(path).expanduser()) if not Path(path).expanduser().is_absolute() else path
+        return str(folder / Path(path).expanduser())  # one that is absolute stays as it is
 
     clients = []
     for client in federation.client:
@@ -153,8 +160,5 @@ def _absolute(federation: Federation, folder: Path) -> Federation:
             files = {key: getattr(client.task, key) for key in ("file", "validation_file", "test_file")}
             changes["task"] = client.task.model_copy(update={k: absolute(v) for k, v in files.items() if v})
         clients.append(client.model_copy(update=changes))
-    texts = tuple(
-        absolute(t) if "/" in t or t.endswith((".txt", ".text")) else t for t in federation.basis.texts
-    )
-    basis = federation.basis.model_copy(update={"texts": texts})
+    basis = federation.basis.model_copy(update={"texts": absolute_texts(federation.basis.texts, folder)})
     return federation.model_copy(update={"client": tuple(clients), "basis": basis})

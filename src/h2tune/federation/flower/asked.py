@@ -18,6 +18,19 @@ ATTEMPTS = 3
 """Times that a member is asked the same."""
 
 
+def silence(seconds: float, patience: float, slowest: float) -> float:
+    """Return after how many seconds who has not answered is asked again.
+
+    Twice as long as the slowest of those who have; half the time there is, where nobody has.
+
+    Args:
+        seconds: The time there is for an answer.
+        patience: The least, where the time there is allows it.
+        slowest: Seconds that the slowest answer so far took, or 0.
+    """
+    return max(min(patience, seconds / 4), 2 * slowest) if slowest else seconds / 2
+
+
 @dataclass
 class Asked(Generic[Message]):
     """A member that is asked something.
@@ -29,6 +42,7 @@ class Asked(Generic[Message]):
         waiting: Messages that may still be answered.
         since: When it was asked last, or lost; seconds.
         refused: Whether the reason is its own, while another message may still bring more.
+        doubtful: Whether an answer may have been lost as it was fetched.
     """
 
     message: Callable[[int], Message]
@@ -37,12 +51,18 @@ class Asked(Generic[Message]):
     waiting: set[str] = field(default_factory=set)
     since: float = field(default_factory=time.monotonic)
     refused: bool = False
+    doubtful: bool = False
 
-    def due(self, silence: float) -> bool:
-        """Return whether to ask now: nothing is under way, or what is has been silent for more than some seconds."""
+    def due(self, silence: float, patience: float) -> bool:
+        """Return whether to ask now: nothing is under way, or what is has been silent for more than some seconds.
+
+        Args:
+            silence: Those seconds.
+            patience: The seconds where an answer may have been lost as it was fetched.
+        """
         if self.sent >= ATTEMPTS:
             return False
-        if self.waiting and self.waited > silence:
+        if self.waiting and self.waited > (min(silence, patience) if self.doubtful else silence):
             self.reason, self.refused = f"nothing came for {self.waited:.0f} s", False
             return True
         return not self.waiting
@@ -50,7 +70,7 @@ class Asked(Generic[Message]):
     def was_sent(self, identifier: str) -> None:
         """Note that it was asked by a message."""
         self.waiting.add(identifier)
-        self.sent, self.since = self.sent + 1, time.monotonic()
+        self.sent, self.since, self.doubtful = self.sent + 1, time.monotonic(), False
 
     def was_lost(self, identifier: str, reason: str) -> None:
         """Note that a message was lost."""

@@ -7,9 +7,9 @@ import logging
 from flwr.app import Message
 
 from h2tune.errors import H2TuneError
-from h2tune.federation.flower.asked import Asked
+from h2tune.federation.flower.asked import ATTEMPTS, Asked
 from h2tune.federation.flower.card import Card
-from h2tune.federation.flower.enduring import Enduring
+from h2tune.federation.flower.enduring import Answer, Enduring
 from h2tune.federation.flower.messages import ENROL, pack, text, unpack
 from h2tune.federation.flower.roster import Roster
 
@@ -36,47 +36,54 @@ class Attendance:
         self.queries: dict[str, int] = {}  # message → node that was asked who it is
         self.warnings: list[str] = []  # why someone was refused
         self._known: dict[int, str] = {}  # node → member, of all that enrolled, whether they are there or not
-        self._asked: set[int] = set()
-        self._silent: dict[int, Asked[Message]] = {}  # those who have not answered yet
+        self._asked: dict[int, Asked[Message] | None] = {}  # nodes that are there; None: who it is is settled
         self._unwelcome: set[int] = set()
 
     def look(self) -> None:
         """Ask nodes that are new who they are, and forget those that are gone."""
         present = {node.node_id for node in self.grid.get_nodes()}
         self.nodes = {client: node for client, node in self.nodes.items() if node in present}
-        if not self._asked <= present:  # who was refused for another's sake may have its turn
-            self._asked = (self._asked & present) - self._unwelcome
+        if not self._asked.keys() <= present:  # who was refused for another's sake may have its turn
+            forgotten = (self._asked.keys() - present) | self._unwelcome
+            self._asked = {n: asked for n, asked in self._asked.items() if n not in forgotten}
             self._unwelcome.clear()
-        silent = {n for n, asked in self._silent.items() if n in present and asked.due(self.patience)}
-        for node in sorted((present - self._asked) | silent):
+        for node in sorted(present):
             client = self._known.get(node)
-            if client is not None and client not in self.nodes:
+            if node not in self._asked and client is not None and client not in self.nodes:
                 self.nodes[client] = node  # was cut off for a while; asking would start a process there first
-                self._asked.add(node)
-                continue
-            asked = self._silent.setdefault(node, Asked(self._question))
-            identifier = self.grid.push(asked.message(node))
-            if identifier:
-                self.queries[identifier] = node
-                self._asked.add(node)
-                asked.was_sent(identifier)
+                self._asked[node] = None
+            asked = self._asked.setdefault(node, Asked(self._question))
+            if asked is not None and asked.due(self.patience, self.patience):
+                identifier = self.grid.push(asked.message(node))
+                if identifier:
+                    self.queries[identifier] = node
+                    asked.was_sent(identifier)
 
     def _question(self, node: int) -> Message:
         content = pack({"settings": self.settings})
         return Message(content, dst_node_id=node, message_type=ENROL, ttl=self.seconds)
 
-    def enrol(self, node: int, message: Message) -> Card | None:
-        """Return the card of who answers from a node, now known to be there; None if it is refused or lost."""
-        self._silent.pop(node, None)
-        if message.has_error():
-            self._asked.discard(node)  # it is asked again if it is still there
+    def enrol(self, identifier: str, answer: Answer) -> Card | None:
+        """Return the card of who answers, now known to be there; None if it is refused, or was lost.
+
+        Args:
+            identifier: Of the message that asked who it is.
+            answer: What came.
+        """
+        node = self.queries[identifier]
+        asked = self._asked.get(node)
+        if not answer.certain:
+            if asked is not None:
+                asked.doubtful = True
             return None
+        del self.queries[identifier]
+        if answer.lost:
+            if asked is not None:
+                self._lost(node, asked, identifier, answer.reason)
+            return None
+        self._asked[node] = None
         try:
-            head, _ = unpack(message.content, 0)
-            if "reason" in head:
-                raise H2TuneError(text(head, "reason")[:500], where=f"node {node}")
-            key = next((n.public_key for n in self.grid.get_nodes() if n.node_id == node), b"")
-            card = self.roster.admit(text(head, "card"), key)
+            card = self._card(node, answer)
         except H2TuneError as error:
             self._refuse(node, str(error))
             return None
@@ -86,6 +93,24 @@ class Attendance:
             return None
         self.nodes[card.name], self._known[node] = node, card.name
         return card
+
+    def _card(self, node: int, answer: Answer) -> Card:
+        if answer.content is None:
+            raise H2TuneError(answer.reason, where=f"node {node}")
+        head, _ = unpack(answer.content, 0)
+        if "reason" in head:
+            raise H2TuneError(text(head, "reason")[:500], where=f"node {node}")
+        key = next((n.public_key for n in self.grid.get_nodes() if n.node_id == node), b"")
+        return self.roster.admit(text(head, "card"), key)
+
+    def _lost(self, node: int, asked: Asked[Message], identifier: str, reason: str) -> None:
+        asked.was_lost(identifier, reason)
+        if asked.sent >= ATTEMPTS:  # each attempt starts a process there, which fails
+            self.warnings.append(
+                f"node {node} was asked {asked.sent} times who it is: {reason}; "
+                "see its log, and start its SuperNode again"
+            )
+            log.warning("%s", self.warnings[-1])
 
     def _refuse(self, node: int, reason: str) -> None:
         self._unwelcome.add(node)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -14,9 +13,9 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from h2tune.errors import H2TuneError
-from h2tune.federation.flower.asked import Asked
+from h2tune.federation.flower.asked import Asked, silence
 from h2tune.federation.flower.attendance import Attendance
-from h2tune.federation.flower.enduring import Enduring
+from h2tune.federation.flower.enduring import Answer, Enduring
 from h2tune.federation.flower.files import Coordinator
 from h2tune.federation.flower.messages import TRAIN, pack, text, unpack
 from h2tune.federation.flower.roster import Roster, read_events
@@ -55,20 +54,23 @@ class GridChannel:
         self._late: dict[str, tuple[str, int]] = {}  # message → member and round, of rounds that are over
         self._notes: dict[str, list[Event]] = {}
 
-    def gather(self) -> None:
+    def gather(self, *, begun: bool = False) -> None:
         """Wait until everyone who may join has enrolled; after a while, go on with those who have.
+
+        Args:
+            begun: Whether rounds were run before: they go on with who has enrolled then, or without who is missing.
 
         Raises:
             H2TuneError: Fewer than `min_clients` have enrolled by then; with the reasons of those who were refused.
         """
-        # of a restarted run the rounds wait for those who are missing, or do without
-        known = bool(self.roster.cards)
-        end = time.monotonic() + (self.coordinator.patience if known else self.coordinator.gather)
+        seconds = self.coordinator.patience if begun else self.coordinator.gather
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.attendance.look()
-            self._collect({}, 0)
+            for identifier in list(self.attendance.queries):
+                self._enrolled(identifier, self.grid.pull(identifier))
             if len(self.nodes) == len(self.roster.admitted) or (
-                known and self.roster.cards.keys() <= self.nodes.keys()
+                begun and self.roster.cards.keys() <= self.nodes.keys()
             ):
                 return
             time.sleep(self.poll)
@@ -77,7 +79,7 @@ class GridChannel:
             told = "; ".join(sorted(set(self.attendance.warnings)))
             told = f" ({told})" if told else ""
             raise H2TuneError(
-                f"{len(self.roster.cards)} members enrolled within {self.coordinator.gather:.0f} s, "
+                f"{len(self.roster.cards)} members enrolled within {seconds:.0f} s, "
                 f"min_clients is {least}{told}",
                 where="coordinator",
                 remedy="See that the members' SuperNodes are running, and start again",
@@ -107,31 +109,80 @@ class GridChannel:
         def tell(client: str, reason: str) -> None:
             self._note(client, round_number, "sent_again", f"{reason}; it was asked again")
 
-        end, slowest = time.monotonic() + self.coordinator.deadline, 0.0
-        while asked and time.monotonic() < end:
-            self.attendance.look()
-            self.send(asked, slowest, tell)
-            for reply in self._collect(asked, round_number):
-                if reply.late is None:
-                    slowest = max(slowest, asked.pop(reply.client).waited)
+        deadline = self.coordinator.deadline
+        for client, identifier, answer in self.answers(asked, deadline, tell, self._late):
+            if answer is None:
+                reply: Reply | None = self._failure(client, asked.pop(client).reason)
+            elif identifier in self._late:
+                reply = self._late_reply(identifier, answer)
+            else:
+                reply = self._reply(client, asked[client], round_number, identifier, answer)
+                if reply is not None:
+                    del asked[client]
+            if reply is not None:
                 yield reply
-            for client in [c for c, a in asked.items() if a.given_up(self.coordinator.patience)]:
-                yield self._failure(client, asked.pop(client).reason)
-            if asked:
-                time.sleep(self.poll)
         for client, late in asked.items():
             self._late |= dict.fromkeys(late.waiting, (client, round_number))
             told = f"; asked again, it said: {late.reason}" if late.refused else ""
-            yield self._failure(client, f"no answer within {self.coordinator.deadline:.0f} s{told}")
+            yield self._failure(client, f"no answer within {deadline:.0f} s{told}")
+
+    def answers(
+        self,
+        asked: dict[str, Asked[Message]],
+        seconds: float,
+        tell: Callable[[str, str], None],
+        others: Mapping[str, Any] | None = None,
+    ) -> Iterator[tuple[str, str, Answer | None]]:
+        """Ask members, and again who is silent for long; yield who answers, to which message, and what came.
+
+        Lasts until nobody is left in `asked`, from which its user takes out who is done with, or until time is up.
+        Who is not there, or whose messages were lost, is yielded without an answer, and must be taken out.
+
+        Args:
+            asked: By member.
+            seconds: The time there is.
+            tell: Called with a member that is asked again, and why.
+            others: Messages of earlier rounds, whose answers are yielded as well, without a member's name.
+        """
+        end, slowest, patience = time.monotonic() + seconds, 0.0, self.coordinator.patience
+        while asked and time.monotonic() < end:
+            began = time.monotonic()
+            self.attendance.look()
+            self._send(asked, silence(seconds, patience, slowest), tell)
+            for client, identifier, answer in self._arrived(asked, others or {}):
+                waited = asked[client].waited if client else 0.0
+                yield client, identifier, answer
+                if client and client not in asked:
+                    slowest = max(slowest, waited)
+            for client in [c for c, a in asked.items() if a.given_up(patience)]:
+                yield client, "", None
+            if asked:  # many members take long to look after: rest as long
+                time.sleep(max(self.poll, min(time.monotonic() - began, 10 * self.poll)))
+
+    def _arrived(
+        self, asked: Mapping[str, Asked[Message]], others: Mapping[str, Any]
+    ) -> Iterator[tuple[str, str, Answer]]:
+        """Take in who enrols; yield what came in answer to messages of this round and others, one at a time."""
+        for identifier in list(others):
+            answer = self.grid.pull(identifier) if identifier in others else None
+            if answer is not None and answer.certain:
+                yield "", identifier, answer
+        for identifier in list(self.attendance.queries):
+            self._enrolled(identifier, self.grid.pull(identifier))
+        waiting = [(client, i) for client, wanted in asked.items() for i in sorted(wanted.waiting)]
+        for client, identifier in waiting:
+            if client not in asked:
+                continue  # it answered the same twice
+            answer = self.grid.pull(identifier)
+            if answer is not None and not answer.certain:
+                asked[client].doubtful = True
+            elif answer is not None:
+                yield client, identifier, answer
 
     @property
     def nodes(self) -> Mapping[str, int]:
         """Member → the node it is at."""
         return self.attendance.nodes
-
-    def push(self, message: Message) -> str | None:
-        """Send a message and return its identifier, or None if it could not be sent."""
-        return self.grid.push(message)
 
     def _round(self, client: str, down: Download, extra: Mapping[str, Any], node: int) -> Message:
         head = {**self.common_head, "digest": down.digest, **extra}
@@ -143,62 +194,42 @@ class GridChannel:
             ttl=2 * self.coordinator.deadline,  # so that one that is late is seen, and told as late
         )
 
-    def send(
-        self, asked: Mapping[str, Asked[Message]], slowest: float, tell: Callable[[str, str], None]
+    def _send(
+        self, asked: Mapping[str, Asked[Message]], silence: float, tell: Callable[[str, str], None]
     ) -> None:
-        """Ask those who are there, and again those that are silent for twice as long as the slowest who answered."""
-        silence = max(self.coordinator.patience, 2 * slowest) if slowest else math.inf
+        """Ask those who are there, and again those that were silent for some seconds."""
         for member, wanted in asked.items():
-            if member in self.nodes and wanted.due(silence):
-                identifier = self.push(wanted.message(self.nodes[member]))
+            if member in self.nodes and wanted.due(silence, self.coordinator.patience):
+                identifier = self.grid.push(wanted.message(self.nodes[member]))
                 if identifier:
                     if wanted.sent:
                         tell(member, wanted.reason)
                     wanted.was_sent(identifier)
 
-    def _collect(self, asked: Mapping[str, Asked[Message]], round_number: int) -> list[Reply]:
-        """Take in what has arrived; return the replies of this round, one of a member at most."""
-        waiting = {identifier: client for client, wanted in asked.items() for identifier in wanted.waiting}
-        identifiers = [*self._late, *self.attendance.queries, *waiting]
-        replies: list[Reply] = []
-        for message in self.grid.pull_messages(identifiers) if identifiers else []:
-            # an error's source is not the member, so the message it answers says who it is
-            identifier = message.metadata.reply_to_message_id
-            if identifier in self.attendance.queries:
-                self._enrolled(self.attendance.queries.pop(identifier), message)
-            elif identifier in self._late:
-                reply = self._late_reply(identifier, message)
-                replies += [reply] if reply is not None else []
-            elif waiting.get(identifier, "") not in {"", *(r.client for r in replies if r.late is None)}:
-                client = waiting[identifier]
-                reply = self._reply(client, asked[client], round_number, message)
-                replies += [reply] if reply is not None else []
-        return replies
-
-    def _enrolled(self, node: int, message: Message) -> None:
-        card = self.attendance.enrol(node, message)
+    def _enrolled(self, identifier: str, answer: Answer | None) -> None:
+        card = self.attendance.enrol(identifier, answer) if answer is not None else None
         strategy = getattr(self, "strategy", None)
         if card is not None and strategy is not None and card.name not in strategy.enrolments:
             strategy.enrolments[card.name] = card.enrolment  # it takes part from the next round on
 
     def _reply(
-        self, client: str, wanted: Asked[Message], round_number: int, message: Message
+        self, client: str, wanted: Asked[Message], round_number: int, identifier: str, answer: Answer
     ) -> Reply | None:
-        identifier = message.metadata.reply_to_message_id
-        if message.has_error():
-            # lost with its node or its process: sent again when it is there again, while patience lasts
-            wanted.was_lost(identifier, f"it was lost (Flower's code {message.error.code})")
+        if answer.lost:  # with node or process: sent again when it is there again, while patience lasts
+            wanted.was_lost(identifier, answer.reason)
             return None
-        reply = self._read(client, round_number, message)
+        reply = self._read(client, round_number, answer)
         if reply.update is None and wanted.was_refused(identifier, reply.reason):
             self._notes.setdefault(client, []).extend(reply.events)  # the other one's reply brings them
             return None
         return reply
 
-    def _read(self, client: str, round_number: int, message: Message) -> Reply:
+    def _read(self, client: str, round_number: int, answer: Answer) -> Reply:
         """Return what a message holds: an update of a round with its events, or the reason why there is none."""
         try:
-            head, update = unpack(message.content, self._most_bytes(client, round_number))
+            if answer.content is None:
+                return self._failure(client, answer.reason)
+            head, update = unpack(answer.content, self._most_bytes(client, round_number))
             if update is None:
                 return self._failure(client, text(head, "reason")[:500])
             events = read_events(text(head, "events"), client, round_number)
@@ -206,18 +237,19 @@ class GridChannel:
             return self._failure(client, str(error))
         return Reply(client, update, [*self._notes.pop(client, []), *events])
 
-    def _late_reply(self, identifier: str, message: Message) -> Reply | None:
+    def _late_reply(self, identifier: str, answer: Answer) -> Reply | None:
         """Note that an update came late; return it where the coordinator's file says that it is used."""
         client, round_number = place = self._late.pop(identifier)
-        if message.has_error():
+        if answer.content is None:
             return None
-        self._late = {i: other for i, other in self._late.items() if other != place}  # the same once more
+        for other in [i for i, p in self._late.items() if p == place]:
+            del self._late[other]  # the same once more
         used = self.coordinator.late == "use"
         told = "it counts with a smaller weight, unless it is refused" if used else "it was left out"
         self._note(client, round_number, "late_update", f"an update came after its round was over; {told}")
         if not used:
             return None
-        return replace(self._read(client, round_number, message), late=round_number)
+        return replace(self._read(client, round_number, answer), late=round_number)
 
     def _most_bytes(self, client: str, round_number: int) -> int | None:
         strategy = getattr(self, "strategy", None)

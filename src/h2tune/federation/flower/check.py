@@ -104,7 +104,10 @@ def _free_bytes() -> tuple[int, str]:
 
 
 def _connection(file: MemberFile) -> str:
-    """Shake hands with the coordinator's machine under the federation's CA, and see that it passes Flower's paths."""
+    """Shake hands with the coordinator's machine under the federation's CA, and see that a SuperLink answers there.
+
+    Whether the node's key is registered shows when its SuperNode starts.
+    """
     if file.superlink is None:
         raise H2TuneError("no superlink is named", remedy='Set superlink = "HOST:PORT" in the member\'s file')
     host, _, port = file.superlink.rpartition(":")
@@ -132,4 +135,10 @@ def _connection(file: MemberFile) -> str:
         raise H2TuneError(f"{file.superlink} cannot be reached ({error})", remedy=remedy) from None
     if not answer.startswith("HTTP/1."):
         raise H2TuneError(f"{file.superlink} does not speak HTTP")
+    status = answer.split(maxsplit=2)[1:2]
+    if status and status[0].startswith("5"):
+        raise H2TuneError(
+            f"{file.superlink} answers {status[0]}: what is there is no SuperLink, or has none behind it",
+            remedy="Ask the coordinator to see that the SuperLink is running",
+        )
     return f"{file.superlink} answers over {version} with a certificate of our CA"

@@ -1,24 +1,43 @@
-"""Flower's grid where the SuperLink fails for a moment: its database is locked while thirty members connect at once."""
+"""Flower's grid where the SuperLink fails for a moment, or a member sends what cannot be read."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 log = logging.getLogger("flwr.h2tune")
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What came in answer to a message.
+
+    Args:
+        content: What was answered, or None.
+        reason: Why nothing was.
+        lost: Whether the message was lost on the way, so that asking again may help.
+        certain: False where it may come yet: the SuperLink failed as it was fetched, and may have let go of it.
+    """
+
+    content: RecordDict | None
+    reason: str = ""
+    lost: bool = False
+    certain: bool = True
+
+
 class Enduring:
     """The part of a grid that is used here; a server's error (5xx) is logged and borne.
 
     What could not be sent counts as not sent, what could not be looked up as not come: those who use it look again
-    until their time is up.
+    until their time is up. Answers are fetched one by one: Flower fetches many at once or none, so that one which
+    cannot be read, or an error between two of them, would cost all the others.
 
     Args:
         grid: Flower's grid.
@@ -37,9 +56,24 @@ class Enduring:
         """Send a message and return its identifier, or None if it could not be sent."""
         return self._borne(lambda: next(iter(self.grid.push_messages([message])), None), None)
 
-    def pull_messages(self, identifiers: Iterable[str]) -> list[Message]:
-        """Return what came in answer to messages."""
-        return self._borne(lambda: list(self.grid.pull_messages(identifiers)), [])
+    def pull(self, identifier: str) -> Answer | None:
+        """Return what came in answer to a message, or None while nothing has."""
+        failed: Answer | None = Answer(None, "the SuperLink failed as it was fetched", certain=False)
+        return self._borne(lambda: self._pulled(identifier), failed)
+
+    def _pulled(self, identifier: str) -> Answer | None:
+        try:
+            found = next(iter(self.grid.pull_messages([identifier])), None)
+        except httpx.HTTPError:
+            raise
+        except Exception as error:  # a member decides what is decoded here, and may end nobody's run
+            log.warning("an answer cannot be read (%s)", type(error).__name__)
+            return Answer(None, f"its answer cannot be read ({type(error).__name__})")
+        if found is None:
+            return None
+        if found.has_error():
+            return Answer(None, f"it was lost (Flower's code {found.error.code})", lost=True)
+        return Answer(found.content)
 
     def _borne(self, call: Callable[[], Result], otherwise: Result) -> Result:
         try:

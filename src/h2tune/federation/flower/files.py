@@ -10,7 +10,18 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from h2tune.adapter.roles import ROLES
-from h2tune.config import Adapter, Basis, Client, Data, Federation, Privacy, Server, Train, parse
+from h2tune.config import (
+    Adapter,
+    Basis,
+    Client,
+    Data,
+    Federation,
+    Privacy,
+    Server,
+    Train,
+    absolute_texts,
+    parse,
+)
 from h2tune.config.types import FROM_LIST
 from h2tune.errors import H2TuneError, nearest
 
@@ -168,13 +179,15 @@ Content = TypeVar("Content", bound=BaseModel)
 
 
 def load_coordinator(path: Path) -> Coordinator:
-    """Read a coordinator's file; its run folder is made absolute.
+    """Read a coordinator's file; its run folder and text files are made absolute.
 
     Raises:
         H2TuneError: One line with file, key and what is wrong.
     """
     found = _load(path, Coordinator)
-    return found.model_copy(update={"folder": _absolute(found.folder, path)})
+    texts = absolute_texts(found.basis.texts, path.resolve().parent)
+    basis = found.basis.model_copy(update={"texts": texts})
+    return found.model_copy(update={"folder": _absolute(found.folder, path), "basis": basis})
 
 
 def load_member_file(path: Path) -> MemberFile:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +11,7 @@ from flwr.app import Message
 
 from h2tune.errors import H2TuneError
 from h2tune.federation.flower.asked import Asked
+from h2tune.federation.flower.enduring import Answer
 from h2tune.federation.flower.messages import pack, text, unpack
 from h2tune.federation.update import Tensors, Update
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from h2tune.federation.flower.channel import GridChannel
 
 log = logging.getLogger("flwr.h2tune")
-Answer = TypeVar("Answer")
-Read = Callable[[str, Mapping[str, Any], Update | None], Answer]
+Answered = TypeVar("Answered")
+Read = Callable[[str, Mapping[str, Any], Update | None], Answered]
 """Takes member, head and update of an answer; may raise `H2TuneError`."""
 
 
@@ -28,12 +28,12 @@ def ask(
     channel: GridChannel,
     kind: str,
     heads: Mapping[str, Mapping[str, Any]],
-    read: Read[Answer],
+    read: Read[Answered],
     *,
     seconds: float,
     tensors: Tensors | None = None,
     most: Callable[[str], int] = lambda _: 0,
-) -> dict[str, Answer]:
+) -> dict[str, Answered]:
     """Send members a query and return the answers that can be read.
 
     Args:
@@ -45,37 +45,27 @@ def ask(
         tensors: What goes with it.
         most: Returns the most bytes of tensors that a member's answer may hold.
     """
-    patience = channel.coordinator.patience
     asked = {
         member: Asked(partial(_query, channel, kind, member, heads[member], tensors)) for member in heads
     }
-    answers: dict[str, Answer] = {}
+    answers: dict[str, Answered] = {}
 
     def tell(member: str, reason: str) -> None:
         log.warning("%s: '%s': %s; it was asked again", kind, member, reason)
 
-    start, slowest = time.monotonic(), 0.0
-    while asked and time.monotonic() - start < seconds:
-        channel.attendance.look()
-        channel.send(asked, slowest, tell)
-        waiting = {identifier: member for member, a in asked.items() for identifier in a.waiting}
-        for message in channel.grid.pull_messages(list(waiting)) if waiting else []:
-            identifier = message.metadata.reply_to_message_id
-            member = waiting[identifier]
-            if member not in asked:
-                continue  # it answered the same twice
-            wanted = asked[member]
+    for member, identifier, answer in channel.answers(asked, seconds, tell):
+        if answer is None:
+            log.warning("%s: '%s': %s", kind, member, asked.pop(member).reason)
+        elif answer.lost:
+            asked[member].was_lost(identifier, answer.reason)
+        else:
             try:
-                answers[member] = read(member, *_answer(message, most(member)))
-                slowest = max(slowest, asked.pop(member).waited)
+                answers[member] = read(member, *_content(answer, most(member)))
+                del asked[member]
             except H2TuneError as error:
                 log.warning("%s: '%s': %s", kind, member, error)
-                if not wanted.was_refused(identifier, str(error)):
+                if not asked[member].was_refused(identifier, str(error)):
                     del asked[member]
-        for member in [m for m, a in asked.items() if a.given_up(patience)]:
-            del asked[member]
-        if asked:
-            time.sleep(channel.poll)
     return answers
 
 
@@ -92,10 +82,10 @@ def _query(
     return Message(content, dst_node_id=node, message_type=f"query.{kind}", ttl=channel.coordinator.deadline)
 
 
-def _answer(message: Message, most: int) -> tuple[dict[str, Any], Update | None]:
-    if message.has_error():
-        raise H2TuneError(f"it was lost (Flower's code {message.error.code})")
-    head, update = unpack(message.content, most)
+def _content(answer: Answer, most: int) -> tuple[dict[str, Any], Update | None]:
+    if answer.content is None:
+        raise H2TuneError(answer.reason)
+    head, update = unpack(answer.content, most)
     if "reason" in head:
         raise H2TuneError(text(head, "reason")[:500])
     return head, update

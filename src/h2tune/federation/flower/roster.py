@@ -32,7 +32,9 @@ class Roster:
         self.admitted = {member.name: member for member in coordinator.member}
         self.cards: dict[str, Card] = {}
         if file.exists():
-            for text in _kept(file).values():
+            for name, text in _kept(file).items():
+                if name not in self.admitted:
+                    continue  # was taken out of the coordinator's file, and takes part no more
                 card = read_card(json.dumps(text))
                 self._check(card)
                 self.cards[card.name] = card
@@ -57,7 +59,9 @@ class Roster:
         known = self.cards.get(card.name)
         if known is not None and known.enrolment != card.enrolment:
             raise H2TuneError(
-                "depth, rank, roles or examples are not what it enrolled with", where=f"'{card.name}'"
+                "depth, rank, roles or examples are not what it enrolled with",
+                where=f"'{card.name}'",
+                remedy="Put its model, rank and data back, or let it join under another name",
             )
         if known is None:
             self.cards[card.name] = card

@@ -63,7 +63,7 @@ def coordinate(grid: Grid, coordinator: Coordinator) -> Path:
         files.write_text(folder / "coordinator.toml", tomli_w.dumps(kept))
         roster = Roster(coordinator, folder / "members.json")
         channel = GridChannel(grid, coordinator, _experiment(folder / "experiment"), roster)
-        channel.gather()
+        channel.gather(begun="start" in ledger.logged)
         enrolments = [card.enrolment for _, card in sorted(roster.cards.items())]
         server = coordinator.server
         strategy = build_strategy(

@@ -24,6 +24,8 @@ from h2tune.errors import H2TuneError
 SOCKET = "worker.sock"
 HEADER = 4096
 """Bytes that a message's first line may have."""
+STALLED = 300.0
+"""Seconds for which the asking end may neither send nor take anything, or others would wait for ever."""
 MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError)
 """What reading raises if the other end is gone, or is no end of ours."""
 Answered = Callable[[str, Path, str, bytes | None], tuple[str, bytes | None]]
@@ -100,8 +102,11 @@ def _answer(end: socket.socket, file: Path, answered: Answered, tell: Callable[[
     Raises:
         OSError, ValueError, KeyError, TypeError, AttributeError: The other end is gone, or is no end of ours.
     """
+    if _user(end) != os.getuid():
+        return
+    end.settimeout(STALLED)
     facts, head, tensors = _receive(end)
-    if _user(end) != os.getuid() or facts.get("file") != str(file.resolve()):
+    if facts.get("file") != str(file.resolve()):
         return
     if facts.get("version") != __version__:
         _send(end, {"version": __version__}, "", None)
