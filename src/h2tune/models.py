@@ -122,6 +122,11 @@ def load_model(model: str, kind: Kind, dtype: str, seed: int) -> PreTrainedModel
             f"cannot be loaded ({str(error).strip().splitlines()[0]})", where=f"model {model}"
         ) from None
     loaded.config.use_cache = False
+    for module in loaded.modules() if dtype == "nf4" else ():
+        # with AVX-512 BF16 bitsandbytes 0.50 packs the weights anew when a model is scored on a CPU: that fails where a
+        # layer's input is no multiple of 64, and rounds the scales once more when training goes on
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     if (head := loaded.get_output_embeddings()) is not None:
         head.register_forward_pre_hook(_contiguous)
     return loaded.eval()

@@ -50,6 +50,18 @@ def test_a_run_trains_and_saves_ordinary_adapters_beside_it(tmp_path):
         assert not torch.allclose(model(tokens).logits, before)
 
 
+def test_scoring_leaves_the_weights_as_they_are(loaded):
+    """On some CPUs bitsandbytes would pack them anew, with other scales when training goes on."""
+    model, _ = loaded
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        model.eval()(torch.tensor([[1, 5, 6]]))
+        model.train()(torch.tensor([[1, 5, 6]]))
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_nobody_merges_into_it(loaded):
     from h2tune.adapter import H2TuneConfig
 

@@ -41,10 +41,15 @@ def private_state(
     model: PeftModel, shared: SharedMiddle | None, adapter_name: str = "default"
 ) -> dict[str, Tensor]:
     """Return all that a client must keep to go on: A, B, S, Ω, heads, Z, and its own Δ; copies on the CPU."""
-    state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
-    if shared is not None:
-        state = state | {RELATION: shared.logits}
+    state = _kept(model, shared, adapter_name)
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
+
+
+def _kept(model: PeftModel, shared: SharedMiddle | None, adapter_name: str) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = get_peft_model_state_dict(
+        model, adapter_name=adapter_name, save_embedding_layers=False
+    )
+    return state if shared is None else state | {RELATION: shared.logits}
 
 
 def load_private_state(
@@ -55,9 +60,7 @@ def load_private_state(
     Raises:
         H2TuneError: If a tensor is missing, unexpected or of another shape.
     """
-    expected = {
-        name: tuple(tensor.shape) for name, tensor in private_state(model, shared, adapter_name).items()
-    }
+    expected = {name: tuple(tensor.shape) for name, tensor in _kept(model, shared, adapter_name).items()}
     check_names(expected, {name: tuple(tensor.shape) for name, tensor in state.items()}, "private state")
     rest = {name: tensor for name, tensor in state.items() if name != RELATION}
     set_peft_model_state_dict(model, rest, adapter_name=adapter_name)

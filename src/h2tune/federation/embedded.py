@@ -60,6 +60,7 @@ class Embedded:
         ledger: Keeps the clients' state.
         stage: "trained", or "alone".
         first: An engine whose first round was the same: nothing was shared yet, so it need not be done again.
+        keep_first: Whether another engine has this one as its `first`.
         progress: Returns what is called after each step, for a client's name.
         starting: Called with round and client before each client's round.
     """
@@ -74,13 +75,15 @@ class Embedded:
         *,
         stage: str = "trained",
         first: Embedded | None = None,
+        keep_first: bool = False,
         progress: Callable[[str], Progress] | None = None,
         starting: Callable[[int, str], None] | None = None,
     ) -> None:
         self.members = {member.name: member for member in members}
         self.dtypes, self.strategy = dtypes, strategy
         self.models, self.ledger, self.stage = models, ledger, stage
-        self.first, self.progress, self.starting = first, progress, starting
+        self.first, self.keep_first = first, keep_first
+        self.progress, self.starting = progress, starting
 
     def exchange(self, round_number: int, downloads: Mapping[str, Download]) -> Iterator[Reply]:
         """Run the chosen clients one after the other, by name."""
@@ -115,13 +118,21 @@ class Embedded:
             # one client's trouble is not the federation's: the round goes on while min_clients allow
             return Reply(client, None, [], f"{type(error).__name__}: {error}".removeprefix("H2TuneError: "))
         self._commit(path, outcome.update, outcome.state, outcome.events)
-        if download.round > 2:  # the first is kept, for the comparison with training alone
-            self.ledger.remove(self.path(client, download.round - 2))
+        self._forget(client)
         return Reply(client, outcome.update, outcome.events)
 
     def _commit(self, path: str, update: Update, state: Tensors, events: list[Event]) -> None:
         facts = {"examples": update.examples, "events": events}
         self.ledger.commit(path, {"update": update.tensors, "private": state}, facts)
+
+    def _forget(self, client: str) -> None:
+        """Remove what a client kept before its last two rounds; it may have been left out of some in between."""
+        folder = (self.ledger.folder / self.path(client, 0)).parent
+        numbers = (place.name.removeprefix("round-") for place in folder.glob("round-*"))
+        rounds = sorted(int(number) for number in numbers if number.isdecimal())
+        for round_number in rounds[:-2]:
+            if round_number or not self.keep_first:
+                self.ledger.remove(self.path(client, round_number))
 
     def base_of(self, member: Member) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Return a client's base model and tokenizer."""

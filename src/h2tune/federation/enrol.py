@@ -10,7 +10,7 @@ from h2tune.errors import H2TuneError
 from h2tune.federation.budget import common_rank, rank_of
 from h2tune.federation.client import Member
 from h2tune.federation.method import check_privacy, check_secure
-from h2tune.federation.seen import Seen, enrolment, see
+from h2tune.federation.seen import Looks, Seen, enrolment, see
 from h2tune.federation.update import Enrolment
 from h2tune.tasks.task import Splits, Task, load_task
 from h2tune.training.local import LocalTraining, check_arguments
@@ -28,7 +28,8 @@ def enrol_all(federation: Federation) -> tuple[list[Seen], list[Enrolment], int,
     check_arguments(federation.train.arguments, federation.train.scheduler)
     check_privacy(federation)
     check_secure(federation.server)
-    seen = [see(client) for client in federation.sorted_clients()]
+    looks: Looks = {}
+    seen = [see(client, looks) for client in federation.sorted_clients()]
     size = common_rank(federation, seen)
     depths = [depth(s.placements) for s in seen]
     slots = federation.server.slots if isinstance(federation.server.slots, int) else max(depths)

@@ -139,6 +139,7 @@ class _Job:
             self.ledger,
             stage=stage,
             first=first,
+            keep_first=stage == "trained" and self.plan.federation.server.alone,
             progress=display.progress if display else None,
             starting=(lambda r, c: display.starting(stage, r, c)) if display else None,
         )
@@ -154,13 +155,14 @@ class _Job:
     def _alone(self, federated: Embedded, choose: Choice) -> None:
         """Train every client by itself, in the rounds in which it trained in the federation."""
         plan, federation = self.plan, self.plan.federation
+        chosen = [frozenset(choose(number)) for number in range(federation.server.rounds)]
         # nobody to bear, and nothing that leaves: no robust rule and no noise
         by_itself = federation.model_copy(update={"server": federation.server.of_one(), "privacy": Privacy()})
         for member, enrolled in zip(plan.members, plan.enrolments, strict=True):
             single = build_strategy(by_itself, [enrolled], plan.shared_rank, plan.slots)
             engine = self._engine([member], single, "alone", federated)
             path = f"clients/{member.name}/alone/server"
-            self._rounds(engine, by_itself, _only(member.name, choose), path)
+            self._rounds(engine, by_itself, _only(member.name, chosen), path)
 
     def _rounds(self, engine: Embedded, federation: Federation, choose: Choice, path: str) -> None:
         server = federation.server
@@ -190,9 +192,9 @@ class _Job:
         )
 
 
-def _only(client: str, choose: Choice) -> Choice:
+def _only(client: str, chosen: Sequence[frozenset[str]]) -> Choice:
     """Return the same rounds with one client: alone it trains when it would have in the federation, and no more."""
-    return lambda round_number: [name for name in choose(round_number) if name == client]
+    return lambda round_number: [client] if client in chosen[round_number] else []
 
 
 def _table(events: Iterable[Event], members: Sequence[Member]) -> list[dict[str, Any]]:

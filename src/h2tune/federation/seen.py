@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from h2tune.adapter.roles import Placement, depth, find_roles
 from h2tune.config import Client
@@ -13,13 +14,11 @@ from h2tune.tasks.task import Task, describe_task
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What is known of a client without reading weights or data.
+class Look:
+    """What is known of a model, as a client uses it, without reading weights.
 
     Args:
-        client: Its table in the federation file.
         kind: Whether it answers with words or through a head.
-        task: Its task.
         placements: Its adapted modules.
         head_parameters: Parameters of its private head.
         base_parameters: Parameters of its base model.
@@ -28,9 +27,7 @@ class Seen:
         width: Its model's width.
     """
 
-    client: Client
     kind: Kind
-    task: Task
     placements: tuple[Placement, ...]
     head_parameters: int
     base_parameters: int
@@ -39,27 +36,50 @@ class Seen:
     width: int
 
 
-def see(client: Client) -> Seen:
+@dataclass(frozen=True)
+class Seen(Look):
+    """What is known of a client without reading weights or data.
+
+    Args:
+        client: Its table in the federation file.
+        task: Its task.
+    """
+
+    client: Client
+    task: Task
+
+
+Looks = dict[tuple[Any, ...], Look]
+"""What was found of models so far, in one federation: clients may share them."""
+
+
+def see(client: Client, looks: Looks | None = None) -> Seen:
     """Look at a client's model and task by their descriptions.
+
+    Args:
+        client: Its table in the federation file.
+        looks: What is known of others' models, and is added to.
 
     Raises:
         H2TuneError: Names the client, and what is wrong with its model, task or rank.
     """
     where = f"client '{client.name}'"
+    looks = {} if looks is None else looks
     try:
-        config = read_config(client.model)
-        kind, task = kind_of(config, client.head), describe_task(client.task)
-        if kind == "classifier" and task.kind != "label":
+        task = describe_task(client.task)
+        key = (client.model, client.head, client.roles, len(task.labels))
+        if key not in looks:
+            looks[key] = _look(client, max(1, len(task.labels)))
+        found = looks[key]
+        if found.kind == "classifier" and task.kind != "label":
             raise H2TuneError(
-                f"task '{task.name}' wants free answers, which a {config.model_type} model with a head cannot give"
+                f"task '{task.name}' wants free answers, which a {found.family} model with a head cannot give"
             )
-        model = empty_model(config, kind, max(1, len(task.labels)))
-        placements = find_roles(model, client.roles)
     except H2TuneError as error:
         raise H2TuneError(
             error.message, where=", ".join(p for p in (where, error.where) if p), remedy=error.remedy
         ) from None
-    narrow = min(placements, key=lambda p: min(p.d_in, p.d_out))
+    narrow = min(found.placements, key=lambda p: min(p.d_in, p.d_out))
     most = min(narrow.d_in, narrow.d_out)
     if isinstance(client.rank, int) and client.rank > most:
         raise H2TuneError(
@@ -67,22 +87,26 @@ def see(client: Client) -> Seen:
             where=where,
             remedy=f"Set rank to at most {most}",
         )
-    positions = position_limit(config)
-    if positions and client.max_length and client.max_length > positions:
+    if found.positions and client.max_length and client.max_length > found.positions:
         raise H2TuneError(
-            f"max_length {client.max_length} is above the {positions} positions of its model",
+            f"max_length {client.max_length} is above the {found.positions} positions of its model",
             where=where,
-            remedy=f"Set max_length to at most {positions}",
+            remedy=f"Set max_length to at most {found.positions}",
         )
+    return Seen(**vars(found), client=client, task=task)
+
+
+def _look(client: Client, labels: int) -> Look:
+    config = read_config(client.model)
+    kind = kind_of(config, client.head)
+    model = empty_model(config, kind, labels)
     heads = head_modules(model) if kind == "classifier" else []
-    return Seen(
-        client,
+    return Look(
         kind,
-        task,
-        placements,
+        find_roles(model, client.roles),
         head_parameters=sum(p.numel() for name in heads for p in model.get_submodule(name).parameters()),
         base_parameters=sum(p.numel() for p in model.parameters()),
-        positions=positions,
+        positions=position_limit(config),
         **summary(config),
     )
 

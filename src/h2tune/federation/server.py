@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -93,7 +93,7 @@ def run_rounds(
         chosen = choose(round_number)
         if not chosen:
             continue
-        downloads = {client: strategy.download(state, client, round_number) for client in chosen}
+        downloads = _Downloads(strategy, state, chosen, round_number)
         found = _collect(strategy, channel, downloads, round_number, path, record)
         if len(found.updates) < min_clients:
             raise H2TuneError(
@@ -138,6 +138,25 @@ def _last_state(
             ledger.record(f"{path}/{done - 1}/aggregate", facts["events"])
             return tensors["state"], done, facts["events"]
     return strategy.start(), 0, []
+
+
+class _Downloads(Mapping[str, Download]):
+    """What the server sends in a round, by client; each is made when it is asked for, so that they need not all fit."""
+
+    def __init__(self, strategy: Strategy, state: Tensors, clients: Sequence[str], round_number: int) -> None:
+        self.strategy, self.state, self.round = strategy, state, round_number
+        self.clients = dict.fromkeys(clients)
+
+    def __getitem__(self, client: str) -> Download:
+        if client not in self.clients:
+            raise KeyError(client)
+        return self.strategy.download(self.state, client, self.round)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.clients)
+
+    def __len__(self) -> int:
+        return len(self.clients)
 
 
 @dataclass(frozen=True)

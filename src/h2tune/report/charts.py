@@ -161,8 +161,9 @@ def _averaged(steps: Sequence[tuple[int, float | None]], block: int) -> list[tup
 
 def movement(view: View) -> list[Figure]:
     """Return how far each kind of a client's parameters moved in each round."""
+    rounds, looks = view.rounds, kinds(view)
     return [
-        _movement(i, c, view.rounds, kinds(view))
+        _movement(i, c, rounds, looks)
         for i, c in enumerate(view.clients)
         if any(t.moved for t in c.trained.values())
     ]

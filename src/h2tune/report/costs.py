@@ -17,12 +17,10 @@ def traffic(view: View) -> list[Figure]:
     """Return the bytes that each client sent and received in each round."""
     clients = [c for c in view.clients if c.trained]
     high = max((t.bytes_up + t.bytes_down for c in clients for t in c.trained.values()), default=0)
-    found = []
+    found, rounds = [], range(view.rounds)
     for i, client in enumerate(clients):
-        up = [float(client.trained[r].bytes_up) if r in client.trained else 0.0 for r in range(view.rounds)]
-        down = [
-            float(client.trained[r].bytes_down) if r in client.trained else 0.0 for r in range(view.rounds)
-        ]
+        up = [float(client.trained[r].bytes_up) if r in client.trained else 0.0 for r in rounds]
+        down = [float(client.trained[r].bytes_down) if r in client.trained else 0.0 for r in rounds]
         note = f"sent {formats.size(sum(up))}, received {formats.size(sum(down))}"
         stacks = [("sent", "s0", up), ("received", "s1", down)]
         found.append(_bars(f"bytes-{i}", f"Bytes of {client.name} by round", client.name, note, stacks,

@@ -101,12 +101,12 @@ def _change_by_role(view: View) -> list[Figure]:
 
 
 def _change_as_a_whole(view: View) -> list[Figure]:
-    series = []
+    series, rounds = [], view.rounds
     for name, look, attribute, mark in (
         ("change in the round", "s0", "change", 0),
         (f"norm of {view.held}", "s2", "norm", 2),
     ):
-        by_round = {r: getattr(view.aggregates.get(r), attribute, None) for r in range(view.rounds)}
+        by_round = {r: getattr(view.aggregates.get(r), attribute, None) for r in range(rounds)}
         if any(value is not None for value in by_round.values()):
             notes = {r + 1.0: f"{name}, round {r + 1}: {formats.number(v)}" for r, v in by_round.items()}
             series.append(Series(name, look, [(r + 1.0, v) for r, v in by_round.items()], mark, notes=notes))
@@ -115,5 +115,5 @@ def _change_as_a_whole(view: View) -> list[Figure]:
     y = linear_axis("L2 norm", [0.0, *(v for s in series for _, v in s.points if v is not None)])
     told = "; ".join(f"{s.name}: " + ", ".join(formats.number(v) for _, v in s.points) for s in series)
     title = f"Change and norm of {view.held} by round"
-    svg = lines("shared-whole", title, told, series, count_axis("round", 1, view.rounds), y)
+    svg = lines("shared-whole", title, told, series, count_axis("round", 1, rounds), y)
     return [figure("As a whole", svg)]

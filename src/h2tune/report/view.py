@@ -187,6 +187,7 @@ class View:
     compared_seeds: int | None = None
     remarks: tuple[str, ...] = ()
     """Lines below a comparison: settings of methods, what failed."""
+    _by_name: dict[str, Client] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def shares_middles(self) -> bool:
@@ -205,11 +206,12 @@ class View:
 
     def client(self, name: str) -> Client:
         """Return the client of that name; a new one if it was not announced."""
-        for client in self.clients:
-            if client.name == name:
-                return client
-        self.clients.append(Client(name))
-        return self.clients[-1]
+        if len(self._by_name) != len(self.clients):
+            self._by_name = {client.name: client for client in reversed(self.clients)}
+        if name not in self._by_name:
+            self.clients.append(Client(name))
+            self._by_name[name] = self.clients[-1]
+        return self._by_name[name]
 
     @property
     def rounds(self) -> int:
