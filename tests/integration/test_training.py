@@ -11,7 +11,7 @@ import torch
 from locally import download, participant, train, trained
 
 from h2tune.errors import H2TuneError
-from h2tune.training.local import unscanned
+from h2tune.training.local import leave_unscanned, unscanned
 from h2tune.training.trainer import AlternatingTrainer
 
 
@@ -202,7 +202,14 @@ def test_a_head_on_a_bfloat16_base_trains_in_float32():
 
 
 def test_libraries_are_left_out_of_garbage_collection_only_while_a_run_lasts():
+    others = gc.get_freeze_count()  # pytest's own
+    leave_unscanned()
+    assert gc.get_freeze_count() == others
     with pytest.raises(ZeroDivisionError), unscanned():
-        assert gc.get_freeze_count() > 100_000
+        before = gc.get_freeze_count()
+        assert before > 100_000
+        added = [[] for _ in range(10_000)]
+        leave_unscanned()
+        assert gc.get_freeze_count() >= before + len(added)
         _ = 1 / 0
     assert gc.get_freeze_count() == 0

@@ -14,6 +14,7 @@ from h2tune.federation.strategy import Strategy
 from h2tune.federation.update import Download, Tensors, Update
 from h2tune.models import Kind, load_model, load_tokenizer
 from h2tune.training.encode import pad_token
+from h2tune.training.local import leave_unscanned
 from h2tune.training.terms import Progress
 
 
@@ -84,6 +85,7 @@ class Embedded:
         self.models, self.ledger, self.stage = models, ledger, stage
         self.first, self.keep_first = first, keep_first
         self.progress, self.starting = progress, starting
+        self._trained = 0
 
     def exchange(self, round_number: int, downloads: Mapping[str, Download]) -> Iterator[Reply]:
         """Run the chosen clients one after the other, by name."""
@@ -119,6 +121,9 @@ class Embedded:
             return Reply(client, None, [], f"{type(error).__name__}: {error}".removeprefix("H2TuneError: "))
         self._commit(path, outcome.update, outcome.state, outcome.events)
         self._forget(client)
+        self._trained += 1
+        if self._trained.bit_count() == 1:  # after 1, 2, 4, 8, … of them
+            leave_unscanned()
         return Reply(client, outcome.update, outcome.events)
 
     def _commit(self, path: str, update: Update, state: Tensors, events: list[Event]) -> None:

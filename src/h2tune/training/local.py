@@ -199,10 +199,26 @@ def unscanned() -> Iterator[None]:
     import h2tune.training.trainer  # noqa: F401 - so that what it imports is there already
 
     gc.freeze()
+    _LASTING.append(True)
     try:
         yield
     finally:
+        _LASTING.pop()
         gc.unfreeze()
+
+
+_LASTING: list[bool] = []
+"""One entry for each `unscanned` that lasts: garbage collection is one for the whole process."""
+
+
+def leave_unscanned() -> None:
+    """Keep garbage collection off what there is now: models, clients' examples and events, within `unscanned`.
+
+    Or each round of each client would look through what all the others have added.
+    """
+    if _LASTING:
+        gc.collect()
+        gc.freeze()
 
 
 def training_device(numbers: LocalTraining) -> torch.device:
