@@ -15,6 +15,7 @@ from h2tune.adapter.export import to_lora
 from h2tune.adapter.layer import H2TuneLayer
 from h2tune.adapter.roles import find_roles
 from h2tune.config import parse
+from h2tune.errors import H2TuneError
 from h2tune.federation.run import run
 from h2tune.tasks.task import Task
 from h2tune.training.readings import _pooling, read_texts
@@ -161,7 +162,36 @@ def test_a_federation_on_an_anchored_basis_runs_agrees_once_and_resumes(tmp_path
     assert all(e["bytes_up"] == sum(s["bytes"] for s in e["sent"]) > 0 for e in agreed)
     again = run(federation, out=tmp_path / "run", strict=True, resume=True)
     assert federations.comparable(first.events) == federations.comparable(again.events)
-    assert (tmp_path / "run" / "clients" / "one" / "lora" / "adapter_config.json").exists()
+    client = tmp_path / "run" / "clients" / "one"
+    assert (client / "lora" / "adapter_config.json").exists()
+    exported = load_file(client / "adapter" / "adapter_model.safetensors")
+    frames = load_file(client / "frames" / "frames.safetensors")
+    kept = load_file(client / "state" / "round-0001" / "private.safetensors")
+    name = next(name.removesuffix(".down") for name in frames if name.endswith(".down"))
+    assert torch.equal(exported[f"base_model.model.{name}.h2tune_frame_down"], frames[f"{name}.down"])
+    assert not any("frame" in name for name in kept)  # they are kept once
+
+
+def test_frames_that_were_altered_in_a_run_are_refused(tmp_path, monkeypatch):
+    from h2tune.federation import embedded
+
+    federation = parse(on_anchored_basis(tmp_path, rounds=2, min_clients=1), "test", tmp_path)
+    train = embedded.run_round
+
+    def altered(base, tokenizer, member, *rest, **named):
+        found = train(base, tokenizer, member, *rest, **named)
+        file = tmp_path / "run" / "clients" / "one" / "frames" / "frames.safetensors"
+        file.write_bytes(file.read_bytes()[:-4] + b"abcd")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embedded, "run_round", altered)
+        with pytest.raises(H2TuneError, match="client 'one' were altered .* Go on with --resume"):
+            run(federation, out=tmp_path / "run")
+    finished = run(federation, out=tmp_path / "run", resume=True)  # makes them again
+    (failed,) = [e for e in finished.events if e["event"] == "client_failed"]
+    assert failed["client"] == "one" and failed["round"] == 1 and "were altered" in failed["reason"]
+    assert (finished.folder / "clients" / "one" / "lora" / "adapter_config.json").exists()
 
 
 def test_a_model_reads_the_texts_once_where_there_is_room_and_the_frames_are_the_same(tmp_path, monkeypatch):

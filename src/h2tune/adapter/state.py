@@ -13,6 +13,7 @@ from h2tune.adapter.shared import SharedMiddle
 from h2tune.errors import H2TuneError
 
 RELATION = "relation.logits"
+FRAMES = ".h2tune_frame_"
 SHARED_PHASE = (".h2tune_delta.", ".h2tune_scores.")
 
 
@@ -40,7 +41,10 @@ def phase_parameters(
 def private_state(
     model: PeftModel, shared: SharedMiddle | None, adapter_name: str = "default"
 ) -> dict[str, Tensor]:
-    """Return all that a client must keep to go on: A, B, S, Ω, heads, Z, and its own Δ; copies on the CPU."""
+    """Return all that a client must keep to go on: A, B, S, Ω, heads, Z, and its own Δ; copies on the CPU.
+
+    Not the frames of an anchored basis: they never change, and need not be written again after every round.
+    """
     state = _kept(model, shared, adapter_name)
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
 
@@ -49,6 +53,7 @@ def _kept(model: PeftModel, shared: SharedMiddle | None, adapter_name: str) -> d
     state: dict[str, Tensor] = get_peft_model_state_dict(
         model, adapter_name=adapter_name, save_embedding_layers=False
     )
+    state = {name: tensor for name, tensor in state.items() if FRAMES not in name}
     return state if shared is None else state | {RELATION: shared.logits}
 
 

@@ -94,8 +94,7 @@ def attach(
 ) -> Participant:
     """Put the strategy's adapter (and a fresh head) on a base model, and load what the client kept.
 
-    The base model goes to the Trainer's device first, so that all that is made beside it is there too. The frames of
-    an anchored basis are part of what it kept after its first round.
+    The base model goes to the Trainer's device first, so that all that is made beside it is there too.
     """
     device = training_device(member.training)
     if base.device != device:
@@ -108,10 +107,10 @@ def attach(
         base, member.enrolment, heads=heads, seed=base_seed(member.seed, member.enrolment.model)
     )
     try:
+        if frames is not None:
+            participant.set_frames(frames)
         if state is not None:
             participant.load_state(state)
-        elif frames is not None:
-            participant.set_frames(frames)
     except BaseException:
         participant.detach()  # the base model is shared: it must not keep the adapter of a client that failed
         raise

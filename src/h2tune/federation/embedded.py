@@ -112,7 +112,7 @@ class Embedded:
                 self.strategy,
                 download,
                 state,
-                frames=self._frames(client) if state is None else None,  # later they are part of the state
+                frames=self.frames(client),
                 stage=self.stage,
                 progress=self.progress,
             )
@@ -161,8 +161,20 @@ class Embedded:
         self.ledger.commit(self.path(client, 0), tensors, facts)
         return tensors, facts
 
-    def _frames(self, client: str) -> Tensors | None:
-        found = self.ledger.committed(f"clients/{client}/frames")
+    def frames(self, client: str) -> Tensors | None:
+        """Return a client's frames of an anchored basis; None where there are none.
+
+        Raises:
+            H2TuneError: They are there but were altered.
+        """
+        path = f"clients/{client}/frames"
+        found = self.ledger.committed(path)
+        if found is None and self.ledger.is_damaged(path):
+            raise H2TuneError(
+                f"the frames of client '{client}' were altered or are incomplete",
+                where=str(self.ledger.folder / path),
+                remedy="Go on with --resume, which makes them again",
+            )
         return None if found is None else found[0]["frames"]
 
     def path(self, client: str, round_number: int) -> str:

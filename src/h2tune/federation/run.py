@@ -226,7 +226,7 @@ def export_adapters(engine: Embedded, member: Member, rounds: int, folder: Path)
     if state is None:
         return  # it never finished a round; its failures are in the events
     base, tokenizer = engine.base_of(member)
-    participant = attach(base, member, engine.strategy, state)
+    participant = attach(base, member, engine.strategy, state, engine.frames(member.name))
     try:
         save_adapter(participant.model, folder / "adapter")
         if isinstance(participant, H2TuneParticipant):

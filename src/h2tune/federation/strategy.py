@@ -45,7 +45,7 @@ class Participant(Protocol):
         """Return what a report shows of this client besides numbers of training (relation, coverage)."""
 
     def set_frames(self, frames: Mapping[str, Tensor]) -> None:
-        """Take over the frames of an anchored basis, before the first round; other methods have none."""
+        """Take over the frames of an anchored basis, before every round; other methods have none."""
 
     def state(self) -> Tensors:
         """Return all that the client must keep until its next round."""
