@@ -1,6 +1,6 @@
 """A training step of h2tune beside one of plain PEFT LoRA: time, and peak memory of a process of its own.
 
-    python benchmarks/speed/step.py [--models all-minilm-l6-v2 …] [--repeats 5]
+    python benchmarks/speed/step.py [--models all-minilm-l6-v2 …] [--variants interleave "interleave, free basis" …] [--repeats 5]
 
 Both train through h2tune's trainer, which computes only the needed logits: a plain Trainer would compute all of them
 for LoRA, and that would flatter h2tune. One local step is one batch of 8 × 64 tokens; `step` takes it twice.
@@ -16,10 +16,13 @@ import members
 from timing import Spread, in_process, in_turn, memory, ratios, table
 
 STEPS = 4
+FREE = '[basis]\nkind = "free"'
 VARIANTS = {
     "lora": ("local", ""),
     "interleave": ("h2tune", 'alternation = "interleave"'),
     "step": ("h2tune", ""),
+    "interleave, free basis": ("h2tune", f'alternation = "interleave"\n{FREE}'),
+    "step, free basis": ("h2tune", FREE),
 }
 
 
@@ -75,15 +78,16 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--shared-rank", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS)[:3])
     options = parser.parse_args()
-    rows = []
+    rows, variants = [], ["lora", *(v for v in options.variants if v != "lora")]
     for model in options.models:
-        trained = {v: build(model, v, options.rank, options.shared_rank) for v in VARIANTS}
+        trained = {v: build(model, v, options.rank, options.shared_rank) for v in variants}
         for train in trained.values():
             train(1)
         values = in_turn({v: lambda t=t: t(2) for v, t in trained.items()}, options.repeats)
         del trained
-        peaks = {v: in_process(peak, model, v, options.rank, options.shared_rank) for v in VARIANTS}
+        peaks = {v: in_process(peak, model, v, options.rank, options.shared_rank) for v in variants}
         rows += [
             [
                 model,
@@ -93,7 +97,7 @@ def main() -> None:
                 f"{peaks[v]:.0f}",
                 f"{peaks[v] / peaks['lora']:.3f}",
             ]
-            for v in VARIANTS
+            for v in variants
         ]
         print(json.dumps({"model": model, "seconds": values, "memory": peaks}), flush=True)
     head = ["model", "method", "s per local step", "× LoRA", "peak memory, MB", "× LoRA"]
