@@ -1,6 +1,6 @@
 """A training step of h2tune beside one of plain PEFT LoRA: time, and peak memory of a process of its own.
 
-    python benchmarks/speed/step.py [--models all-minilm-l6-v2 …] [--variants interleave "interleave, free basis" …] [--repeats 5]
+    python benchmarks/speed/step.py [--models all-minilm-l6-v2 …] [--variants step "step, free basis" …] [--repeats 5]
 
 Both train through h2tune's trainer, which computes only the needed logits: a plain Trainer would compute all of them
 for LoRA, and that would flatter h2tune. One local step is one batch of 8 × 64 tokens; `step` takes it twice.
