@@ -55,7 +55,7 @@ def federation_of(method: str, seed: int) -> Federation:
     clients = [{"name": n, "model": MODEL, "rank": RANK, "task": "movie_reviews"} for n in ("one", "two")]
     return parse(
         {"name": "leak", "seed": seed, "server": {"strategy": method, "rounds": 2, "min_clients": 1},
-         "data": {"train": 3000, "test": 16}, "client": clients},
+         "basis": {"kind": "free"}, "data": {"train": 3000, "test": 16}, "client": clients},
         "benchmark",
     )  # fmt: skip
 

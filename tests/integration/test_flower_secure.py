@@ -173,6 +173,23 @@ def test_a_coordinator_that_goes_on_after_a_crash_has_new_keys_and_the_same_sums
         coordinate(grid, more)
 
 
+def test_keys_that_are_asked_for_twice_are_the_same_until_shares_were_given(parties, coordinator, tmp_path):
+    from h2tune.federation.flower import halves
+    from h2tune.federation.secagg import encoding
+
+    head = {"session": "tiny|0|x", "members": 3}
+
+    def keys(name, **changes):
+        return halves.advertise(tmp_path / name, coordinator.settings, name, {**head, **changes})["keys"]
+
+    first = {name: keys(name) for name in ("one", "two", "three")}
+    assert keys("one") == first["one"] != keys("one", session="tiny|1|y")
+    roster = {name: encoding.keys_to_json(encoding.keys_from_json(sent)) for name, sent in first.items()}
+    halves.share(tmp_path / "two", {**head, "roster": roster})
+    with pytest.raises(H2TuneError):
+        keys("two")
+
+
 def test_what_a_member_refuses(parties, coordinator):
     file, settings = parties / "members" / "one" / "member.toml", coordinator.settings
     masks = Masks("tiny|0|x", 3, tuple(coordinator.roles), {})

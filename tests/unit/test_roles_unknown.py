@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import federations
 import pytest
 import tiny
 import torch
@@ -14,7 +15,9 @@ from transformers import AutoConfig, AutoModel, T5EncoderModel
 
 from h2tune.adapter.families import _ANYWHERE
 from h2tune.adapter.roles import ROLES, depth, find_roles
+from h2tune.config import parse
 from h2tune.errors import H2TuneError
+from h2tune.federation.seen import see
 
 
 def tower(layers, blocks=2, stack="body.blocks", model_type="odd", **config):
@@ -274,3 +277,15 @@ def test_stated_roles_are_taken_whatever_the_names(block, data):
     assert {(p.module.partition(".0.")[2], p.role) for p in found if p.block == 0} == {
         (name, role) for name, (role, _) in renamed.items()
     }
+
+
+def test_a_client_that_names_roles_is_seen_and_not_taken_for_another_of_its_model(tmp_path):
+    content = federations.federation(
+        tmp_path, [("one", "llama", 2), ("two", "llama", 2), ("three", "llama", 2)]
+    )
+    content["client"][1]["roles"] = {"skip": "mlp.*"}
+    clients, looks = parse(content, "test", tmp_path).client, {}
+    one, two, three = (see(client, looks) for client in clients)
+    assert one.placements == three.placements
+    assert len(looks) == 2 and {p.role for p in two.placements} < {p.role for p in one.placements}
+    assert [s.client.name for s in (one, two, three)] == ["one", "two", "three"]

@@ -66,6 +66,8 @@ def load_private_state(
         H2TuneError: If a tensor is missing, unexpected or of another shape.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in _kept(model, shared, adapter_name).items()}
+    # states of earlier runs have the frames as well, which are set already
+    state = {name: tensor for name, tensor in state.items() if FRAMES not in name}
     check_names(expected, {name: tuple(tensor.shape) for name, tensor in state.items()}, "private state")
     rest = {name: tensor for name, tensor in state.items() if name != RELATION}
     set_peft_model_state_dict(model, rest, adapter_name=adapter_name)

@@ -139,7 +139,7 @@ class _Job:
             self.ledger,
             stage=stage,
             first=first,
-            keep_first=stage == "trained" and self.plan.federation.server.alone,
+            keep_first=stage == "trained",  # a run may be resumed with training alone
             progress=display.progress if display else None,
             starting=(lambda r, c: display.starting(stage, r, c)) if display else None,
         )

@@ -67,7 +67,8 @@ def see(client: Client, looks: Looks | None = None) -> Seen:
     looks = {} if looks is None else looks
     try:
         task = describe_task(client.task)
-        key = (client.model, client.head, client.roles, len(task.labels))
+        roles = None if client.roles is None else tuple(client.roles.items())
+        key = (client.model, client.head, roles, len(task.labels))
         if key not in looks:
             looks[key] = _look(client, max(1, len(task.labels)))
         found = looks[key]

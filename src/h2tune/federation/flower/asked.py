@@ -2,7 +2,7 @@
 
 Flower loses messages: with a node, with the process that works on one, and without a word where the SuperLink's
 database was locked as the node fetched it (flwr 1.41, thirty members on two cores). A member that is asked twice gives
-the same answer twice, so that asking again costs bytes alone.
+the same answer twice, or refuses the second time (shares of a secret are given once): asking again does no harm.
 """
 
 from __future__ import annotations

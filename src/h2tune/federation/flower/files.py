@@ -93,7 +93,7 @@ class Coordinator(Settings):
     """Whether an update that comes after its round is over is left out, or counts in the next with a smaller weight."""
     patience: Seconds = 180.0
     """Seconds of a round that a member which is not connected, or was lost, is waited for; one that is silent is asked
-    again no sooner."""
+    again no sooner, or after a quarter of the time there is where that is less."""
     gather: Seconds = 900.0
     """Seconds before the first round in which members may enrol; it starts as soon as all are there."""
     member: Annotated[tuple[Admitted, ...], FROM_LIST, Field(min_length=1)]

@@ -57,11 +57,18 @@ class Masks:
 
 
 def advertise(folder: Path, settings: Settings, name: str, head: Mapping[str, Any]) -> dict[str, Any]:
-    """Make new keys for a session, which take the place of older ones, and return the public ones."""
+    """Make new keys for a session, which take the place of older ones, and return the public ones.
+
+    Asked again in one session, as where a message was lost or was slow, it has the same keys.
+    """
     from h2tune.federation.secagg.member import Member
 
     session, members = str(head.get("session")), _number(head.get("members"))
     half = Member(name, session.encode(), threshold=settings.server.min_clients, most=members)
+    with contextlib.suppress(H2TuneError):
+        kept = _load(folder, session)
+        if (kept.name, kept.threshold, kept.most) == (half.name, half.threshold, half.most):
+            half = kept
     sent = half.advertise()
     _keep(folder, half)
     return {"keys": encoding.keys_to_json(sent)}

@@ -42,8 +42,9 @@ class Member:
         self._masked = ""
 
     def advertise(self) -> Keys:
-        """AdvertiseKeys."""
-        self._go("advertise", "share")
+        """AdvertiseKeys; asked again before shares were given, the same keys."""
+        if self._state != "share":
+            self._go("advertise", "share")
         return Keys(keys.public_of(self._box_key), keys.public_of(self._mask_key))
 
     def share(self, roster: Mapping[str, Keys]) -> dict[str, bytes]:
