@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from timing import in_process, memory, table
+from timing import Spread, in_process, memory, table
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1] / "tests"), str(HERE.parent)]
@@ -71,17 +71,23 @@ def picture(axis: str, points: list[int], measured: dict[str, list[float]], slop
     return loglog.draw(points, [guide, *own], f"Cost against {axis}", told, axis, f"× of {points[0]} {axis}")
 
 
-def vary(axis: str, points: list[int], out: Path) -> None:
-    """Print the table of one axis and draw its chart."""
+def vary(axis: str, points: list[int], repeats: int, out: Path) -> None:
+    """Print the table of one axis, with the medians of some runs of each size, and draw its chart."""
     rows, found = [], []
     for point in points:
         size = USUAL | {axis: point}
-        found.append(in_process(measure, *(size[k] for k in ("clients", "rank", "depth", "rounds"))))
+        runs = [
+            in_process(measure, *(size[k] for k in ("clients", "rank", "depth", "rounds")))
+            for _ in range(repeats)
+        ]
+        found.append([Spread.of(values) for values in zip(*runs, strict=True)])
         most, grew, took, kept = found[-1]
-        each = 1000 * took / size["clients"] / size["rounds"]
-        rows.append([point, f"{most:.0f}", f"{grew:.0f}", f"{took:.1f}", f"{each:.0f}", f"{kept:.0f}"])
+        each = 1000 * took.median / size["clients"] / size["rounds"]
+        rows.append([point, most.text(0), grew.text(0), took.text(1), f"{each:.0f}", f"{kept.median:.0f}"])
         print(json.dumps({axis: rows[-1]}), flush=True)
-    measured = {what: [f[i] for f in found] for i, what in ((1, "memory"), (2, "seconds"), (3, "disk"))}
+    measured = {
+        what: [f[i].median for f in found] for i, what in ((1, "memory"), (2, "seconds"), (3, "disk"))
+    }
     slopes = [exponent(points, values) for values in measured.values()]
     (out / f"growth-{axis}.svg").write_text(picture(axis, points, measured, slopes))
     last = [
@@ -98,10 +104,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("axes", nargs="+", choices=list(POINTS))
     parser.add_argument("--points", type=int, nargs="+")
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=HERE)
     options = parser.parse_args()
     for axis in options.axes:
-        vary(axis, list(options.points or POINTS[axis]), options.out)
+        vary(axis, list(options.points or POINTS[axis]), options.repeats, options.out)
 
 
 if __name__ == "__main__":
