@@ -11,6 +11,7 @@ import torch
 from locally import download, participant, train, trained
 
 from h2tune.errors import H2TuneError
+from h2tune.training import local
 from h2tune.training.local import leave_unscanned, unscanned
 from h2tune.training.trainer import AlternatingTrainer
 
@@ -201,7 +202,10 @@ def test_a_head_on_a_bfloat16_base_trains_in_float32():
     assert all(p.dtype == torch.bfloat16 for p in one.detach().parameters())
 
 
-def test_libraries_are_left_out_of_garbage_collection_only_while_a_run_lasts():
+def test_libraries_are_left_out_of_garbage_collection_only_while_a_run_lasts(monkeypatch):
+    monkeypatch.setattr(
+        local, "_LASTING", []
+    )  # a worker of another test may still be at work in this process
     added = [[] for _ in range(50_000)]
     before = gc.get_freeze_count()  # pytest's own, some of which come and go
     leave_unscanned()
