@@ -90,9 +90,8 @@ def vary(axis: str, points: list[int], repeats: int, out: Path) -> None:
     }
     slopes = [exponent(points, values) for values in measured.values()]
     (out / f"growth-{axis}.svg").write_text(picture(axis, points, measured, slopes))
-    last = [
-        exponent(points[-2:], values[-2:]) for values in measured.values()
-    ]  # without what a run costs at least
+    # without what a run costs at least
+    last = [exponent(points[-2:], values[-2:]) for values in measured.values()]
     for name, (grew, took, kept) in (("exponent", slopes), ("of the last two", last)):
         rows.append([name, "", f"{grew:.2f}", f"{took:.2f}", "", f"{kept:.2f}"])
     head = ["peak memory, MB", "of it in the run", "s", "ms per client and round", "kB on disk per client"]

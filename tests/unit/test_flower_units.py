@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import ssl
 import subprocess
+import threading
 import tomllib
 
 import federations
@@ -212,6 +215,32 @@ def test_a_check_names_what_is_wrong(parties, tmp_path):
     content["client"]["task"]["file"] = "nowhere.jsonl"
     (tmp_path / "m.toml").write_text(tomli_w.dumps(content))
     assert "nowhere.jsonl" in {f.what: f for f in check(tmp_path / "m.toml")}["data"].told
+
+
+@pytest.mark.parametrize(
+    ("answer", "good"), [(b"HTTP/1.1 405 No\r\n\r\n", True), (b"HTTP/1.1 502 Bad\r\n\r\n", False)]
+)
+def test_a_check_tells_a_proxy_with_nothing_behind_it(parties, answer, good):
+    tls = parties / "coordinator" / "tls"
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tls / "server.crt", tls / "server.key")
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        plain, _ = listener.accept()
+        with plain, context.wrap_socket(plain, server_side=True) as secure:
+            secure.recv(1024)
+            secure.sendall(answer)
+
+    server = threading.Thread(target=serve)
+    server.start()
+    file = parties / "members" / "one" / "member.toml"
+    content = tomllib.loads(file.read_text()) | {"superlink": f"127.0.0.1:{listener.getsockname()[1]}"}
+    (file.parent / "other.toml").write_text(tomli_w.dumps(content))
+    with listener:
+        found = {f.what: f for f in check(file.parent / "other.toml")}["connection"]
+        server.join(10)
+    assert found.good == good and ("502" in found.told) != good
 
 
 def test_a_member_that_is_taken_out_of_the_coordinators_file_takes_part_no_more(coordinator, cards, tmp_path):

@@ -1,7 +1,7 @@
 """A federation file: what it may say, and one clear line for what it may not."""
 
 from h2tune.config.privacy import Privacy
-from h2tune.config.reading import absolute_texts, dump, load, load_resolved, parse
+from h2tune.config.reading import absolute, absolute_texts, dump, load, load_resolved, parse
 from h2tune.config.sections import Adapter, Basis, Client, Data, Federation, Train
 from h2tune.config.server import Server
 
@@ -14,6 +14,7 @@ __all__ = [
     "Privacy",
     "Server",
     "Train",
+    "absolute",
     "absolute_texts",
     "dump",
     "load",

@@ -138,27 +138,28 @@ def _known(location: Sequence[int | str]) -> Iterator[str]:
     yield from model.model_fields
 
 
+def absolute(path: str, folder: Path) -> str:
+    """Return a path that starts from a folder, or one that is absolute as it is."""
+    return str(folder / Path(path).expanduser())
+
+
 def absolute_texts(texts: Iterable[str], folder: Path) -> tuple[str, ...]:
     """Return public texts with the paths of files made absolute; names of tasks stay as they are."""
-    return tuple(
-        str(folder / Path(t).expanduser()) if "/" in t or t.endswith((".txt", ".text")) else t for t in texts
-    )
+    return tuple(absolute(t, folder) if "/" in t or t.endswith((".txt", ".text")) else t for t in texts)
 
 
 def _absolute(federation: Federation, folder: Path) -> Federation:
     """Make the paths in a file independent of where the program is started."""
-
-    def absolute(path: str) -> str:
-        return str(folder / Path(path).expanduser())  # one that is absolute stays as it is
-
     clients = []
     for client in federation.client:
         changes: dict[str, Any] = {}
         if client.model.startswith((".", "/", "~")) or (folder / client.model).is_dir():
-            changes["model"] = absolute(str(Path(client.model).expanduser()))
+            changes["model"] = absolute(client.model, folder)
         if isinstance(client.task, FileTask):
             files = {key: getattr(client.task, key) for key in ("file", "validation_file", "test_file")}
-            changes["task"] = client.task.model_copy(update={k: absolute(v) for k, v in files.items() if v})
+            changes["task"] = client.task.model_copy(
+                update={k: absolute(v, folder) for k, v in files.items() if v}
+            )
         clients.append(client.model_copy(update=changes))
     basis = federation.basis.model_copy(update={"texts": absolute_texts(federation.basis.texts, folder)})
     return federation.model_copy(update={"client": tuple(clients), "basis": basis})

@@ -7,6 +7,7 @@ the same answer twice, or refuses the second time (shares of a secret are given 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -53,12 +54,12 @@ class Asked(Generic[Message]):
     refused: bool = False
     doubtful: bool = False
 
-    def due(self, silence: float, patience: float) -> bool:
+    def due(self, silence: float, patience: float = math.inf) -> bool:
         """Return whether to ask now: nothing is under way, or what is has been silent for more than some seconds.
 
         Args:
             silence: Those seconds.
-            patience: The seconds where an answer may have been lost as it was fetched.
+            patience: The most where an answer may have been lost as it was fetched.
         """
         if self.sent >= ATTEMPTS:
             return False

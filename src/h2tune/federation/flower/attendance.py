@@ -10,7 +10,7 @@ from h2tune.errors import H2TuneError
 from h2tune.federation.flower.asked import ATTEMPTS, Asked
 from h2tune.federation.flower.card import Card
 from h2tune.federation.flower.enduring import Answer, Enduring
-from h2tune.federation.flower.messages import ENROL, pack, text, unpack
+from h2tune.federation.flower.messages import ENROL, pack, text
 from h2tune.federation.flower.roster import Roster
 
 log = logging.getLogger("flwr.h2tune")
@@ -53,7 +53,7 @@ class Attendance:
                 self.nodes[client] = node  # was cut off for a while; asking would start a process there first
                 self._asked[node] = None
             asked = self._asked.setdefault(node, Asked(self._question))
-            if asked is not None and asked.due(self.patience, self.patience):
+            if asked is not None and asked.due(self.patience):
                 identifier = self.grid.push(asked.message(node))
                 if identifier:
                     self.queries[identifier] = node
@@ -70,14 +70,11 @@ class Attendance:
             identifier: Of the message that asked who it is.
             answer: What came.
         """
-        node = self.queries[identifier]
-        asked = self._asked.get(node)
         if not answer.certain:
-            if asked is not None:
-                asked.doubtful = True
             return None
-        del self.queries[identifier]
+        node = self.queries.pop(identifier)
         if answer.lost:
+            asked = self._asked.get(node)
             if asked is not None:
                 self._lost(node, asked, identifier, answer.reason)
             return None
@@ -95,11 +92,7 @@ class Attendance:
         return card
 
     def _card(self, node: int, answer: Answer) -> Card:
-        if answer.content is None:
-            raise H2TuneError(answer.reason, where=f"node {node}")
-        head, _ = unpack(answer.content, 0)
-        if "reason" in head:
-            raise H2TuneError(text(head, "reason")[:500], where=f"node {node}")
+        head, _ = answer.read(0, f"node {node}")
         key = next((n.public_key for n in self.grid.get_nodes() if n.node_id == node), b"")
         return self.roster.admit(text(head, "card"), key)
 

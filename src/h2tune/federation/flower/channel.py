@@ -67,8 +67,7 @@ class GridChannel:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.attendance.look()
-            for identifier in list(self.attendance.queries):
-                self._enrolled(identifier, self.grid.pull(identifier))
+            self._enrol()
             if len(self.nodes) == len(self.roster.admitted) or (
                 begun and self.roster.cards.keys() <= self.nodes.keys()
             ):
@@ -167,8 +166,7 @@ class GridChannel:
             answer = self.grid.pull(identifier) if identifier in others else None
             if answer is not None and answer.certain:
                 yield "", identifier, answer
-        for identifier in list(self.attendance.queries):
-            self._enrolled(identifier, self.grid.pull(identifier))
+        self._enrol()
         waiting = [(client, i) for client, wanted in asked.items() for i in sorted(wanted.waiting)]
         for client, identifier in waiting:
             if client not in asked:
@@ -206,8 +204,15 @@ class GridChannel:
                         tell(member, wanted.reason)
                     wanted.was_sent(identifier)
 
-    def _enrolled(self, identifier: str, answer: Answer | None) -> None:
-        card = self.attendance.enrol(identifier, answer) if answer is not None else None
+    def _enrol(self) -> None:
+        """Take in what nodes say that were asked who they are."""
+        for identifier in list(self.attendance.queries):
+            answer = self.grid.pull(identifier)
+            if answer is not None:
+                self._enrolled(identifier, answer)
+
+    def _enrolled(self, identifier: str, answer: Answer) -> None:
+        card = self.attendance.enrol(identifier, answer)
         strategy = getattr(self, "strategy", None)
         if card is not None and strategy is not None and card.name not in strategy.enrolments:
             strategy.enrolments[card.name] = card.enrolment  # it takes part from the next round on

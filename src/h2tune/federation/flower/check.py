@@ -135,10 +135,10 @@ def _connection(file: MemberFile) -> str:
         raise H2TuneError(f"{file.superlink} cannot be reached ({error})", remedy=remedy) from None
     if not answer.startswith("HTTP/1."):
         raise H2TuneError(f"{file.superlink} does not speak HTTP")
-    status = answer.split(maxsplit=2)[1:2]
-    if status and status[0].startswith("5"):
+    status = answer.partition(" ")[2][:3]
+    if status.startswith("5"):
         raise H2TuneError(
-            f"{file.superlink} answers {status[0]}: what is there is no SuperLink, or has none behind it",
+            f"{file.superlink} answers {status}: what is there is no SuperLink, or has none behind it",
             remedy="Ask the coordinator to see that the SuperLink is running",
         )
     return f"{file.superlink} answers over {version} with a certificate of our CA"

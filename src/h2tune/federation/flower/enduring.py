@@ -5,11 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
+
+from h2tune.errors import H2TuneError
+from h2tune.federation.flower.messages import text, unpack
+
+if TYPE_CHECKING:
+    from h2tune.federation.update import Update
 
 log = logging.getLogger("flwr.h2tune")
 Result = TypeVar("Result")
@@ -30,6 +36,23 @@ class Answer:
     reason: str = ""
     lost: bool = False
     certain: bool = True
+
+    def read(self, most: int, where: str = "") -> tuple[dict[str, Any], Update | None]:
+        """Return head and update of what was answered to a question.
+
+        Args:
+            most: The most bytes of tensors that it may hold.
+            where: Who answers, for the reason.
+
+        Raises:
+            H2TuneError: There is no answer, it is malformed, or a reason is all it says.
+        """
+        if self.content is None:
+            raise H2TuneError(self.reason, where=where)
+        head, update = unpack(self.content, most)
+        if "reason" in head:
+            raise H2TuneError(text(head, "reason")[:500], where=where)
+        return head, update
 
 
 class Enduring:

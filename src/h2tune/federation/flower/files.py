@@ -19,6 +19,7 @@ from h2tune.config import (
     Privacy,
     Server,
     Train,
+    absolute,
     absolute_texts,
     parse,
 )
@@ -210,7 +211,7 @@ def member_client(file: MemberFile, path: Path) -> Client:
 
 
 def _absolute(value: str, file: Path) -> str:
-    return str(file.resolve().parent / Path(value).expanduser())
+    return absolute(value, file.resolve().parent)
 
 
 def _load(path: Path, model: type[Content]) -> Content:

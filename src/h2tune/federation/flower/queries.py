@@ -11,8 +11,7 @@ from flwr.app import Message
 
 from h2tune.errors import H2TuneError
 from h2tune.federation.flower.asked import Asked
-from h2tune.federation.flower.enduring import Answer
-from h2tune.federation.flower.messages import pack, text, unpack
+from h2tune.federation.flower.messages import pack
 from h2tune.federation.update import Tensors, Update
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def ask(
             asked[member].was_lost(identifier, answer.reason)
         else:
             try:
-                answers[member] = read(member, *_content(answer, most(member)))
+                answers[member] = read(member, *answer.read(most(member)))
                 del asked[member]
             except H2TuneError as error:
                 log.warning("%s: '%s': %s", kind, member, error)
@@ -80,12 +79,3 @@ def _query(
     head = {**channel.common_head, "client": member, **head}
     content = pack(head, None if tensors is None else Update(member, 0, 0, tensors))
     return Message(content, dst_node_id=node, message_type=f"query.{kind}", ttl=channel.coordinator.deadline)
-
-
-def _content(answer: Answer, most: int) -> tuple[dict[str, Any], Update | None]:
-    if answer.content is None:
-        raise H2TuneError(answer.reason)
-    head, update = unpack(answer.content, most)
-    if "reason" in head:
-        raise H2TuneError(text(head, "reason")[:500])
-    return head, update
