@@ -195,12 +195,12 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
                 continue
             down, up, scaling = self.h2tune_down[name], self.h2tune_up[name], self.scaling[name]
             inputs = self._cast_input_dtype(self.h2tune_dropout[name](x), down.dtype)
+            if name in self.basis_scale:  # (8) in one pair: fewer passes over inputs and outputs than in two
+                down, up = self.as_lora(name)
+                result = _plus(result, linear(inputs, down), up)
+                continue
             hidden = linear(inputs, down)  # (…, r)
-            if name in self.basis_scale:  # (8): the private pair, and T between the frames
-                frame = self.h2tune_frame_down[name].to(down.dtype)
-                result = _plus(result, linear(inputs, frame), self.anchored_up(name).to(down.dtype))
-            else:
-                hidden = hidden + linear(hidden, self.middle(name).to(hidden.dtype))  # (I + T) A x
+            hidden = hidden + linear(hidden, self.middle(name).to(hidden.dtype))  # (I + T) A x
             result = _plus(result, hidden * scaling, up)
         return result
 
