@@ -39,8 +39,9 @@ def main() -> None:
     if not path.exists():
         sys.exit(f"{path} is not there: choose learning rates first, with tune.py {options.corner}")
     chosen = json.loads(path.read_text())["chosen"]
-    # what follows a method (-SWITCH, +KEY=VALUE) changes nothing of its rates
-    base = {method: re.sub(r"^h2tune-.*", "h2tune", method.partition("+")[0]) for method in methods}
+    # what follows a method (-SWITCH, +KEY=VALUE) changes nothing of its rates, unless it was tuned by itself
+    plain = {method: re.sub(r"^h2tune-.*", "h2tune", method.partition("+")[0]) for method in methods}
+    base = {method: method if method in chosen else plain[method] for method in methods}
     if missing := [method for method in methods if base[method] not in chosen]:
         sys.exit(f"{path} has no rate for {', '.join(missing)}: run tune.py {options.corner}")
     found = compare(
