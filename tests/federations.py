@@ -16,6 +16,7 @@ import tiny
 import tomli_w
 from processes import environment as environment
 
+PUBLIC = [f"{a} {b} {c}" for a in tiny.WORDS[15:25] for b in tiny.WORDS[25:35] for c in ("good", "film")]
 FILL = ("the", "a", "film", "book", "game", "news", "plot", "cast", "score", "team")
 
 
@@ -102,3 +103,14 @@ def comparable(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [
         {key: value for key, value in event.items() if key not in ("time", "seconds")} for event in events
     ]
+
+
+def on_anchored_basis(folder: Path, **server: Any) -> dict[str, Any]:
+    """Return a federation on an anchored basis over sixty public texts."""
+    texts = folder / "public.txt"
+    texts.write_text("\n".join(PUBLIC[:60]) + "\n")
+    content = federation(folder) | {
+        "basis": {"kind": "anchored", "texts": [str(texts)], "count": 60, "scale": 0.5}
+    }
+    content["server"] = server
+    return content

@@ -23,7 +23,7 @@ from h2tune.training.readings import _pooling, read_texts
 TASK = Task(
     "toy", "label", ("yes", "no"), (" yes", " no"), "text : {words} answer :", "none", "none", "label", 32
 )
-TEXTS = [f"{a} {b} {c}" for a in tiny.WORDS[15:25] for b in tiny.WORDS[25:35] for c in ("good", "film")]
+TEXTS = federations.PUBLIC
 SIZE = 6
 
 
@@ -144,18 +144,8 @@ def test_down_frames_ignore_the_mean_of_the_inputs():
     assert torch.allclose(frame @ inputs.mean(0), torch.zeros(3), atol=1e-4)
 
 
-def on_anchored_basis(folder, **server):
-    texts = folder / "public.txt"
-    texts.write_text("\n".join(TEXTS[:60]) + "\n")
-    content = federations.federation(folder) | {
-        "basis": {"kind": "anchored", "texts": [str(texts)], "count": 60, "scale": 0.5}
-    }
-    content["server"] = server
-    return content
-
-
 def test_a_federation_on_an_anchored_basis_runs_agrees_once_and_resumes(tmp_path):
-    federation = parse(on_anchored_basis(tmp_path, rounds=2, alone=True), "test", tmp_path)
+    federation = parse(federations.on_anchored_basis(tmp_path, rounds=2, alone=True), "test", tmp_path)
     first = run(federation, out=tmp_path / "run", strict=True)
     agreed = [e for e in first.events if e["event"] == "basis_agreed"]
     assert [e["client"] for e in agreed] == ["one", "two"]
@@ -175,7 +165,7 @@ def test_a_federation_on_an_anchored_basis_runs_agrees_once_and_resumes(tmp_path
 def test_frames_that_were_altered_in_a_run_are_refused(tmp_path, monkeypatch):
     from h2tune.federation import embedded
 
-    federation = parse(on_anchored_basis(tmp_path, rounds=2, min_clients=1), "test", tmp_path)
+    federation = parse(federations.on_anchored_basis(tmp_path, rounds=2, min_clients=1), "test", tmp_path)
     train = embedded.run_round
 
     def altered(base, tokenizer, member, *rest, **named):
@@ -195,9 +185,9 @@ def test_frames_that_were_altered_in_a_run_are_refused(tmp_path, monkeypatch):
 
 
 def test_a_model_reads_the_texts_once_where_there_is_room_and_the_frames_are_the_same(tmp_path, monkeypatch):
-    from h2tune.federation import basis
+    from h2tune.federation import reader
 
-    content = on_anchored_basis(tmp_path, rounds=1)
+    content = federations.on_anchored_basis(tmp_path, rounds=1)
     content["client"].append(content["client"][0] | {"name": "third"})  # reads as the first one does
     federation, read = parse(content, "test", tmp_path), []
 
@@ -205,9 +195,9 @@ def test_a_model_reads_the_texts_once_where_there_is_room_and_the_frames_are_the
         read.append(len(options["modules"]))
         return read_texts(*args, **options)
 
-    monkeypatch.setattr(basis, "read_texts", counted)
-    for folder, room, times in (("ample", basis.ROOM, 2), ("none", 0, 3 + 2)):
-        monkeypatch.setattr(basis.Reader.__init__, "__defaults__", (room,))
+    monkeypatch.setattr(reader, "read_texts", counted)
+    for folder, room, times in (("ample", reader.ROOM, 2), ("none", 0, 3 + 2)):
+        monkeypatch.setattr(reader.Reader.__init__, "__defaults__", (room, None))
         run(federation, out=tmp_path / folder, strict=True)
         assert len(read) == times
         read.clear()

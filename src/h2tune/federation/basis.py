@@ -5,91 +5,21 @@ What leaves a client here is its view of public texts (n, at most `DIRECTIONS` n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from h2tune.adapter.anchors import common_coordinates, down_frame, up_frame, view
+from h2tune.adapter.anchors import common_coordinates, view
 from h2tune.errors import H2TuneError
 from h2tune.federation.client import Member
 from h2tune.federation.ledger import Commit, Event, Ledger
+from h2tune.federation.reader import Reader
 from h2tune.federation.update import Spec, Tensors, digest, manifest, payload_bytes, spec_of
 from h2tune.tasks.task import load_task
-from h2tune.training.readings import read_texts
-
-GetModel = Callable[[Member], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
-Reading = tuple[Tensor, Tensors, Tensors]
-"""Final states, and by module its inputs and outputs; see `read_texts`."""
 
 DIRECTIONS = 128
 """Principal directions in which a member tells how it reads the texts."""
-ROOM = 2 * 2**30
-"""Bytes of readings kept in memory from the views to the frames; what finds no room is read a second time."""
-
-
-class Reader:
-    """Reads the public texts with members' models, and works out their frames.
-
-    A model takes minutes to read them on a CPU. So a reading is kept for the frames while there is room, and members
-    that read alike (one model, one prompt) share it; so do neighbours their frames.
-
-    Args:
-        get_model: Returns a member's base model and tokenizer.
-        texts: The public texts, the same for all.
-        room: Bytes that may be kept.
-    """
-
-    def __init__(self, get_model: GetModel, texts: Sequence[str], room: int = ROOM) -> None:
-        self.get_model, self.texts, self.room = get_model, texts, room
-        self._readings: dict[Hashable, Reading] = {}
-        self._last: tuple[Hashable, Tensors] | None = None  # one member's: frames are as large as an adapter
-
-    def finals(self, member: Member) -> Tensor:
-        """Return the final states (n, width) of a member's model."""
-        modules = member.enrolment.modules
-        wide = sum(d_in + d_out for d_in, d_out in modules.values())
-        size = 4 * len(self.texts) * wide
-        key = self._key(member)
-        if key not in self._readings and size <= self.room:
-            self._readings[key] = self._read(member, list(modules))
-            self.room -= size
-        return self._readings[key][0] if key in self._readings else self._read(member, [])[0]
-
-    def frames(self, member: Member, z: Tensor) -> Tensors:
-        """Return a member's frames of coordinates Z (n, R), as NAME.down (R, d_in) and NAME.up (d_out, R)."""
-        key = self._key(member)
-        wanted = (key, digest({"z": z}))
-        if self._last is not None and self._last[0] == wanted:
-            return self._last[1]
-        modules = list(member.enrolment.modules)
-        _, inputs, outputs = self._readings.get(key) or self._read(member, modules)
-        frames: Tensors = {}
-        for name in modules:
-            frames[f"{name}.down"] = down_frame(inputs[name], z)
-            frames[f"{name}.up"] = up_frame(outputs[name], z)
-        self._last = (wanted, frames)
-        return frames
-
-    def _key(self, member: Member) -> Hashable:
-        enrolment, task = member.enrolment, member.task
-        model, _ = self.get_model(member)
-        prompt = task.template if member.causal else ""
-        reading = (prompt, task.max_length, member.evaluate_batch_size)
-        return (enrolment.model, member.kind, str(model.dtype), tuple(enrolment.modules), *reading)
-
-    def _read(self, member: Member, modules: Sequence[str]) -> Reading:
-        model, tokenizer = self.get_model(member)
-        return read_texts(
-            model,
-            tokenizer,
-            member.task,
-            self.texts,
-            causal=member.causal,
-            modules=modules,
-            batch_size=member.evaluate_batch_size,
-        )
 
 
 def anchor_texts(sources: Sequence[str], count: int, seed: int) -> list[str]:

@@ -12,12 +12,14 @@ import tomli_w
 
 from h2tune import files
 from h2tune.config import Federation, Privacy, dump, load
-from h2tune.federation.basis import Reader, agree_on_basis, anchor_texts
+from h2tune.federation.basis import agree_on_basis, anchor_texts
 from h2tune.federation.client import Member, attach, majority
 from h2tune.federation.embedded import BaseModels, Embedded
+from h2tune.federation.kept import kept_readings
 from h2tune.federation.ledger import Event, Ledger
 from h2tune.federation.method import build_strategy
 from h2tune.federation.plan import Plan, check_same, planned, started
+from h2tune.federation.reader import Reader
 from h2tune.federation.server import Channel, Choice, draw_from, run_rounds
 from h2tune.federation.strategy import Strategy
 from h2tune.report.events import read_events
@@ -149,7 +151,7 @@ class _Job:
         federation = self.plan.federation
         if federation.anchored:
             texts = anchor_texts(federation.basis.texts, federation.basis.count, federation.seed)
-            reader = Reader(federated.base_of, texts)
+            reader = Reader(federated.base_of, texts, kept=kept_readings())
             agree_on_basis(self.plan.members, reader, self.plan.shared_rank, self.ledger, notice=self.notice)
 
     def _alone(self, federated: Embedded, choose: Choice) -> None:

@@ -42,7 +42,7 @@ def read_texts(
     Returns:
         Final states (n, width), and by module its inputs (n, d_in) and outputs (n, d_out).
     """
-    rows = [_encode(text, task, tokenizer, causal=causal) for text in texts]
+    rows = encode_texts(tokenizer, task, texts, causal=causal)
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].prompt), i))
     inputs: dict[str, list[Tensor]] = {name: [] for name in modules}
     outputs: dict[str, list[Tensor]] = {name: [] for name in modules}
@@ -71,6 +71,13 @@ def read_texts(
     back = torch.tensor(order).argsort()
     joined = [{name: torch.cat(parts)[back] for name, parts in kept.items()} for kept in (inputs, outputs)]
     return torch.cat(finals)[back], joined[0], joined[1]
+
+
+def encode_texts(
+    tokenizer: PreTrainedTokenizerBase, task: Task, texts: Sequence[str], *, causal: bool
+) -> list[Encoded]:
+    """Return the tokens in which `read_texts` reads each text."""
+    return [_encode(text, task, tokenizer, causal=causal) for text in texts]
 
 
 def _pooling(mask: Tensor, *, causal: bool) -> Callable[[Tensor], Tensor]:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from h2tune.errors import H2TuneError
 from h2tune.federation.basis import (
-    Reader,
     agreed,
     agreed_event,
     anchor_texts,
@@ -23,7 +22,9 @@ from h2tune.federation.flower.files import Coordinator, Settings
 from h2tune.federation.flower.member import Joined, addressed, at_work
 from h2tune.federation.flower.queries import ask
 from h2tune.federation.flower.roster import Roster
+from h2tune.federation.kept import kept_readings
 from h2tune.federation.ledger import Ledger
+from h2tune.federation.reader import Reader
 from h2tune.federation.update import Tensors, Update, check_update, payload_bytes
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ def give_view(
     """
     joined = _reader(path, settings, experiment, name, texts)
     with at_work(joined, settings, experiment, models) as engine:
-        reader = Reader(engine.base_of, texts, room=0)  # the frames are another process's
+        # the frames are another process's
+        reader = Reader(engine.base_of, texts, room=0, kept=kept_readings())
         return Update(name, 0, 0, {"view": own_view(joined.member, reader, engine.ledger)})
 
 
@@ -135,7 +137,8 @@ def take_frames(
     check_update(Update(name, 0, 0, tensors), spec, client=name, round_number=0, examples=0)
     joined = _reader(path, settings, experiment, name, texts)
     with at_work(joined, settings, experiment, models) as engine:
-        keep_frames(joined.member, Reader(engine.base_of, texts), tensors["z"], engine.ledger)
+        reader = Reader(engine.base_of, texts, kept=kept_readings())
+        keep_frames(joined.member, reader, tensors["z"], engine.ledger)
 
 
 def texts_of(head: Mapping[str, Any]) -> list[str]:
