@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -18,6 +19,11 @@ def without_near_duplicates(texts: Sequence[str], *, words: int = 4, share: floa
         words: Length of a run.
         share: Fraction of runs, 0 to 1.
     """
+    return list(_stay(tuple(texts), words, share))
+
+
+@functools.lru_cache(maxsize=4)  # each client with a task, and an anchored basis, reads the task's pool
+def _stay(texts: tuple[str, ...], words: int, share: float) -> tuple[int, ...]:
     sizes: dict[int, int] = {}
     holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for index, text in enumerate(texts):
@@ -28,7 +34,7 @@ def without_near_duplicates(texts: Sequence[str], *, words: int = 4, share: floa
         sizes[index] = len(runs)
         for run in runs:
             holders[run].append(index)
-    return list(sizes)
+    return tuple(sizes)
 
 
 def _runs(text: str, words: int) -> set[tuple[str, ...]]:
