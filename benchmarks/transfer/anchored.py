@@ -164,18 +164,26 @@ def linear_head(features: Tensor, labels: np.ndarray) -> tuple[Tensor, float]:
 
 def probe(
     pool: Tensor, pool_labels: np.ndarray, test: Tensor, labels: np.ndarray, *, seed: int,
-    shots: int = 48, draws: int = 10,
+    shots: int = 48, draws: int = 10, only: int | None = None,
 ) -> float:  # fmt: skip
-    """Return the mean accuracy of a linear probe on a few labels drawn from the pool, `draws` times, balanced."""
+    """Return the mean accuracy of a linear probe on a few labels drawn from the pool; `only` names one draw."""
     scaler = StandardScaler().fit(pool.numpy())  # the pool's features without its labels
     x, xt = scaler.transform(pool.numpy()), scaler.transform(test.numpy())
-    rng, scores = np.random.default_rng(seed), []
-    for _ in range(draws):
-        halves = [rng.choice(np.flatnonzero(pool_labels == c), shots // 2, replace=False) for c in (0, 1)]
-        rows = np.concatenate(halves)
+    scores = []
+    for n, rows in enumerate(few(pool_labels, seed=seed, shots=shots, draws=draws)):
+        if only not in (None, n):
+            continue
         fitted = LogisticRegression(C=0.01, max_iter=300).fit(x[rows], pool_labels[rows])
         scores.append(fitted.score(xt, labels))
     return float(np.mean(scores))
+
+
+def few(labels: np.ndarray, *, seed: int, shots: int = 48, draws: int = 10) -> Iterator[np.ndarray]:
+    """Yield rows of a few texts, as many of each label, `draws` times."""
+    rng = np.random.default_rng(seed)
+    for _ in range(draws):
+        halves = [rng.choice(np.flatnonzero(labels == c), shots // 2, replace=False) for c in (0, 1)]
+        yield np.concatenate(halves)
 
 
 def verbaliser(member: Member, pool: Tensor, test: Tensor, labels: np.ndarray) -> tuple[float, float]:

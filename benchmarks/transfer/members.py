@@ -18,6 +18,7 @@ ROLES = ("attn.o", "mlp.down")
 ASSETS = {"minilm": "all-minilm-l6-v2", "smollm2": "smollm2-135m-instruct", "gemma": "gemma-3-270m"}
 SIZES = {"public": 2400, "source": 3000, "pool": 500}
 VALIDATION, TEST, OTHER = 400, 1200, 600
+MORE, FRESH = 700, 600  # drawn after all others, for what was tried after the first tables
 VERBALISERS = (" negative", " positive")
 States = list[Tensor]
 
@@ -27,7 +28,7 @@ class Texts:
     """Disjoint texts; `public` has no labels and is what every member has."""
 
     public: list[str]
-    labelled: dict[str, tuple[Example, ...]]  # source, pool, validation, test
+    labelled: dict[str, tuple[Example, ...]]  # source, pool, validation, test, chosen_by, fresh
 
     def labels(self, split: str) -> np.ndarray:
         """Return the labels of a split, (n,) of 0 and 1."""
@@ -36,14 +37,20 @@ class Texts:
 
 def load_texts() -> Texts:
     """Split the film reviews; add tweets and beginnings of news articles to the public sentences."""
-    _, parts = load_task("movie_reviews", train=sum(SIZES.values()), validation=VALIDATION, test=TEST, seed=0)
+    used = sum(SIZES.values())
+    _, parts = load_task(
+        "movie_reviews", train=used + MORE + FRESH, validation=VALIDATION, test=TEST + FRESH, seed=0
+    )
     _, tweets = load_task("tweets", train=OTHER, validation=0, test=0, seed=0)
     _, news = load_task("bbc_topics", train=OTHER, validation=0, test=0, seed=0)
     a, b = SIZES["public"], SIZES["public"] + SIZES["source"]
     public = [e.text for e in parts.train[:a]] + [e.text for e in tweets.train]
     public += [" ".join(e.text.split()[:25]) for e in news.train]
-    labelled = {"source": parts.train[a:b], "pool": parts.train[b:]}
-    return Texts(public, labelled | {"validation": parts.validation, "test": parts.test})
+    labelled = {"source": parts.train[a:b], "pool": parts.train[b:used]}
+    labelled |= {"validation": parts.validation, "test": parts.test[:TEST]}
+    labelled["chosen_by"] = parts.validation + parts.train[used : used + MORE]
+    labelled["fresh"] = parts.test[TEST:] + parts.train[used + MORE :]
+    return Texts(public, labelled)
 
 
 def pad(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
