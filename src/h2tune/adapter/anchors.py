@@ -7,7 +7,11 @@ Each member reads the same n public texts with its own frozen model. What the me
          A₀ = argmin ‖Z − X Aᵀ‖² + λ‖A‖²                  X: the module's inputs on the texts, pooled, mean removed
          B₀ = argmin ‖V − Z Bᵀ‖² + λ‖B‖²                  V: its outputs, pooled and centred
 
-A permutation or rotation of a model's hidden units changes its frames with it: what T does stays the same.
+A permutation or rotation of a model's hidden units changes its frames with it: what T does stays the same. T may start
+from what tells a client's own labels apart, which means the same to all who have the task:
+
+    (9)  T = c · Vᵀ V / √k          V (k, R): orthonormal rows, which span a ridge regression of labels on coordinates
+
 Deviation: the paper shares T between private A and B (1). With A and B free, B (I + T) A reaches the same updates for
 every T, so T alone need not mean the same on two models; here it does (EXPERIMENTS.md has the measurements).
 """
@@ -17,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -64,6 +68,23 @@ def down_frame(inputs: Float[Tensor, "n d_in"], z: Float[Tensor, "n R"]) -> Floa
 def up_frame(outputs: Float[Tensor, "n d_out"], z: Float[Tensor, "n R"]) -> Float[Tensor, "d_out R"]:
     """Return B₀, the ridge regression of a module's (centred) outputs on Z."""
     return _ridge(z, outputs - outputs.mean(0))
+
+
+def label_directions(z: Float[Tensor, "n R"], labels: Int[Tensor, " n"]) -> Float[Tensor, "k R"]:
+    """Return orthonormal directions of the coordinates that tell labels apart, V of equation (9).
+
+    They are as many as there are labels but one (two labels: one direction), fewer if the coordinates tell less.
+    """
+    z = z - z.mean(0)
+    sides = torch.nn.functional.one_hot(labels.unique(return_inverse=True)[1]).to(z.dtype)
+    _, strength, rows = torch.linalg.svd(_ridge(z, sides - sides.mean(0)), full_matrices=False)
+    kept = strength > 1e-4 * strength.max().clamp(min=1e-12)
+    return rows[kept][: sides.shape[1] - 1]
+
+
+def start_of(directions: Float[Tensor, "k R"], norm: float) -> Float[Tensor, "R R"]:
+    """Return T of equation (9), of Frobenius norm c; zero where nothing tells the labels apart."""
+    return norm / max(1, len(directions)) ** 0.5 * directions.T @ directions
 
 
 def _ridge(x: Float[Tensor, "n d"], y: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:

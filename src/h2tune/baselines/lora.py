@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from h2tune.adapter.heads import keep_in_float32
@@ -18,6 +18,7 @@ from h2tune.adapter.state import check_names, take_off
 from h2tune.federation.update import Download, Enrolment, Spec, Tensors, check_tensors, digest, spec_of
 from h2tune.quiet import quiet
 from h2tune.seeds import generator, isolated
+from h2tune.training.encode import Encoded
 from h2tune.training.schedule import Alternation
 from h2tune.training.terms import Terms
 
@@ -138,6 +139,11 @@ class LoraParticipant:
             check_tensors(download.tensors, spec_of(mine), "download")
             for name, tensor in download.tensors.items():
                 mine[name].copy_(tensor)
+
+    def begin(
+        self, rows: Sequence[Encoded], tokenizer: PreTrainedTokenizerBase, *, causal: bool, batch_size: int
+    ) -> None:
+        """Start as LoRA does, whatever the examples."""
 
     def loaded_digest(self) -> str:
         return digest({name: parameter.detach() for name, parameter in self._of(self.shared).items()})

@@ -32,6 +32,20 @@ class Basis(Section):
     count: Annotated[int, Field(ge=8)] = 480
     scale: Rate = 1.0
     """s of equation (8)."""
+    start: Literal["zero", "labels"] = "zero"
+    """What T starts from: nothing, or the directions that tell a client's own labels apart, equation (9)."""
+    start_norm: Rate = 2.0
+    """c of equation (9)."""
+    start_blocks: Positive = 1
+    """Blocks, counted from the output, in which T starts from labels."""
+
+    @model_validator(mode="after")
+    def _starts_in_frames(self) -> Basis:
+        if self.start == "labels" and self.kind != "anchored":
+            raise ValueError(
+                'start = "labels" needs frames that mean the same on every model: kind = "anchored"'
+            )
+        return self
 
 
 class Train(Section):

@@ -156,6 +156,9 @@ def run_round(
         loaded = participant.loaded_digest()
         parameters = {name: p for group in participant.phases().values() for name, p in group.items()}
         before = proof.snapshot(parameters)
+        if download.round == 0:
+            rows, size = member.encoded("train", tokenizer), member.evaluate_batch_size
+            participant.begin(rows, tokenizer, causal=member.causal, batch_size=size)
         clock.lap("load")
         record = _train(participant, member, tokenizer, download.round, progress)
         clock.lap("train")

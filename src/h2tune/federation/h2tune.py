@@ -54,6 +54,8 @@ class H2Tune:
         distillation_weight: λ_kd.
         basis: Whether T lives between private A and B, or between frames, equation (8).
         basis_scale: s of equation (8).
+        start_norm: c of equation (9); 0 starts T from zero.
+        start_blocks: Blocks, from the output, in which T starts from labels.
         increments: Whether G moves by the mean of the clients' increments, equation (5), or by their sum.
         aggregation: `"mean"`, equation (5) as it is, or a robust rule; see `robust.step`.
         hostile: f, the hostile clients that a robust rule must bear.
@@ -84,6 +86,8 @@ class H2Tune:
         distillation_weight: float = 0.0,
         basis: Basis = "free",
         basis_scale: float = 1.0,
+        start_norm: float = 0.0,
+        start_blocks: int = 1,
         increments: Increments = "mean",
         aggregation: Rule = "mean",
         hostile: int = 0,
@@ -100,6 +104,7 @@ class H2Tune:
         self.alternation, self.alpha, self.dropout = alternation, alpha, dropout
         self.weights = (size_weight, drift_weight, distillation_weight)
         self.basis, self.basis_scale = basis, basis_scale
+        self.start_norm, self.start_blocks = start_norm, start_blocks
         self.increments = increments
         self.aggregation, self.hostile, self.clip_norm = aggregation, hostile, clip_norm
         self.mechanism, self.secure = mechanism, secure
@@ -314,6 +319,8 @@ class H2Tune:
             weights=self.weights,
             basis=self.basis,
             basis_scale=self.basis_scale,
+            start_norm=self.start_norm,
+            start_blocks=self.start_blocks,
             heads=heads,
             seed=seed,
         )

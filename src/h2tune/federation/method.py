@@ -40,6 +40,8 @@ def build_strategy(federation: Federation, enrolments: list[Enrolment], size: in
             distillation_weight=train.distillation_weight,
             basis=federation.basis.kind,
             basis_scale=federation.basis.scale,
+            start_norm=federation.basis.start_norm if federation.basis.start == "labels" else 0.0,
+            start_blocks=federation.basis.start_blocks,
             increments=server.increments,
             aggregation=server.aggregation,
             hostile=server.assumed_hostile,

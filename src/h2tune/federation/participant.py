@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from peft import get_peft_model
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from h2tune.adapter import H2TuneConfig, sparsify
 from h2tune.adapter.config import Basis
@@ -18,7 +18,9 @@ from h2tune.adapter.state import load_private_state, phase_parameters, private_s
 from h2tune.federation import wire
 from h2tune.federation.update import Download, Tensors, digest
 from h2tune.quiet import quiet
+from h2tune.training.encode import Encoded
 from h2tune.training.schedule import Alternation
+from h2tune.training.start import start_from_labels
 from h2tune.training.terms import Terms
 
 ADAPTER = "default"
@@ -48,6 +50,8 @@ class H2TuneParticipant:
         weights: λ_reg, λ_kl, λ_kd.
         basis: `"free"` or `"anchored"`.
         basis_scale: s of an anchored basis.
+        start_norm: c of equation (9); 0 starts T from zero.
+        start_blocks: Blocks, from the output, in which T starts from labels.
         heads: Modules trained beside the adapter.
         seed: Seed of A and S, common to the federation.
     """
@@ -71,6 +75,8 @@ class H2TuneParticipant:
         weights: tuple[float, float, float],
         basis: Basis = "free",
         basis_scale: float = 1.0,
+        start_norm: float = 0.0,
+        start_blocks: int = 1,
         heads: Sequence[str],
         seed: int,
     ) -> None:
@@ -87,6 +93,7 @@ class H2TuneParticipant:
             init_seed=seed,
         )
         self.base, self.mask, self.wire_dtype, self.weights = base, mask, wire_dtype, weights
+        self.start_norm, self.start_blocks = start_norm, start_blocks
         self.heads = {name: base.get_submodule(name) for name in heads}
         with quiet():
             self.model = get_peft_model(base, config)
@@ -118,6 +125,17 @@ class H2TuneParticipant:
         self.shared.load(shared)
         self.received = self.shared.middles()
         self.alternation = "joint" if first else self.later_alternation
+
+    def begin(
+        self, rows: Sequence[Encoded], tokenizer: PreTrainedTokenizerBase, *, causal: bool, batch_size: int
+    ) -> None:
+        """Start T from what tells the labels apart, where that is wanted; what it starts from is learned, and sent."""
+        if self.start_norm:
+            blocks = range(self.shared.depth - self.start_blocks, self.shared.depth)
+            layers = {p: layer for p, layer in self.shared.layers.items() if p[0] in blocks}
+            start_from_labels(
+                self.base, layers, rows, tokenizer, causal=causal, batch_size=batch_size, norm=self.start_norm
+            )
 
     def loaded_digest(self) -> str:
         return (

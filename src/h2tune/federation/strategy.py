@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from h2tune.federation.update import Download, Enrolment, Spec, Tensors, Update
+from h2tune.training.encode import Encoded
 from h2tune.training.schedule import Alternation
 from h2tune.training.terms import Terms
 
@@ -17,7 +18,7 @@ class Participant(Protocol):
     """The client's half of a method: an adapter on a base model, and how it takes part in rounds.
 
     One round calls `load_state` (unless it is the client's first), `receive`, trains the parameters of `phases`, and
-    calls `send` and `state`.
+    calls `send` and `state`; the federation's first one calls `begin` before it trains.
     """
 
     model: nn.Module
@@ -31,6 +32,11 @@ class Participant(Protocol):
 
     def receive(self, download: Download) -> None:
         """Take over what the server sent."""
+
+    def begin(
+        self, rows: Sequence[Encoded], tokenizer: PreTrainedTokenizerBase, *, causal: bool, batch_size: int
+    ) -> None:
+        """Start from the client's own training examples, in the federation's first round; most methods do not."""
 
     def loaded_digest(self) -> str:
         """Return the checksum of what the model holds of the server's tensors, read from the model itself."""

@@ -120,7 +120,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         state.update(f"{name}|{tuple(tensor.shape)}|{_dtype_name(tensor)}|".encode())
-        state.update(tensor.flatten().view(torch.uint8).numpy())
+        state.update(tensor.flatten().view(torch.uint8).numpy().data)
     return state.hexdigest()
 
 

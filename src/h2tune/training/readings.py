@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,9 @@ from h2tune.tasks.prompts import fields, fill, shorten
 from h2tune.tasks.task import Task
 from h2tune.training.encode import Encoded, causal_batch, forward_arguments, pad_token, text_batch
 
+Name = TypeVar("Name", bound=Hashable)
 
-@torch.inference_mode()
+
 def read_texts(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -43,20 +44,35 @@ def read_texts(
         Final states (n, width), and by module its inputs (n, d_in) and outputs (n, d_out).
     """
     rows = encode_texts(tokenizer, task, texts, causal=causal)
+    layers = {name: model.get_submodule(name) for name in modules}
+    return read_rows(model, tokenizer, rows, causal=causal, modules=layers, batch_size=batch_size)
+
+
+@torch.inference_mode()
+def read_rows(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Encoded],
+    *,
+    causal: bool,
+    modules: Mapping[Name, nn.Module],
+    batch_size: int = 16,
+) -> tuple[Tensor, dict[Name, Tensor], dict[Name, Tensor]]:
+    """Read what is in tokens already; answers and labels are not looked at. As `read_texts`."""
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].prompt), i))
-    inputs: dict[str, list[Tensor]] = {name: [] for name in modules}
-    outputs: dict[str, list[Tensor]] = {name: [] for name in modules}
+    inputs: dict[Name, list[Tensor]] = {name: [] for name in modules}
+    outputs: dict[Name, list[Tensor]] = {name: [] for name in modules}
     finals: list[Tensor] = []
     pool: list[Callable[[Tensor], Tensor]] = [lambda states: states]
 
-    def keep(name: str) -> Callable[..., None]:
+    def keep(name: Name) -> Callable[..., None]:
         def hook(_: nn.Module, given: tuple[Any, ...], result: Tensor) -> None:
             inputs[name].append(pool[0](given[0]))
             outputs[name].append(pool[0](result))
 
         return hook
 
-    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in modules]
+    handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
     try:
         for start in range(0, len(order), batch_size):
             batch = _batch(
