@@ -36,7 +36,12 @@ def content(tmp_path_factory):
     return federations.federation(
         folder,
         CLIENTS,
-        basis={"kind": "anchored", "texts": [str(folder / "public.txt")], "count": len(TEXTS)},
+        basis={
+            "kind": "anchored",
+            "texts": [str(folder / "public.txt")],
+            "count": len(TEXTS),
+            "start": "labels",
+        },
         train={"local_steps": 2},
         data={"train": 8, "test": 4},
     )
