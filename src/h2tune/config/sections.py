@@ -60,6 +60,8 @@ class Train(Section):
     """Of A, B and heads."""
     shared_learning_rate: Rate | None = None
     """Of Δ and S; by default 1e-2 in an anchored basis, and else as `learning_rate`."""
+    shared_optimizer: Literal["same", "normalised"] = "same"
+    """Δ by the optimiser of all else, or by gradients of a fixed norm, which keep their few directions."""
     relation_learning_rate: Rate = 1e-2
     """Of Z."""
     weight_decay: Weight = 0.0

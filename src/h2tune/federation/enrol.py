@@ -60,6 +60,7 @@ def local_training(federation: Federation, client: Client) -> LocalTraining:
         warmup_steps=train.warmup_steps,
         max_grad_norm=train.max_grad_norm,
         arguments=train.arguments,
+        normalised=train.shared_optimizer == "normalised",
     )
 
 

@@ -114,6 +114,7 @@ class LocalTraining:
         warmup_steps: Optimiser steps of warm-up, at the start of the first round.
         max_grad_norm: Norm to which gradients are clipped; 0 for never.
         arguments: Further arguments of `TrainingArguments`.
+        normalised: Whether Δ takes steps of normalised gradients.
     """
 
     alternation: Alternation
@@ -127,6 +128,7 @@ class LocalTraining:
     warmup_steps: int
     max_grad_norm: float
     arguments: Mapping[str, Any]
+    normalised: bool = False
 
 
 def train_locally(
@@ -181,6 +183,7 @@ def train_locally(
             terms=terms,
             causal=causal,
             progress=progress,
+            normalised=numbers.normalised,
             schedule_offset=first + (round_number - 1) * later if round_number else 0,
             schedule_total=first + (numbers.rounds - 1) * later,
         )

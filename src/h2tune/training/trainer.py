@@ -19,6 +19,7 @@ from transformers.trainer_callback import PrinterCallback
 from h2tune.errors import H2TuneError
 from h2tune.training import losses
 from h2tune.training.encode import Encoded, kept_logits
+from h2tune.training.normalised import normalising
 from h2tune.training.schedule import Alternation, Phase, phase_of
 from h2tune.training.terms import Progress, Record, Terms
 
@@ -51,6 +52,7 @@ class AlternatingTrainer(Trainer):
         terms: The terms beside the task loss.
         causal: Whether logits are of tokens (decoder) or of labels (head).
         progress: Called after each optimiser step.
+        normalised: Whether Δ takes steps of normalised gradients: `normalised.normalising`.
         schedule_offset: Optimiser steps before this round, so that the schedule spans rounds.
         schedule_total: Optimiser steps of all rounds.
     """
@@ -69,12 +71,14 @@ class AlternatingTrainer(Trainer):
         terms: Terms,
         causal: bool,
         progress: Progress | None = None,
+        normalised: bool = False,
         schedule_offset: int = 0,
         schedule_total: int | None = None,
     ) -> None:
         self.order, self.phases, self.alternation = order, phases, alternation
         self.learning_rates, self.terms, self.causal = learning_rates, terms, causal
         self.schedule_offset, self.schedule_total = schedule_offset, schedule_total
+        self.normalised = normalised
         self.record = Record()
         self.optimizer: torch.optim.Optimizer | None = None
         self._teachers: list[Tensor] = []
@@ -136,17 +140,28 @@ class AlternatingTrainer(Trainer):
         """Create the Trainer's optimiser over both phases; weight decay is for A, B and heads alone."""
         if self.optimizer is None:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            groups: dict[str, list[nn.Parameter]] = {"specific": [], "shared": [], "relation": []}
+            groups: dict[str, list[nn.Parameter]] = {
+                "specific": [],
+                "shared": [],
+                "relation": [],
+                "middle": [],
+            }
             for name, parameter in self.trained("joint").items():
                 key = "shared" if name in self.phases.get("shared", {}) else "specific"
-                groups["relation" if name.startswith("relation.") else key].append(parameter)
-            self.optimizer = kind(
+                if name.startswith("relation."):
+                    key = "relation"
+                elif self.normalised and "h2tune_delta" in name:
+                    key = "middle"
+                groups[key].append(parameter)
+            rates = {"middle": self.learning_rates["shared"], **self.learning_rates}
+            self.optimizer = (normalising(kind) if self.normalised else kind)(
                 [
                     {
                         "params": parameters,
-                        "lr": self.learning_rates[key],
+                        "lr": rates[key],
                         "weight_decay": self.args.weight_decay if key == "specific" else 0.0,
                     }
+                    | ({"normalised": True} if key == "middle" else {})
                     for key, parameters in groups.items()
                     if parameters
                 ],
