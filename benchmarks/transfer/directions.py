@@ -1,7 +1,7 @@
 """T of one direction in the last block: what a data-rich source knows of its labels, given untrained to a target.
 
-    python benchmarks/transfer/directions.py --split chosen_by --scales 1 1.5 2 3 4    # choose the scale
-    python benchmarks/transfer/directions.py --split fresh --scales 2                  # report
+    python benchmarks/transfer/directions.py --split chosen_by --runs 2 --scales 1.5 2 3    # choose the scale
+    python benchmarks/transfer/directions.py --split fresh --scales 1.5 3                   # report
 
 Two ways to such a T (k, k), of norm 1 in each module:
 
@@ -18,17 +18,17 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path
+from functools import lru_cache, partial
 
+import command
 import numpy as np
 import torch
-from anchored import few, probe, verbaliser
+from anchored import few
 from members import ASSETS, ROLES, load_texts
-from pairs import LABELS, coordinates
+from pairs import coordinates, drawn
 from sklearn.linear_model import LogisticRegression
-from table import COLUMNS, KEYS, append, read_rows, summary
-from tail import Middle, Tail, draws
+from table import COLUMNS, KEYS, append, read_rows
+from tail import Middle, Tail
 from torch import Tensor, nn
 
 KINDS = ("classifier", "gradient")
@@ -47,21 +47,20 @@ def along(w: Tensor) -> Middle:
     return dict.fromkeys(ROLES, torch.outer(w, w))
 
 
-def middle_of(tail: Tail, kind: str, run: int) -> Middle:
-    """Return the T that a source makes of one run's labels."""
+def middles_of(tail: Tail, run: int) -> dict[str, Middle]:
+    """Return the T of each kind that a source makes of one run's labels."""
     labels = tail.texts.labels("source")
-    rows = draws(len(labels), LABELS, run)
-    with torch.no_grad():
-        z = tail.coordinates(tail.features("source", {}, 0.0, rows))
-    w, b = regression(z, labels[rows])
-    if kind == "classifier":
-        return along(w)
+    rows = drawn(len(labels), run)
+    w, b = regression(tail.unchanged("source")[rows], labels[rows])
     middles = {role: torch.zeros(len(w), len(w), requires_grad=True) for role in ROLES}
     for part in np.array_split(rows, len(rows) // 100):  # the gradient is a sum over texts
         logits = tail.coordinates(tail.features("source", middles, 1.0, part)) @ w + b
         target = torch.tensor(labels[part], dtype=torch.float32)
         nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="sum").backward()
-    return {role: -t.grad / t.grad.norm() for role, t in middles.items()}
+    return {
+        "classifier": along(w),
+        "gradient": {role: -t.grad / t.grad.norm() for role, t in middles.items()},
+    }
 
 
 def conditions(middle: Middle, scale: float, run: int) -> dict[str, tuple[Middle, float]]:
@@ -77,28 +76,25 @@ def conditions(middle: Middle, scale: float, run: int) -> dict[str, tuple[Middle
     }
 
 
-@torch.no_grad()
 def own(tail: Tail, scale: float, split: str, run: int) -> dict[str, float]:
     """Return the accuracies with T made of the target's few labels, mean over the probe's draws of them."""
-    labels, at_test = tail.texts.labels("pool"), tail.texts.labels(split)
-    z = tail.coordinates(tail.features("pool", {}, 0.0))
-    found: dict[str, list[float]] = {}
-    for n, rows in enumerate(few(labels, seed=run)):
-        middle = along(regression(z[rows], labels[rows])[0])
-        pool, test = (tail.features(s, middle, scale) for s in ("pool", split))
-        found.setdefault("probe", []).append(probe(pool, labels, test, at_test, seed=run, only=n))
-        if tail.member.answer is not None:
-            for name, value in zip(
-                ("said", "said_calibrated"), verbaliser(tail.member, pool, test, at_test), strict=True
-            ):
-                found.setdefault(name, []).append(value)
-    return {name: float(np.mean(values)) for name, values in found.items()}
+    labels, z = tail.texts.labels("pool"), tail.unchanged("pool")
+    found = [
+        tail.measure(along(regression(z[rows], labels[rows])[0]), scale, split, run, only=n)
+        for n, rows in enumerate(few(labels, seed=run))
+    ]
+    return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 
 
 def wanted(args: argparse.Namespace, tails: dict[str, Tail]) -> Iterator[tuple[tuple[str, ...], Find]]:
-    """Yield the keys of every row, and what finds its accuracies."""
-    made = {(n, k, r): middle_of(t, k, r) for n, t in tails.items() for k in KINDS for r in range(args.runs)}
-    split = args.split
+    """Yield the keys of every row, and what finds its accuracies: a T is made when the first row asks for it."""
+    made = lru_cache(None)(lambda source, run: middles_of(tails[source], run))
+    split, names = args.split, ("T", "-T", "random", "identity") if args.split == "fresh" else ("T", "-T")
+
+    def given(source: str, target: str, kind: str, name: str, scale: float, run: int) -> dict[str, float]:
+        middle, signed = conditions(made(source, run)[kind], scale, run)[name]
+        return tails[target].measure(middle, signed, split, run)
+
     for target, run in itertools.product(tails, range(args.runs)):
         tail = tails[target]
         yield ("-", target, split, str(run), "0", "0", "zero"), partial(tail.measure, {}, 0.0, split, run)
@@ -106,11 +102,10 @@ def wanted(args: argparse.Namespace, tails: dict[str, Tail]) -> Iterator[tuple[t
             at = (split, str(run), f"{scale:g}")
             if split == "fresh":
                 yield (target, target, *at, "own", "T"), partial(own, tail, scale, split, run)
-            for source, kind in itertools.product((n for n in tails if n != target), KINDS):
-                given = conditions(made[source, kind, run], scale, run)
-                for name in given if split == "fresh" else ("T", "-T"):
-                    find = partial(tail.measure, *given[name], split, run)
-                    yield (source, target, *at, kind, name), find
+            others = (name for name in tails if name != target)
+            for source, kind, name in itertools.product(others, KINDS, names):
+                find = partial(given, source, target, kind, name, scale, run)
+                yield (source, target, *at, kind, name), find
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -126,21 +121,9 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--split", default="chosen_by", choices=("chosen_by", "fresh"))
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--scales", type=float, nargs="+", default=[2.0])
-    parser.add_argument("-k", type=int, default=64)
-    parser.add_argument("--cache", type=Path, default=Path("transfer-cache"))
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    args.cache.mkdir(parents=True, exist_ok=True)
-    args.out.mkdir(parents=True, exist_ok=True)
+    args = command.begin(command.parser(__doc__, ("chosen_by", "fresh"), scale=1.5))
     evaluate(args)
-    table = summary(read_rows(args.out / "directions.csv"), args.split, "T of")
-    (args.out / f"directions-{args.split}.md").write_text(table, encoding="utf-8")
-    print(table)
+    command.conclude(args, "directions", "T of")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import argparse
 import time
 from pathlib import Path
 
+import command
 import numpy as np
 import torch
 from anchored import (
@@ -31,11 +32,16 @@ from anchored import (
 )
 from members import ASSETS, Member, States, Texts, load_texts
 from safetensors.torch import load_file, save
-from table import COLUMNS, KEYS, append, read_rows, summary
+from table import COLUMNS, KEYS, append, read_rows
 
 from h2tune.files import write_bytes
 
 LABELS = 2000  # of the source in a run
+
+
+def drawn(count: int, run: int) -> np.ndarray:
+    """Return which of the source's texts a run sees."""
+    return np.random.default_rng(run).choice(count, LABELS, replace=False)
 
 
 def public_features(name: str, texts: Texts, cache: Path) -> dict[str, torch.Tensor]:
@@ -94,7 +100,7 @@ class Site:
         path = self.cache / f"middle-{self.name}-{run}.safetensors"
         if not path.exists():
             states, labels = self.states("source"), self.texts.labels("source")
-            rows = np.random.default_rng(run).choice(len(states), LABELS, replace=False)
+            rows = drawn(len(states), run)
             began = time.perf_counter()
             trained = train_middles(
                 self.member, self.frames, [states[i] for i in rows], labels[rows], seed=run
@@ -176,24 +182,13 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = command.parser(__doc__, ("validation", "test"), scale=4.0)
     parser.add_argument("--sources", nargs="+", default=list(ASSETS), choices=ASSETS)
     parser.add_argument("--targets", nargs="*", default=list(ASSETS), choices=ASSETS)
-    parser.add_argument("--split", default="validation", choices=("validation", "test"))
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--scales", type=float, nargs="+", default=[4.0])
-    parser.add_argument("-k", type=int, default=64)
     parser.add_argument("--rank", type=int, default=64, help="singular directions of T that are kept")
-    parser.add_argument("--cache", type=Path, default=Path("transfer-cache"))
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    args.cache.mkdir(parents=True, exist_ok=True)
-    args.out.mkdir(parents=True, exist_ok=True)
+    args = command.begin(parser)
     evaluate(args)
-    table = summary(read_rows(args.out / "pairs.csv"), args.split)
-    (args.out / f"pairs-{args.split}.md").write_text(table, encoding="utf-8")
-    print(table)
+    command.conclude(args, "pairs", "rank")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def append(path: Path, row: tuple[str, ...], found: dict[str, float]) -> None:
     print(*row, {key: round(value, 4) for key, value in found.items()}, flush=True)
 
 
-def summary(rows: list[dict[str, str]], split: str, kind: str = "rank") -> str:
+def summary(rows: list[dict[str, str]], split: str, kind: str) -> str:
     """Return a Markdown table: means over runs, differences to zero T with 95 % t intervals over runs."""
     table = {tuple(r[c] for c in COLUMNS[:KEYS]): r for r in rows if r["split"] == split}
     groups = sorted({(k[0], k[1], k[4], k[5]) for k in table if k[0] != "-"})

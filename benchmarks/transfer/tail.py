@@ -8,9 +8,9 @@ of milliseconds a text.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import torch
 from anchored import Frame, anchored_frames, probe, ridge, verbaliser
 from members import LATE, ROLES, Member, Texts, by_length
@@ -64,12 +64,20 @@ class Tail:
             out += [values.mean(0) for values in final.split([len(pair[0]) for pair in some])]
         return torch.stack(out)
 
-    def measure(self, middle: Middle, scale: float, split: str, run: int) -> dict[str, float]:
-        """Return the accuracies with s · T: probe on few labels, and what a decoder says."""
+    @lru_cache  # noqa: B019 - a handful of members, each as long-lived as the process
+    @torch.no_grad()
+    def unchanged(self, split: str) -> Tensor:
+        """Return the common coordinates (n, k) of a split without T."""
+        return self.coordinates(self.features(split, {}, 0.0))
+
+    def measure(
+        self, middle: Middle, scale: float, split: str, run: int, only: int | None = None
+    ) -> dict[str, float]:
+        """Return the accuracies with s · T: probe on few labels (`only` one draw of them), and what a decoder says."""
         with torch.no_grad():
             pool, test = (self.features(s, middle, scale) for s in ("pool", split))
         labels = self.texts.labels(split)
-        found = {"probe": probe(pool, self.texts.labels("pool"), test, labels, seed=run)}
+        found = {"probe": probe(pool, self.texts.labels("pool"), test, labels, seed=run, only=only)}
         if self.member.answer is not None:
             found["said"], found["said_calibrated"] = verbaliser(self.member, pool, test, labels)
         return found
@@ -123,8 +131,3 @@ class Tail:
         for handle in handles:
             handle.remove()
         return out
-
-
-def draws(count: int, size: int, run: int) -> np.ndarray:
-    """Return which of the source's texts a run sees."""
-    return np.random.default_rng(run).choice(count, size, replace=False)

@@ -6,6 +6,7 @@ a module's T has one or two (EXPERIMENTS.md), and a step along it keeps them:
     m ← β m + ∂L/∂T        T ← T − lr · √(number of entries) · m / ‖m‖
 
 The step has the Frobenius norm of Adam's first one, so that a learning rate means the same to both.
+Deviation: the release steps T by AdamW, as is the default here.
 """
 
 from __future__ import annotations

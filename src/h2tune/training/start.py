@@ -48,10 +48,8 @@ def start_from_labels(
     if len(labels) < len(rows) or len(set(labels)) < 2:
         return
     writers = {place: layer for place, layer in layers.items() if place[1] in WRITERS}
-    was_training = model.training
-    model.eval()
+    model.eval()  # the Trainer turns it back
     _, inputs, _ = read_rows(model, tokenizer, rows, causal=causal, modules=writers, batch_size=batch_size)
-    model.train(was_training)
     for place, layer in writers.items():
         z = inputs[place].clone() @ layer.h2tune_frame_down[adapter_name].float().cpu().T
         start = start_of(label_directions(z, torch.tensor(labels)), norm)

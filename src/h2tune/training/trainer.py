@@ -140,20 +140,12 @@ class AlternatingTrainer(Trainer):
         """Create the Trainer's optimiser over both phases; weight decay is for A, B and heads alone."""
         if self.optimizer is None:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            rates = {**self.learning_rates, "normalised": self.learning_rates["shared"]}
             groups: dict[str, list[nn.Parameter]] = {
-                "specific": [],
-                "shared": [],
-                "relation": [],
-                "middle": [],
+                key: [] for key in ("specific", "shared", "relation", "normalised")
             }
             for name, parameter in self.trained("joint").items():
-                key = "shared" if name in self.phases.get("shared", {}) else "specific"
-                if name.startswith("relation."):
-                    key = "relation"
-                elif self.normalised and "h2tune_delta" in name:
-                    key = "middle"
-                groups[key].append(parameter)
-            rates = {"middle": self.learning_rates["shared"], **self.learning_rates}
+                groups[self._group_of(name)].append(parameter)
             self.optimizer = (normalising(kind) if self.normalised else kind)(
                 [
                     {
@@ -161,13 +153,21 @@ class AlternatingTrainer(Trainer):
                         "lr": rates[key],
                         "weight_decay": self.args.weight_decay if key == "specific" else 0.0,
                     }
-                    | ({"normalised": True} if key == "middle" else {})
+                    | ({"normalised": True} if key == "normalised" else {})
                     for key, parameters in groups.items()
                     if parameters
                 ],
                 **options,
             )
         return self.optimizer
+
+    def _group_of(self, name: str) -> str:
+        """Return the optimiser's group of a parameter."""
+        if name.startswith("relation."):
+            return "relation"
+        if self.normalised and "h2tune_delta" in name:
+            return "normalised"
+        return "shared" if name in self.phases.get("shared", {}) else "specific"
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
