@@ -75,6 +75,10 @@ def test_what_is_kept_has_a_bound_and_the_longest_unused_goes_first(tmp_path):
     once("d"), once("e")
     assert sum(f.stat().st_size for f in tmp_path.iterdir()) <= 4000
     assert not (tmp_path / "b.safetensors").exists() and (tmp_path / "a.safetensors").exists()
+    (tmp_path / ".f.safetensors.x.tmp").write_bytes(bytes(2000))  # of a crash long ago
+    os.utime(tmp_path / ".f.safetensors.x.tmp", (0, 5))
+    once("f")
+    assert not (tmp_path / ".f.safetensors.x.tmp").exists()
     once("large", 2000)
     assert not (tmp_path / "large.safetensors").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -123,6 +124,17 @@ class H2Tune:
                     f"{enrolment.depth} blocks are above {RANGE:g}, the range of secure aggregation",
                     where=f"client '{enrolment.name}'",
                 )
+
+    def among(self, roles: Sequence[str], secure: int) -> H2Tune:
+        """Return this strategy in a federation whose roles are known beforehand; more members may come than enrolled.
+
+        Args:
+            roles: Roles that are shared, in order.
+            secure: As in the constructor.
+        """
+        other = copy.copy(self)
+        other.roles, other.secure = tuple(roles), secure
+        return other
 
     def roles_of(self, client: str) -> tuple[str, ...]:
         """Return the shared roles that a client has, in order."""

@@ -49,7 +49,7 @@ class Kept:
         return found
 
     def _make_room(self, wanted: int) -> None:
-        there = [(path, path.stat()) for path in self.folder.glob("*.safetensors")]
+        there = [(path, path.stat()) for path in self.folder.glob("*")]  # and what a crash left half written
         free = self.room - sum(state.st_size for _, state in there)
         for path, state in sorted(there, key=lambda entry: entry[1].st_mtime):
             if free >= wanted:

@@ -100,8 +100,8 @@ def masked(folder: Path, reply: Reply, masks: Masks) -> Reply:
     return hidden
 
 
-def prepare(strategy: Strategy, settings: Settings, round_number: int, masks: Masks | None) -> None:
-    """Make a member's strategy quantise, over the roles of the whole federation.
+def prepare(strategy: Strategy, settings: Settings, round_number: int, masks: Masks | None) -> Strategy:
+    """Return a member's strategy for a round: with masks it quantises, over the roles of the whole federation.
 
     Raises:
         H2TuneError: Values are to be masked and the message has no boxes, or has some that are not of this round; or
@@ -110,14 +110,14 @@ def prepare(strategy: Strategy, settings: Settings, round_number: int, masks: Ma
     if settings.server.secure_aggregation != (masks is not None):
         raise H2TuneError("with secure aggregation, and only with it, a round's message has boxes of shares")
     if masks is None or not isinstance(strategy, H2Tune):
-        return
+        return strategy
     if not masks.session.startswith(f"{settings.name}|{round_number}|"):
         raise H2TuneError("the masks are of another round")
     if masks.roles != tuple(role for role in ROLES if role in masks.roles) or set(strategy.roles) - set(
         masks.roles
     ):
         raise H2TuneError("the roles that are summed are not in order, or lack one that is shared here")
-    strategy.secure, strategy.roles = masks.members, masks.roles
+    return strategy.among(masks.roles, masks.members)
 
 
 @contextlib.contextmanager

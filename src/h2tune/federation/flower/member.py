@@ -109,7 +109,7 @@ def take_part(
     joined = addressed(path, settings, experiment, name)
     if not 0 <= round_number < settings.server.rounds:
         raise H2TuneError(f"there is no round {round_number}")
-    prepare(joined.strategy, settings, round_number, masks)
+    joined = replace(joined, strategy=prepare(joined.strategy, settings, round_number, masks))
     with at_work(joined, settings, experiment, models) as engine:
         ledger, rounds = engine.ledger, range(settings.server.rounds)
         _log(engine, ledger, name, rounds)  # what a crash between state and log left out

@@ -70,8 +70,8 @@ def coordinate(grid: Grid, coordinator: Coordinator) -> Path:
             coordinator.federation, enrolments, int(server.shared_rank), int(server.slots)
         )
         if isinstance(strategy, H2Tune):  # fixed beforehand: a member that joins later may bring a role along
-            strategy.roles = tuple(role for role in ROLES if role in coordinator.roles)
-            strategy.secure = len(coordinator.member) if server.secure_aggregation else 0
+            roles = [role for role in ROLES if role in coordinator.roles]
+            strategy = strategy.among(roles, len(coordinator.member) if server.secure_aggregation else 0)
         channel.strategy = strategy
         ledger.record("start", [_started(coordinator, roster)])
         if coordinator.basis.kind == "anchored":
