@@ -52,7 +52,8 @@ def test_nothing_to_tell_apart_starts_from_zero():
     z, labels, _ = labelled(0, 2)
     assert not start_of(label_directions(z, torch.zeros_like(labels)), 2.0).any()
     free_words = [Encoded((1, 2), (3,), None), Encoded((1, 2), (4,), None)]
-    start_from_labels(None, {}, free_words, None, causal=True, batch_size=2, norm=1.0)  # reads nothing
+    # reads nothing
+    start_from_labels(None, {}, free_words, None, causal=True, batch_size=2, norm=1.0, mask="entry")
 
 
 @pytest.mark.parametrize("blocks", [1, 2])
@@ -80,6 +81,23 @@ def test_a_first_round_sends_the_start_and_the_next_one_gets_the_mean_of_all(tmp
     assert any(
         float(middle.norm()) > 0.1 for middle in middles[1].values()
     )  # from G: the mean of both starts
+
+
+def test_a_rank_below_r_keeps_the_largest_entries_of_the_start(tmp_path):
+    content = federations.on_anchored_basis(tmp_path, rounds=1)
+    content["basis"] |= {"start": "labels", "start_norm": 3.0}
+    content["train"] |= STILL
+    kept = {}
+    for rank in (8, 4):
+        content["client"][0]["rank"] = rank
+        run(parse(content, "test", tmp_path), out=tmp_path / f"rank-{rank}")
+        state = tmp_path / f"rank-{rank}" / "clients" / "one" / "state" / "round-0000" / "private.safetensors"
+        kept[rank] = {n: t.flatten() for n, t in load_file(state).items() if n.endswith(".middle")}
+    started = [name for name, middle in kept[8].items() if float(middle.norm()) > 1]
+    assert started
+    for name in started:
+        largest = kept[8][name].abs().sort(descending=True).values[:16]
+        assert torch.allclose(kept[4][name].abs().sort(descending=True).values, largest, atol=1e-3)
 
 
 def test_a_start_needs_frames(tmp_path):

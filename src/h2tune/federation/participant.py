@@ -134,7 +134,14 @@ class H2TuneParticipant:
             blocks = range(self.shared.depth - self.start_blocks, self.shared.depth)
             layers = {p: layer for p, layer in self.shared.layers.items() if p[0] in blocks}
             start_from_labels(
-                self.base, layers, rows, tokenizer, causal=causal, batch_size=batch_size, norm=self.start_norm
+                self.base,
+                layers,
+                rows,
+                tokenizer,
+                causal=causal,
+                batch_size=batch_size,
+                norm=self.start_norm,
+                mask=self.mask,
             )
 
     def loaded_digest(self) -> str:

@@ -27,9 +27,13 @@ def start_from_labels(
     causal: bool,
     batch_size: int,
     norm: float,
+    mask: sparsify.Mask,
     adapter_name: str = "default",
 ) -> None:
     """Set Δ of layers that write into the residual stream to equation (9) at Ω; nothing if there are no two labels.
+
+    Scores start from the size of T's entries, so that a rank below R keeps the largest of them; Ω at random would cut
+    what has few directions to pieces. Only while M is zero, as it is in a federation's first round.
 
     Coordinates are those that a module's frame makes of its inputs, at the tokens where a text is read. Answers in
     free words have no labels, so that T starts from zero there.
@@ -41,7 +45,8 @@ def start_from_labels(
         tokenizer: Its tokenizer.
         causal: Whether the model is a decoder.
         batch_size: Examples of a batch.
-        norm: c, the Frobenius norm of T.
+        norm: c, the Frobenius norm of T before Ω is cut out of it.
+        mask: How Ω is chosen.
         adapter_name: The adapter in the layers.
     """
     labels = [row.label for row in rows if row.label is not None]
@@ -54,4 +59,8 @@ def start_from_labels(
         z = inputs[place].clone() @ layer.h2tune_frame_down[adapter_name].float().cpu().T
         start = start_of(label_directions(z, torch.tensor(labels)), norm)
         delta, index = layer.h2tune_delta[adapter_name], layer.h2tune_index[adapter_name]
+        largest = start.abs().max()
+        if largest > 0:
+            layer.h2tune_scores[adapter_name].copy_(start.abs() / largest)
+            index.copy_(sparsify.choose(layer.h2tune_scores[adapter_name], len(delta), mask))
         delta.copy_(sparsify.gather(start, index.cpu()))
