@@ -45,6 +45,8 @@ class Privacy(Section):
             return f'privacy.noise is for h2tune, not for strategy "{server.strategy}"'
         if server.aggregation != "mean":
             return f'privacy.noise is for server.aggregation = "mean": what "{server.aggregation}" tells is not bounded'
+        if server.increments == "relevance":
+            return 'privacy.noise does not go with server.increments = "relevance", whose weights tell of each client'
         if self.noise == "member" and server.wire_dtype == "int8":
             return (
                 'privacy.noise = "member" does not go with server.wire_dtype = "int8": what rounding leaves out would '

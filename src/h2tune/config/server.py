@@ -34,7 +34,8 @@ class Server(Section):
     """η of equation (5)."""
     weighting: Literal["examples", "uniform"] = "examples"
     increments: Increments = "mean"
-    """Whether G moves by the mean of the clients' increments, equation (5), or by their sum."""
+    """Whether G moves by the mean of the clients' increments, equation (5), or by their sum; or each client has a G of
+    its own that moves by what is relevant to it, equation (10)."""
     aggregation: Rule = "mean"
     """How clients' increments are brought together: equation (5), or a rule that bears hostile clients."""
     hostile: Annotated[int, Field(ge=0)] | None = None
@@ -53,9 +54,13 @@ class Server(Section):
             raise ValueError(
                 'hostile is for a robust rule, and aggregation = "mean" bears none; set aggregation, or leave it out'
             )
-        if self.aggregation != "mean" and self.increments == "sum":
+        if self.aggregation != "mean" and self.increments != "mean":
             raise ValueError(
-                f'increments = "sum" does not go with aggregation = "{self.aggregation}", a robust mean'
+                f'increments = "{self.increments}" does not go with aggregation = "{self.aggregation}", a robust mean'
+            )
+        if self.secure_aggregation and self.increments == "relevance":
+            raise ValueError(
+                'increments = "relevance" compares the updates of clients, and secure_aggregation shows their sum alone'
             )
         if self.aggregation != "clip" and self.clip_norm != "median":
             raise ValueError(f'clip_norm is for aggregation = "clip", not for "{self.aggregation}"')

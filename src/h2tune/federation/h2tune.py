@@ -22,6 +22,7 @@ from h2tune.federation import privacy, robust, wire
 from h2tune.federation.aggregate import Place, Sums, contribution, staleness_weight
 from h2tune.federation.factors import FactorFormat
 from h2tune.federation.participant import H2TuneParticipant
+from h2tune.federation.relevance import personal_steps, relevance
 from h2tune.federation.secagg import vector
 from h2tune.federation.secagg.masking import RANGE
 from h2tune.federation.tolerance import Increments, Rule
@@ -32,6 +33,11 @@ NAME = "shared"
 """Name of G in the server's state."""
 NOISED = "noised"
 """Name of a member's clipped N with its share of the noise, in an update."""
+
+
+def _own(client: str) -> str:
+    """Return the name of a client's own G in the server's state; see equation (10)."""
+    return f"{NAME}.{client}"
 
 
 class H2Tune:
@@ -57,7 +63,8 @@ class H2Tune:
         basis_scale: s of equation (8).
         start_norm: c of equation (9); 0 starts T from zero.
         start_blocks: Blocks, from the output, in which T starts from labels.
-        increments: Whether G moves by the mean of the clients' increments, equation (5), or by their sum.
+        increments: Whether G moves by the mean of the clients' increments, equation (5), or by their sum, or each
+            client has its own, equation (10).
         aggregation: `"mean"`, equation (5) as it is, or a robust rule; see `robust.step`.
         hostile: f, the hostile clients that a robust rule must bear.
         clip_norm: The bound of `"clip"`; by default the median of the clients' norms.
@@ -147,8 +154,9 @@ class H2Tune:
         """G of the client's roles in the wire type; nothing in the first round, when G is zero for all."""
         roles = self.roles_of(client)
         sent: Tensors = {}
+        shared = state.get(_own(client), state[NAME])
         for role in roles:
-            sent |= wire.write_matrices(NAME, role, state[NAME][:, self.roles.index(role)], self.wire_dtype)
+            sent |= wire.write_matrices(NAME, role, shared[:, self.roles.index(role)], self.wire_dtype)
         held = torch.stack([wire.read_matrices(NAME, role, sent) for role in roles], dim=1)
         return Download(round_number, sent if round_number else {}, digest({NAME: held}))
 
@@ -180,7 +188,11 @@ class H2Tune:
         updates = sorted(updates, key=lambda update: (update.client, update.round))
         reduce = self._mean if self.aggregation == "mean" else self._robust
         shared, facts = reduce(state[NAME], updates)
-        return {NAME: shared}, facts | self._change(state[NAME], shared)
+        facts |= self._change(state[NAME], shared)
+        if self.increments != "relevance":
+            return {NAME: shared}, facts
+        personal, relevant = self._personal(state, updates)
+        return {**state, NAME: shared, **personal}, facts | relevant  # G of who comes later moves by the mean
 
     def aggregate_sum(
         self, state: Mapping[str, Tensor], total: Tensor, clients: Sequence[str], round_number: int
@@ -278,6 +290,24 @@ class H2Tune:
                 sums.add(learned, coverage, weight, positions)
         facts = self._protect(sums, [update.client for update in updates], newest)
         return sums.step(shared, self.rate, self._over(weights)), facts
+
+    def _personal(
+        self, state: Mapping[str, Tensor], updates: Sequence[Update]
+    ) -> tuple[Tensors, dict[str, Any]]:
+        """Return G of every client that sent an update after equation (10), and who was how relevant to whom."""
+        clients, newest = sorted({update.client for update in updates}), max(u.round for u in updates)
+        learned = torch.zeros(len(clients), *state[NAME].shape)
+        for update in updates:
+            some, _, where = self._contribution(update)
+            learned[clients.index(update.client)][:, where] += some * staleness_weight(newest - update.round)
+        relevant = relevance(learned)
+        steps = personal_steps(learned, relevant)
+        personal = {
+            _own(client): state.get(_own(client), state[NAME]) + self.rate * step
+            for client, step in zip(clients, steps, strict=True)
+        }
+        rows = [[round(value, 4) for value in row] for row in relevant.tolist()]
+        return personal, {"relevance": {"clients": clients, "weights": rows}}
 
     def _over(self, weights: Sequence[float]) -> float | None:
         """Return what a sum of increments is divided by: the mean weight, so that weights say who counts more.

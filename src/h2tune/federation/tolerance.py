@@ -8,8 +8,9 @@ from typing import Literal
 Rule = Literal["mean", "clip", "median", "trimmed_mean", "nnm", "krum"]
 """How what clients learned is brought together; all but the first are robust."""
 
-Increments = Literal["mean", "sum"]
-"""Whether what is shared moves by the mean of what clients learned, equation (5), or by the sum."""
+Increments = Literal["mean", "sum", "relevance"]
+"""Whether what is shared moves by the mean of what clients learned, equation (5), by the sum, or for each client by
+what is relevant to it, equation (10)."""
 
 
 def updates_needed(rule: Rule, hostile: int) -> int:
