@@ -376,3 +376,25 @@ def test_very_many_tensors_are_all_listed_but_not_every_checksum(
     assert head[5:] == ["SHA-256, round 1", "SHA-256, round 4"]
     names = {t["name"] for e in events for t in e.get("sent", ())}
     assert names <= {row[0] for row in page.rows["wire"]}
+
+
+def with_relevance(weights, clients=("feed", "films", "news")):
+    events = make_events()
+    for event in events:
+        if event["event"] == "aggregated" and event["stage"] == "trained":
+            event["relevance"] = {"clients": list(clients), "weights": weights}
+    return events
+
+
+def test_relevance_is_shown_where_each_client_has_its_own_g(tmp_path):
+    (tmp_path / "one").mkdir()
+    plain = report(tmp_path / "one", make_events())
+    assert "most relevant" not in plain and "a G of its own" not in plain
+    (tmp_path / "own").mkdir()
+    shown = report(tmp_path / "own", with_relevance([[1, 0.49, 0.09], [0.49, 1, 0.06], [0.09, 0.06, 1]]))
+    assert "most relevant is feed to films, 0.49" in shown and "a G of its own" in shown
+
+
+@pytest.mark.parametrize("weights", [[[1, 0.5]], [[1, 2, 3]] * 4, "none", None])
+def test_a_relevance_that_is_none_is_left_out(tmp_path, weights):
+    assert "most relevant" not in report(tmp_path, with_relevance(weights))

@@ -18,6 +18,7 @@ from h2tune.report.view import (
     Compared,
     Notice,
     Privacy,
+    Relevance,
     Robust,
     Score,
     Secure,
@@ -173,7 +174,15 @@ def _aggregated(shown: View, event: Event) -> None:
         privacy=_privacy(record(event.get("privacy"))),
         robust=_robust(event),
         secure=_secure(record(event.get("secure_aggregation"))),
+        relevance=_relevance(record(event.get("relevance"))),
     )
+
+
+def _relevance(facts: dict[str, Any]) -> Relevance | None:
+    clients, weights = texts(facts.get("clients")), matrix(facts.get("weights"))
+    if not weights or {len(weights), len(weights[0])} != {len(clients)}:
+        return None
+    return Relevance(clients, weights)
 
 
 def _privacy(facts: dict[str, Any]) -> Privacy | None:

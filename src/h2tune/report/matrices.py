@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 from h2tune.report import formats
@@ -73,7 +74,7 @@ def _first_and_last(matrices: Mapping[int, Sequence[Sequence[float]] | None]) ->
 
 def shared_change(view: View) -> list[Figure]:
     """Return how far what the server holds moved in each round, by role (or kind of tensor) and as a whole."""
-    return [*_change_by_role(view), *_change_as_a_whole(view)]
+    return [*_change_by_role(view), *_change_as_a_whole(view), *_relevance(view)]
 
 
 def _change_by_role(view: View) -> list[Figure]:
@@ -98,6 +99,26 @@ def _change_by_role(view: View) -> list[Figure]:
         cell_height=max(21, 105 / len(names)),
     )  # fmt: skip
     return [figure(f"By {word}", svg)]
+
+
+def _relevance(view: View) -> list[Figure]:
+    """Return how relevant clients were to each other in the first and the last round; nothing where all have one G."""
+    found = {r: a.relevance for r, a in sorted(view.aggregates.items()) if a.relevance}
+    clients = [f.clients for f in found.values()][-1:]
+    if not clients or len(clients[0]) < 2:
+        return []
+    names = clients[0]
+    maps = _first_and_last({r: f.weights for r, f in found.items() if f.clients == names})
+    ticks = tuple((float(i), name if len(name) < 9 else name[:8] + "…") for i, name in enumerate(names))
+    pairs = itertools.permutations(range(len(ticks)), 2)
+    most, i, j = max(((maps[0].values[i][j], i, j) for i, j in pairs), default=(0.0, 0, 0))
+    note = f"{maps[0].caption}: most relevant is {names[j]} to {names[i]}, {formats.number(most, 2)}"
+    svg = heat_maps(
+        "relevance", "How relevant what a client learned is to another", note, maps,
+        Axis("to", 0, len(ticks) - 1, ticks), Axis("of what each learned, in the same order", 0, len(ticks) - 1, ()),
+        high=1, form=lambda v: formats.number(v, 1), left=86, cell_height=max(26, 105 / len(ticks)),
+    )  # fmt: skip
+    return [figure("Relevance", svg, note)]
 
 
 def _change_as_a_whole(view: View) -> list[Figure]:

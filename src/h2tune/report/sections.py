@@ -189,6 +189,13 @@ def shared(view: View) -> Section:
         text = [
             "G, the shared middle matrices, is all that is learned together. What moves here reaches clients."
         ]
+    if any(step.relevance for step in view.aggregates.values()):
+        text = [
+            *text,
+            "Each client has a G of its own here, which moves by its own step as a whole and by those of others in the "
+            "measure of their relevance: 1 where they point the same way, 0 where they have nothing in common. The "
+            "change shown is that of the mean, with which a client that comes later begins.",
+        ]
     legend = [legend_entry("change in the round", "s0", 0), legend_entry(f"norm of {view.held}", "s2", 2)]
     return Section("shared", title, text, legend, figures, [tables.steps(view)])
 

@@ -5,6 +5,7 @@ All numbers are finite or None, all text is printable; what is missing in the ev
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -123,6 +124,14 @@ class Secure:
 
 
 @dataclass(frozen=True)
+class Relevance:
+    """How relevant what each client learned (column) was to each (row)."""
+
+    clients: tuple[str, ...]
+    weights: Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
 class Aggregate:
     """One step of the server."""
 
@@ -135,6 +144,7 @@ class Aggregate:
     privacy: Privacy | None = None
     robust: Robust | None = None
     secure: Secure | None = None
+    relevance: Relevance | None = None
 
 
 @dataclass(frozen=True)
