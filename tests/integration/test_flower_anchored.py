@@ -79,6 +79,17 @@ def test_members_across_machines_learn_what_one_machine_does(content, parties, c
     assert "query.view" not in {kind for _, kind, _ in again.seen}
 
 
+def test_across_machines_too_each_member_has_a_g_of_its_own(content, parties, coordinator, tmp_path):
+    own = content | {"server": content["server"] | {"increments": "relevance"}}
+    h2tune.run(federations.write(tmp_path, own), out=tmp_path / "run")
+    server = coordinator.server.model_copy(update={"increments": "relevance"})
+    run = coordinate(Grid(parties, names=("one", "two")), coordinator.model_copy(update={"server": server}))
+    here, there = (load_file(r / "server/round-0002/state.safetensors") for r in (tmp_path / "run", run))
+    assert here.keys() == there.keys() == {"shared", "shared.one", "shared.two"}
+    assert all(torch.equal(here[name], there[name]) for name in here)
+    assert not torch.equal(there["shared.one"], there["shared.two"])
+
+
 def test_who_was_lost_while_agreeing_gets_frames_before_its_first_round(parties, coordinator):
     grid = Grid(
         parties, names=("one", "two"), lost=lambda name, kind, _: (name, kind) == ("two", "query.view")
