@@ -3,8 +3,8 @@
     (10)  G_i ← G_i + η · Σ_j a_ij N_j        a_ii = 1,   a_ij = max(0, cos(N_i, N_j))
 
 A client's own step comes back whole, and those of others in the measure in which they point where its own points; the
-cosine is over all of G; where a client keeps no entry, N is zero. Clients with unrelated tasks then train as they would by themselves, those with related tasks
-add to each other, and nobody says beforehand which is which.
+cosine is over all of G; where a client keeps no entry, N is zero. Clients with unrelated tasks then train as they would
+by themselves, those with related tasks add to each other, and nobody says beforehand which is which.
 Deviation: the paper has one G. A weight for each pair of clients is the idea of RELA in Co-LoRA (arXiv 2506.11024).
 """
 
