@@ -92,6 +92,20 @@ def test_a_late_update_counts_less_and_the_rate_is_applied():
     assert held(method, state, 1) == pytest.approx([0, 2 * 0.5**0.5, 0, 0])
 
 
+@pytest.mark.parametrize(("slots", "depth"), [(12, 6), (30, 12), (2, 1), (3, 3)])
+def test_to_a_client_by_itself_it_is_the_mean_whatever_its_depth(slots, depth):
+    enrolments = [Enrolment("one", "model", depth, 2, 10, {"attn.q": tuple(range(depth))}, {})]
+    sent = Update("one", 0, 10, {"delta.attn.q": drawn(3, depth)[:, 0, 0, :2, :2].contiguous()})
+    found = []
+    for increments in ("mean", "relevance"):
+        method = H2Tune(
+            enrolments, shared_rank=2, slots=slots, mask="leading", alignment_mode="depth", increments=increments
+        )  # fmt: skip
+        state, _ = method.aggregate(method.start(), [sent])
+        found.append(next(iter(method.download(state, "one", 1).tensors.values())))
+    assert torch.allclose(*found, atol=1e-6)
+
+
 def test_through_a_run_a_resumed_one_is_the_same_and_each_client_holds_its_own(tmp_path, monkeypatch):
     content = federations.on_anchored_basis(tmp_path, rounds=2, increments="relevance")
     whole = run(parse(content, "test", tmp_path), out=tmp_path / "whole")

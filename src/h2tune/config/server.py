@@ -120,5 +120,5 @@ class Server(Section):
     def of_one(self) -> Server:
         """Return the same for a client by itself, where there is nobody to bear."""
         plain = {"aggregation": "mean", "hostile": None, "clip_norm": "median", "min_clients": 1}
-        plain["secure_aggregation"] = False
+        plain |= {"secure_aggregation": False, "increments": "mean"}
         return self.model_copy(update=plain)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from h2tune import alignment
 from h2tune.adapter import sparsify
 from h2tune.adapter.config import Basis
 from h2tune.adapter.shared import Alignment
@@ -185,8 +186,11 @@ class H2Tune(Exchange):
         clients, newest = sorted({update.client for update in updates}), max(u.round for u in updates)
         learned = torch.zeros(len(clients), *state[NAME].shape)
         for update in updates:
-            some, _, where = self._contribution(update)
-            learned[clients.index(update.client)][:, where] += some * staleness_weight(newest - update.round)
+            some, covered, where = self._contribution(update)
+            some = torch.where(covered > alignment.TINY, some / covered, 0.0) * staleness_weight(
+                newest - update.round
+            )
+            learned[clients.index(update.client)][:, where] += some
         relevant = relevance(learned)
         steps = personal_steps(learned, relevant)
         personal = {

@@ -49,7 +49,11 @@ class Kept:
         return found
 
     def _make_room(self, wanted: int) -> None:
-        there = [(path, path.stat()) for path in self.folder.glob("*")]  # and what a crash left half written
+        there = []
+        for path in self.folder.glob("*"):  # and what a crash left half written
+            with contextlib.suppress(OSError):  # another process may rename or remove it just now
+                if path.is_file():
+                    there.append((path, path.stat()))
         free = self.room - sum(state.st_size for _, state in there)
         for path, state in sorted(there, key=lambda entry: entry[1].st_mtime):
             if free >= wanted:

@@ -104,15 +104,16 @@ def _change_by_role(view: View) -> list[Figure]:
 def _relevance(view: View) -> list[Figure]:
     """Return how relevant clients were to each other in the first and the last round; nothing where all have one G."""
     found = {r: a.relevance for r, a in sorted(view.aggregates.items()) if a.relevance}
-    clients = [f.clients for f in found.values()][-1:]
-    if not clients or len(clients[0]) < 2:
+    clients = [f.clients for f in found.values() if len(f.clients) > 1][-1:]
+    if not clients:
         return []
     names = clients[0]
     maps = _first_and_last({r: f.weights for r, f in found.items() if f.clients == names})
     ticks = tuple((float(i), name if len(name) < 9 else name[:8] + "…") for i, name in enumerate(names))
     pairs = itertools.permutations(range(len(ticks)), 2)
     most, i, j = max(((maps[0].values[i][j], i, j) for i, j in pairs), default=(0.0, 0, 0))
-    note = f"{maps[0].caption}: most relevant is {names[j]} to {names[i]}, {formats.number(most, 2)}"
+    most_relevant = f"most relevant is {names[j]} to {names[i]}, {formats.number(most, 2)}"
+    note = f"{maps[0].caption}: {most_relevant if most > 0 else 'nobody is relevant to another'}"
     svg = heat_maps(
         "relevance", "How relevant what a client learned is to another", note, maps,
         Axis("to", 0, len(ticks) - 1, ticks), Axis("of what each learned, in the same order", 0, len(ticks) - 1, ()),

@@ -192,7 +192,7 @@ def shared(view: View) -> Section:
     if any(step.relevance for step in view.aggregates.values()):
         text = [
             *text,
-            "Each client has a G of its own here, which moves by its own step as a whole and by those of others in the "
+            "Each client has a G of its own here, which moves by its own step and by those of others in the "
             "measure of their relevance: 1 where they point the same way, 0 where they have nothing in common. The "
             "change shown is that of the mean, with which a client that comes later begins.",
         ]

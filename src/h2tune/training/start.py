@@ -32,8 +32,9 @@ def start_from_labels(
 ) -> None:
     """Set Δ of layers that write into the residual stream to equation (9) at Ω; nothing if there are no two labels.
 
-    Scores start from the size of T's entries, so that a rank below R keeps the largest of them; Ω at random would cut
-    what has few directions to pieces. Only while M is zero, as it is in a federation's first round.
+    Scores start from the size of T's entries, so that a rank below R keeps the largest of them (under the mask
+    `entry`); Ω at random would cut what has few directions to pieces. Only while M is zero, as it is in a
+    federation's first round.
 
     Coordinates are those that a module's frame makes of its inputs, at the tokens where a text is read. Answers in
     free words have no labels, so that T starts from zero there.
