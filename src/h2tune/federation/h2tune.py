@@ -204,7 +204,8 @@ class H2Tune(Exchange):
         """Return what a sum of increments is divided by: the mean weight, so that weights say who counts more.
 
         Deviation: (5) is a mean, in which a client's own step comes back to it divided by the number of clients. In the
-        sum it comes back whole, and what the others learned is added to it.
+        sum it comes back whole (less of it where a model has fewer than D blocks, for N is not divided by C), and what
+        the others learned is added to it.
         """
         return sum(weights) / len(weights) if self.increments == "sum" and weights else None
 
