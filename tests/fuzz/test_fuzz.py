@@ -65,7 +65,7 @@ def test_what_is_untrusted_is_refused_or_as_good_as_valid(name):
         ("update", "h2tune.federation.update.check_tensors", lambda *_: None),
         (
             "update",
-            "h2tune.federation.h2tune.wire.unpack_masks",
+            "h2tune.federation.exchange.wire.unpack_masks",
             lambda packed, *_: torch.zeros(len(packed), 4).long(),
         ),
     ],
