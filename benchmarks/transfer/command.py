@@ -34,8 +34,6 @@ def begin(found: argparse.ArgumentParser) -> argparse.Namespace:
 def conclude(args: argparse.Namespace, name: str, kind: str) -> None:
     """Write and print the table of the rows in OUT/NAME.csv; `kind` heads its column of T's kind."""
     table = summary(read_rows(args.out / f"{name}.csv"), args.split, kind)
-    print(table)
-    if table.count("\n") == 2:
-        print("One run each: no interval, so no table is written; the rows are in the CSV file.")
-    else:
+    print(table or "One run each: no interval, so no table is written; the rows are in the CSV file.")
+    if table:
         (args.out / f"{name}-{args.split}.md").write_text(table, encoding="utf-8")

@@ -44,12 +44,15 @@ def append(path: Path, row: tuple[str, ...], found: dict[str, float]) -> None:
 
 
 def summary(rows: list[dict[str, str]], split: str, kind: str) -> str:
-    """Return a Markdown table: means over runs, differences to zero T with 95 % t intervals over runs."""
+    """Return a Markdown table: means over runs, differences to zero T with 95 % t intervals over runs.
+
+    It is empty where nothing was run twice, as one run has no interval.
+    """
     table = {tuple(r[c] for c in COLUMNS[:KEYS]): r for r in rows if r["split"] == split}
     groups = sorted({(k[0], k[1], k[4], k[5]) for k in table if k[0] != "-"})
     compared = "zero | T − zero | −T − zero | random − zero | T − identity"
-    lines = [f"| source → target | s | {kind} | measure | runs | {compared} |"]
-    lines.append("|---" * 10 + "|")
+    titles = [f"| source → target | s | {kind} | measure | runs | {compared} |", "|---" * 10 + "|"]
+    lines: list[str] = []
     for source, target, scale, rank in groups:
         runs = sorted({k[3] for k in table if k[:3] == (source, target, split) and k[4:6] == (scale, rank)})
         if len(runs) < 2:  # no interval
@@ -77,4 +80,4 @@ def summary(rows: list[dict[str, str]], split: str, kind: str) -> str:
                 cells.append(f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]")
             head = f"| {source} → {target} | {scale} | {rank} | {measure} | {len(runs)} | {values('zero').mean():.1f} |"
             lines.append(f"{head} {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*titles, *lines]) + "\n" if lines else ""

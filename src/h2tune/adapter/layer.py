@@ -109,6 +109,11 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
             value = value * sparsify.gate(scores, self.h2tune_index[adapter_name])
         return value
 
+    def choose_mask(self, adapter_name: str, mask: sparsify.Mask) -> None:
+        """Choose Ω anew from the scores; Δ must be zero where Ω changes."""
+        scores, rank = self.h2tune_scores[adapter_name].detach(), len(self.h2tune_delta[adapter_name])
+        self.h2tune_index[adapter_name].copy_(sparsify.choose(scores, rank, mask))
+
     def set_frames(self, adapter_name: str, down: Tensor, up: Tensor) -> None:
         """Set the frames A₀ (R, d_in) and B₀ (d_out, R) of an anchored basis."""
         self.h2tune_frame_down[adapter_name].copy_(down)

@@ -93,9 +93,7 @@ class SharedMiddle(nn.Module):
     def choose_masks(self, mask: sparsify.Mask) -> None:
         """Choose Ω anew from the scores; between rounds only, for Δ must be zero where Ω changes."""
         for layer in self.layers.values():
-            scores = layer.h2tune_scores[self.adapter_name].detach()
-            rank = layer.h2tune_delta[self.adapter_name].shape[0]
-            layer.h2tune_index[self.adapter_name].copy_(sparsify.choose(scores, rank, mask))
+            layer.choose_mask(self.adapter_name, mask)
 
     def refresh(self) -> None:
         """Bring M up to date before a forward pass; a hook of the model."""

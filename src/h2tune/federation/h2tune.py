@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from h2tune import alignment
 from h2tune.adapter import sparsify
 from h2tune.adapter.config import Basis
 from h2tune.adapter.shared import Alignment
@@ -186,15 +185,12 @@ class H2Tune(Exchange):
         clients, newest = sorted({update.client for update in updates}), max(u.round for u in updates)
         learned = torch.zeros(len(clients), *state[NAME].shape)
         for update in updates:
-            some, covered, where = self._contribution(update)
-            some = torch.where(covered > alignment.TINY, some / covered, 0.0) * staleness_weight(
-                newest - update.round
-            )
-            learned[clients.index(update.client)][:, where] += some
+            alone, _ = self._mean(torch.zeros_like(state[NAME]), [update])  # η U: equation (5) of one client
+            learned[clients.index(update.client)] += alone * staleness_weight(newest - update.round)
         relevant = relevance(learned)
         steps = personal_steps(learned, relevant)
         personal = {
-            own_name(client): state.get(own_name(client), state[NAME]) + self.rate * step
+            own_name(client): state.get(own_name(client), state[NAME]) + step
             for client, step in zip(clients, steps, strict=True)
         }
         rows = [[round(value, 4) for value in row] for row in relevant.tolist()]

@@ -59,9 +59,9 @@ def start_from_labels(
     for place, layer in writers.items():
         z = inputs[place].clone() @ layer.h2tune_frame_down[adapter_name].float().cpu().T
         start = start_of(label_directions(z, torch.tensor(labels)), norm)
-        delta, index = layer.h2tune_delta[adapter_name], layer.h2tune_index[adapter_name]
         largest = start.abs().max()
         if largest > 0:
             layer.h2tune_scores[adapter_name].copy_(start.abs() / largest)
-            index.copy_(sparsify.choose(layer.h2tune_scores[adapter_name], len(delta), mask))
-        delta.copy_(sparsify.gather(start, index.cpu()))
+            layer.choose_mask(adapter_name, mask)
+        index = layer.h2tune_index[adapter_name].cpu()
+        layer.h2tune_delta[adapter_name].copy_(sparsify.gather(start, index))
