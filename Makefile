@@ -22,7 +22,7 @@ test-real: setup  ## real weights and real text; minutes
 
 KILLS ?= 200
 crashes: setup  ## a crash at every write and step, then KILLS kills of real processes at random moments; prints counts
-	$(BIN)/python -m pytest -s -m slow tests/integration/test_crashes.py
+	$(BIN)/python -m pytest -s -m slow tests/federation/test_crashes.py
 	KILLS=$(KILLS) $(BIN)/python -m pytest -s -m slow tests/e2e/test_kills.py
 
 FUZZ_SECONDS ?= 600

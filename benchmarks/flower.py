@@ -29,7 +29,7 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 import deployment  # noqa: E402
 import federations  # noqa: E402
 
-from h2tune.report.events import read_events  # noqa: E402
+from h2tune.events import read_events  # noqa: E402
 
 STEPS = ("start", "import", "work", "return")
 

@@ -1,6 +1,6 @@
 """What `flower.py` changes in the processes it starts: no training and no scoring; times of every step are noted.
 
-Read by tests/patched/sitecustomize.py; h2tune itself has no such option.
+Read by tests/helpers/patched/sitecustomize.py; h2tune itself has no such option.
 """
 
 import json
@@ -73,7 +73,7 @@ def watch_coordinator(module):
 
 
 CHANGES = {
-    "h2tune.federation.client": stub,
-    "h2tune.federation.flower.duties": watch_member,
-    "h2tune.federation.flower.channel": watch_coordinator,
+    "h2tune.federation.client_round": stub,
+    "h2tune.flower.member.handlers": watch_member,
+    "h2tune.flower.coordinator.channel": watch_coordinator,
 }

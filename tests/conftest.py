@@ -20,7 +20,4 @@ gc.collect()
 gc.freeze()
 
 # shapes in the types of the pure modules are checked while tests run
-install_import_hook(
-    ["h2tune.alignment", "h2tune.adapter.sparsify", "h2tune.federation.aggregate", "h2tune.training.losses"],
-    "beartype.beartype",
-)
+install_import_hook("h2tune.functional", "beartype.beartype")

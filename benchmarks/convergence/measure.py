@@ -25,7 +25,7 @@ import torch
 from picture import draw
 from scipy import stats
 
-from h2tune.federation.update import Update
+from h2tune.federation.messages import Update
 
 HERE = Path(__file__).parent
 

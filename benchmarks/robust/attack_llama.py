@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import llama as members
 
-from h2tune.federation.ledger import Ledger
-from h2tune.federation.server import draw_from, run_rounds
+from h2tune.federation.rounds import draw_from, run_rounds
+from h2tune.federation.run_store import RunStore
 
 RULES = ("mean", "clip", "median", "trimmed_mean", "nnm", "krum")
 HERE = Path(__file__).parent
@@ -29,7 +29,7 @@ def measure(args: argparse.Namespace, rule: str, attack: str, seed: int) -> Foun
         batch=args.batch, rate=args.rate, rows=args.rows, rounds=args.rounds, scale=args.scale,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger(Path(folder) / "run")
+        ledger = RunStore(Path(folder) / "run")
         try:
             choose = draw_from(strategy, 1.0, args.clients, seed)
             state = run_rounds(

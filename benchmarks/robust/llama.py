@@ -12,10 +12,10 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from h2tune.adapter.roles import find_roles
-from h2tune.federation.h2tune import NAME, H2Tune
-from h2tune.federation.participant import ADAPTER, H2TuneParticipant
-from h2tune.federation.server import Reply
-from h2tune.federation.update import Download, Enrolment, Update, digest
+from h2tune.federation.h2tune.adapted_model import ADAPTER, H2TuneAdaptedModel
+from h2tune.federation.h2tune.strategy import NAME, H2Tune
+from h2tune.federation.messages import Download, Enrolment, Update, digest
+from h2tune.federation.rounds import Reply
 from h2tune.quiet import quiet
 from h2tune.seeds import generator, isolated
 
@@ -86,7 +86,7 @@ class Members:
         last: Number of the last round.
     """
 
-    participant: H2TuneParticipant
+    participant: H2TuneAdaptedModel
     rows: Mapping[str, Rows]
     hostile: frozenset[str]
     attack: str
@@ -136,14 +136,14 @@ class Members:
         return accuracy(self.participant, self.test)
 
 
-def said(participant: H2TuneParticipant, tokens: Tensor) -> Tensor:
+def said(participant: H2TuneAdaptedModel, tokens: Tensor) -> Tensor:
     """Return the logits of "no" and "yes" after each row (rows, 2)."""
     logits = participant.model(input_ids=tokens, logits_to_keep=1).logits[:, -1]
     return logits[:, [NO, YES]]
 
 
 @torch.no_grad()
-def accuracy(participant: H2TuneParticipant, rows: Rows) -> float:
+def accuracy(participant: H2TuneAdaptedModel, rows: Rows) -> float:
     """Return the share of right answers, in points."""
     return 100 * float((said(participant, rows[0]).argmax(1) == rows[1]).float().mean())
 

@@ -27,14 +27,15 @@ class FirstBatchError(BaseException):
 def seconds(model: str, basis: str, readings: Path) -> float:
     """Return the seconds until the first batch; what is read of public texts is kept in a folder."""
     import h2tune
-    from h2tune.federation import kept, run
+    from h2tune.federation.h2tune import reading_cache
+    from h2tune.runs import run
     from h2tune.training.trainer import AlternatingTrainer
 
     def stop(*_, **__):
         raise FirstBatchError
 
     AlternatingTrainer.training_step = stop
-    run.kept_readings = lambda: kept.Kept(readings)
+    run.kept_readings = lambda: reading_cache.Kept(readings)
     federation = members.federation_of(
         model, "h2tune", steps=1, rank=8, shared_rank=16, train="", examples=128
     )

@@ -29,8 +29,8 @@ POINTS = {"clients": (10, 100, 1000), "rank": (4, 16, 64), "depth": (4, 16, 64),
 
 def measure(clients: int, rank: int, depth: int, rounds: int) -> tuple[float, ...]:
     """Return what a run of this size took: peak memory and its growth in MB, seconds, kB a client keeps on disk."""
-    import federations
     import tomli_w
+    from helpers import federations
 
     import h2tune
 

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 
 from h2tune.config import load
-from h2tune.federation.client import Member, attach
-from h2tune.federation.enrol import enrol_all, load_member
-from h2tune.federation.method import build_strategy
-from h2tune.federation.strategy import Participant
+from h2tune.federation.client_round import LocalClient, attach
+from h2tune.federation.strategy import AdaptedModel
 from h2tune.models import load_model, load_tokenizer
+from h2tune.runs.build import build_strategy
+from h2tune.runs.enrol import enrol_all, load_member
 from h2tune.training.encode import Encoded
 
 MODELS = ("all-minilm-l6-v2", "smollm2-135m-instruct", "gemma-3-270m")
@@ -60,14 +60,14 @@ def federation_of(
         return load(path, [])
 
 
-def member_of(federation) -> tuple[Member, object]:
+def member_of(federation) -> tuple[LocalClient, object]:
     """Return the client with its data, and the strategy."""
     seen, enrolments, size, slots = enrol_all(federation)
     strategy = build_strategy(federation, enrolments, size, slots)
     return load_member(seen[0], enrolments[0], federation), strategy
 
 
-def wear(base, member: Member, strategy) -> Participant:
+def wear(base, member: LocalClient, strategy) -> AdaptedModel:
     """Attach an adapter to a copy of the base, and bring it to a later round, so that the phases take turns."""
     participant = attach(copy.deepcopy(base), member, strategy, None)
     state = strategy.start()
@@ -91,7 +91,7 @@ def tokens(count: int, length: int, vocabulary: int, *, causal: bool, labels: in
     return [Encoded(tuple(row), (), i % labels) for i, row in enumerate(rows)]
 
 
-def bare_scores(model, member: Member, encoded, tokenizer, batch_size: int) -> None:
+def bare_scores(model, member: LocalClient, encoded, tokenizer, batch_size: int) -> None:
     """Compute what scoring needs by nothing but forward passes of the model: batches by length, the last position."""
     from h2tune.training.encode import collator, kept_logits
 

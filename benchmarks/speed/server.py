@@ -16,10 +16,10 @@ import time
 import torch
 from timing import Spread, in_process, in_turn, memory, ratios, table
 
-from h2tune.adapter import sparsify
-from h2tune.federation import wire
-from h2tune.federation.h2tune import H2Tune
-from h2tune.federation.update import Enrolment, Update
+from h2tune.federation.h2tune import wire
+from h2tune.federation.h2tune.strategy import H2Tune
+from h2tune.federation.messages import Enrolment, Update
+from h2tune.functional.masks import choose_mask
 
 DEPTH, SIZE = 32, 64
 ROLES = ("attn.q", "attn.k", "attn.v", "attn.o", "mlp.gate", "mlp.up", "mlp.down")
@@ -50,7 +50,7 @@ def update(kind: str, rank: int, number: int, depth: int = DEPTH) -> dict[str, t
     for role in ROLES:
         tensors[f"delta.{role}"] = torch.randn(depth, rank, rank, generator=rng)
         if kind in ("entry", "block") and rank < SIZE:
-            index = sparsify.choose(torch.rand(SIZE, SIZE, generator=rng), rank, kind)
+            index = choose_mask(torch.rand(SIZE, SIZE, generator=rng), rank, kind)
             tensors[f"mask.{role}"] = wire.pack_masks([index] * depth, SIZE)
     return tensors
 

@@ -16,9 +16,9 @@ from timing import table
 from transformers import AutoConfig
 
 from h2tune.config import load
-from h2tune.federation.enrol import enrol_all
-from h2tune.federation.method import build_strategy
-from h2tune.federation.update import payload_bytes
+from h2tune.federation.messages import payload_bytes
+from h2tune.runs.build import build_strategy
+from h2tune.runs.enrol import enrol_all
 
 PAPER = Path(__file__).parents[2] / "examples" / "paper" / "d1-heterogeneous.toml"
 SIZES = {

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from h2tune.assets import fetch
-from h2tune.tasks.task import Example, load_task
+from h2tune.tasks.load import load_task
+from h2tune.tasks.task import Example
 
 LATE = 6  # blocks that carry T, counted from the output; matched one to one between models
 ROLES = ("attn.o", "mlp.down")

@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 
 from h2tune.config import parse
-from h2tune.federation.enrol import enrol_all, load_member
+from h2tune.runs.enrol import enrol_all, load_member
 
 
 def main(run: str, client: str, out: str) -> None:

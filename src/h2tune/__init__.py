@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from h2tune._version import __version__
+
 if TYPE_CHECKING:
     from h2tune.adapter import H2TuneConfig
     from h2tune.errors import H2TuneError
-    from h2tune.federation.run import run
+    from h2tune.runs.run import run
 
-__version__ = "0.1.0"
 __all__ = ["H2TuneConfig", "H2TuneError", "__version__", "run"]
 
-_HOMES = {"run": "h2tune.federation.run", "H2TuneConfig": "h2tune.adapter", "H2TuneError": "h2tune.errors"}
+_HOMES = {"run": "h2tune.runs.run", "H2TuneConfig": "h2tune.adapter", "H2TuneError": "h2tune.errors"}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,14 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import federations
-import processes
 import pytest
 import torch
+from helpers import federations, processes
 
 from h2tune.compare import compare
 from h2tune.errors import H2TuneError
-from h2tune.report.events import read_events
+from h2tune.events import read_events
 
 pytestmark = pytest.mark.filterwarnings("ignore:Adapter 'default'")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
-import federations
 import pytest
 import tomli_w
+from helpers import federations
 from typer.testing import CliRunner
 
 import h2tune
-from h2tune import cli
+from h2tune.cli import main
 from h2tune.errors import H2TuneError
 
 
@@ -25,7 +25,7 @@ def complain(tmp_path, content, *arguments: str) -> str:
     file = tmp_path / "federation.toml"
     file.write_text(content if isinstance(content, str) else tomli_w.dumps(content))
     arguments = arguments or ("run", str(file), "--out", str(tmp_path / "run"))
-    result = CliRunner().invoke(cli.app, [a.replace("FILE", str(file)) for a in arguments])
+    result = CliRunner().invoke(main.app, [a.replace("FILE", str(file)) for a in arguments])
     assert isinstance(result.exception, H2TuneError), result.exception
     message = str(result.exception)
     assert "\n" not in message
@@ -136,9 +136,9 @@ def test_a_run_folder_that_is_a_file(tmp_path, sound):
 
 
 def test_two_processes_cannot_share_a_run_folder(tmp_path, sound):
-    from h2tune.federation.ledger import Ledger
+    from h2tune.federation.run_store import RunStore
 
-    held = Ledger(tmp_path / "held")
+    held = RunStore(tmp_path / "held")
     try:
         message = complain(tmp_path, sound[1], "run", "FILE", "--out", str(tmp_path / "held"))
         assert "another process" in message
@@ -152,5 +152,5 @@ def test_a_wrong_trainer_argument_is_told_before_training(tmp_path, sound):
 
 
 def test_the_version_can_be_asked_for_as_all_parties_need_the_same():
-    result = CliRunner().invoke(cli.app, ["--version"])
+    result = CliRunner().invoke(main.app, ["--version"])
     assert (result.exit_code, result.stdout.strip()) == (0, h2tune.__version__)

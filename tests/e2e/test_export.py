@@ -5,10 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import federations
 import pytest
-import tiny
 import torch
+from helpers import federations, tiny
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -95,7 +94,7 @@ def test_the_merged_model_is_an_ordinary_model(run, tmp_path):
 
 
 def test_evaluate_gives_what_the_run_recorded(run):
-    from h2tune.report.events import read_events
+    from h2tune.events import read_events
 
     recorded = {
         e["client"]: e for e in read_events(run / "run" / "events.jsonl") if e["event"] == "evaluated"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shutil
 
-import deployment
-import federations
 import pytest
+from helpers import deployment, federations
 
-from h2tune.report.events import read_events
+from h2tune.events import read_events
 
 pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -56,7 +55,7 @@ def secured(embedded, tmp_path_factory):
 
 def impostor(parties, name: str) -> None:
     """Start a node with a key of its own, which is registered, and the file of another member."""
-    from h2tune.federation.flower.kit import node_key
+    from h2tune.flower.deploy.kit import node_key
 
     key = node_key(parties.folder / "impostor", "impostor")
     (parties.home / "keys" / "impostor.pub").write_text(key + "\n")
@@ -97,7 +96,7 @@ def refused(parties, name: str, told: str, seconds: float = 60) -> None:
 
 
 def test_a_node_with_an_unregistered_key_is_refused(secured, tmp_path):
-    from h2tune.federation.flower.kit import node_key
+    from h2tune.flower.deploy.kit import node_key
 
     node_key(tmp_path / "stranger", "films")
     secured.supernode("films", key=tmp_path / "stranger", label="stranger")

@@ -7,11 +7,10 @@ import shutil
 import signal
 import subprocess
 
-import deployment
-import federations
 import pytest
+from helpers import deployment, federations
 
-from h2tune.report.events import read_events
+from h2tune.events import read_events
 
 pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import shutil
 
-import deployment
-import federations
-import network
 import pytest
+from helpers import deployment, federations, network
 
-from h2tune.report.events import read_events
+from h2tune.events import read_events
 
 pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import deployment
-import federations
 import pytest
+from helpers import deployment, federations
 
-from h2tune.report.events import read_events
+from h2tune.events import read_events
 
 pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(3000)]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import deployment
-import federations
 import pytest
 import torch
+from helpers import deployment, federations
 from safetensors.torch import load_file
 
-from h2tune.report.events import read_events
+from h2tune.events import read_events
 
 pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
 pytest.importorskip("cryptography", reason="pip install 'h2tune[secure]'")

@@ -7,13 +7,12 @@ import random
 import time
 from collections import Counter
 
-import federations
-import processes
 import pytest
 import torch
+from helpers import federations, processes
 from safetensors.torch import load_file
 
-from h2tune.report.events import read_events
+from h2tune.events import read_events
 
 KILLS = int(os.environ.get("KILLS", "200"))
 KILLS_A_RUN = 8

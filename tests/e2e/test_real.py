@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import federations
 import pytest
 import torch
+from helpers import federations
 
 from h2tune.compare.rows import ALL
-from h2tune.report.events import read_events
+from h2tune.events import read_events
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 QUICKSTART = Path(__file__).resolve().parents[2] / "examples" / "quickstart.toml"
@@ -32,7 +32,7 @@ def run(tmp_path_factory):
 
 def test_inspect_predicted_what_was_recorded(run):
     from h2tune.config import load
-    from h2tune.inspection import inspect
+    from h2tune.runs.inspect import inspect
 
     told = read_events(run / "events.jsonl")
     for client in inspect(load(QUICKSTART, FEW)).clients:
@@ -51,7 +51,7 @@ def test_the_exported_lora_gives_the_logits_of_the_adapter(run, client):
 
     import h2tune.adapter  # noqa: F401 - enters the adapter in PEFT's tables
     from h2tune.models import load_model
-    from h2tune.results import read_run
+    from h2tune.runs.results import read_run
 
     model = next(c for c in read_run(run).client if c.name == client).model
     ids = torch.tensor([[100, 2000, 345, 678, 901]])

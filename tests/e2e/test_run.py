@@ -7,13 +7,12 @@ import signal
 import subprocess
 import time
 
-import federations
-import processes
 import pytest
 import torch
+from helpers import federations, processes
 from safetensors.torch import load_file
 
-from h2tune.report.events import read_events
+from h2tune.events import read_events
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +68,7 @@ def test_a_run_trains_aggregates_and_reports(finished):
 
 def test_inspect_predicts_exactly_what_the_run_records(finished):
     from h2tune.config import load
-    from h2tune.inspection import inspect
+    from h2tune.runs.inspect import inspect
 
     file, run, _ = finished
     told = read_events(run / "events.jsonl")
@@ -84,11 +83,11 @@ def test_inspect_predicts_exactly_what_the_run_records(finished):
 
 def test_trainable_parameters_are_counted_right(finished):
     from h2tune.config import load
-    from h2tune.federation.budget import trainable
-    from h2tune.federation.client import attach
-    from h2tune.federation.enrol import enrol_all, load_member
-    from h2tune.federation.method import build_strategy
+    from h2tune.federation.client_round import attach
     from h2tune.models import load_model
+    from h2tune.runs.build import build_strategy
+    from h2tune.runs.enrol import enrol_all, load_member
+    from h2tune.runs.ranks import trainable
 
     federation = load(finished[0])
     seen, enrolments, size, slots = enrol_all(federation)

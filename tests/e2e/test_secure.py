@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import functools
 
-import federations
-import processes
 import pytest
 import torch
+from helpers import federations, processes
 from safetensors.torch import load_file
 
 import h2tune
 from h2tune.config import load
 from h2tune.errors import H2TuneError
-from h2tune.federation import embedded
-from h2tune.federation.method import check_secure
-from h2tune.federation.update import digest, manifest
-from h2tune.report.events import read_events
+from h2tune.events import read_events
+from h2tune.federation import local_engine
+from h2tune.federation.messages import digest, manifest
+from h2tune.runs.build import check_secure
 
 pytest.importorskip("cryptography", reason="pip install 'h2tune[secure]'")
 pytest.importorskip("Crypto", reason="pip install 'h2tune[secure]'")
 
 from h2tune.federation.secagg import local, masking, server
-from h2tune.federation.secagg.member import Member
+from h2tune.federation.secagg.client import SecAggClient
 
 CLIENTS = (("one", "llama", 4), ("two", "bert", 8), ("three", "llama", 2))
 SECURE = "server.secure_aggregation=true"
@@ -68,23 +67,23 @@ def secure(file, tmp_path_factory):
 def losing(name, stage):
     """Make a member fail: before it masks its values, or after that and before it reveals shares."""
     if stage == "training":
-        train = embedded.run_round
+        train = local_engine.run_round
 
         def fail(base, tokenizer, member, *rest, **named):
             if member.name == name:
                 raise H2TuneError("lost in training")
             return train(base, tokenizer, member, *rest, **named)
 
-        embedded.run_round = fail
+        local_engine.run_round = fail
     else:
-        reveal = Member.reveal
+        reveal = SecAggClient.reveal
 
         def silent(half, survivors):
             if half.name == name:
                 raise H2TuneError("lost after masking")
             return reveal(half, survivors)
 
-        Member.reveal = silent
+        SecAggClient.reveal = silent
 
 
 def test_the_result_is_the_plain_one_to_the_quantisation_step(plain, secure):
@@ -133,17 +132,17 @@ def test_a_member_that_is_lost_in_mid_round_does_not_spoil_it(file, plain, tmp_p
 def test_fewer_than_the_threshold_end_the_round_and_a_resumed_run_mends_it(
     file, secure, tmp_path, monkeypatch
 ):
-    reveal = Member.reveal
+    reveal = SecAggClient.reveal
 
     def silent(half, survivors):
         if half.name != "two" and b"|1|" in half.session:
             raise H2TuneError("lost after masking")
         return reveal(half, survivors)
 
-    monkeypatch.setattr(Member, "reveal", silent)
+    monkeypatch.setattr(SecAggClient, "reveal", silent)
     with pytest.raises(H2TuneError, match=r"1 members revealed, 2 are needed.*'one'.*'three'"):
         h2tune.run(file, out=tmp_path / "run", overrides=[SECURE])
-    monkeypatch.setattr(Member, "reveal", reveal)
+    monkeypatch.setattr(SecAggClient, "reveal", reveal)
     h2tune.run(file, out=tmp_path / "run", overrides=[SECURE], resume=True)
     for number in (1, 2):
         assert torch.equal(shared(secure[0], number), shared(tmp_path / "run", number))
@@ -152,13 +151,13 @@ def test_fewer_than_the_threshold_end_the_round_and_a_resumed_run_mends_it(
 def test_nothing_that_reaches_the_server_or_its_files_has_a_members_own_values(file, tmp_path, monkeypatch):
     received = []  # every message to the server's half, and every reply to the round loop
     for name in ("advertised", "shared", "masked", "revealed"):
-        original = getattr(server.Server, name)
+        original = getattr(server.SecAggServer, name)
 
         def spy(half, member, content, original=original):
             received.append((member, repr(content) if not hasattr(content, "tobytes") else content.tobytes()))
             return original(half, member, content)
 
-        monkeypatch.setattr(server.Server, name, spy)
+        monkeypatch.setattr(server.SecAggServer, name, spy)
     plain, replies, under = {}, [], local.under_masks
 
     def keep(reply, half, boxes):
@@ -239,6 +238,6 @@ def test_two_clients_and_noise_of_the_server_are_refused(tmp_path):
 
 
 def test_missing_packages_are_told_before_training(file, monkeypatch):
-    monkeypatch.setattr("h2tune.federation.method.find_spec", lambda name: None)
+    monkeypatch.setattr("h2tune.runs.build.find_spec", lambda name: None)
     with pytest.raises(H2TuneError, match=r"pip install 'h2tune\[secure\]'"):
         check_secure(load(file, [SECURE]).server)

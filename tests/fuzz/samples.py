@@ -8,9 +8,9 @@ import math
 import torch
 from fuzz.draws import Draw, bytes_changed, pick, structure_changed
 
-from h2tune.federation import wire
-from h2tune.federation.h2tune import H2Tune
-from h2tune.federation.update import Enrolment, Tensors, Update, payload_bytes, to_bytes
+from h2tune.federation.h2tune import wire
+from h2tune.federation.h2tune.strategy import H2Tune
+from h2tune.federation.messages import Enrolment, Tensors, Update, payload_bytes, to_bytes
 
 ROUND = 2
 ROLES = {"attn.q": [0, 1, 2], "mlp.up": [0, 1, 2]}

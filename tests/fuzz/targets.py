@@ -35,22 +35,17 @@ from fuzz.samples import (
 
 from h2tune.config import load_resolved
 from h2tune.errors import H2TuneError
-from h2tune.federation.flower.asked import Asked
-from h2tune.federation.flower.channel import GridChannel
-from h2tune.federation.flower.enduring import Answer
-from h2tune.federation.flower.files import Coordinator, MemberFile, read_settings
-from h2tune.federation.flower.messages import FORMAT, text, unpack
-from h2tune.federation.flower.roster import Roster
-from h2tune.federation.ledger import Ledger, _seal
-from h2tune.federation.server import _accept
-from h2tune.federation.update import (
-    HEAD_BYTES,
-    Update,
-    digest,
-    from_bytes,
-    to_bytes,
-)
-from h2tune.report.events import read_events, view
+from h2tune.events import read_events
+from h2tune.federation.messages import HEAD_BYTES, Update, digest, from_bytes, to_bytes
+from h2tune.federation.rounds import _accept
+from h2tune.federation.run_store import RunStore, _seal
+from h2tune.flower.coordinator.channel import GridChannel
+from h2tune.flower.coordinator.pending import PendingRequest
+from h2tune.flower.coordinator.roster import Roster
+from h2tune.flower.coordinator.tolerant_grid import Answer
+from h2tune.flower.files import Coordinator, MemberFile, read_settings
+from h2tune.flower.messages import FORMAT, text, unpack
+from h2tune.report.events import view
 
 
 def update(draw: Draw) -> bool:
@@ -65,10 +60,10 @@ def message(draw: Draw) -> bool:
     content = _content(draw, dumped(draw, head), update_bytes(draw))
     answer = Answer(content)
     with tempfile.TemporaryDirectory() as folder:
-        reply = _channel(Path(folder))._reply("one", Asked(lambda node: answer), ROUND, "m0", answer)
+        reply = _channel(Path(folder))._reply("one", PendingRequest(lambda node: answer), ROUND, "m0", answer)
         assert reply is not None and reply.client == "one"
         told, accepted = _accept(STRATEGY, reply, ROUND)
-        ledger = Ledger(Path(folder) / "run")
+        ledger = RunStore(Path(folder) / "run")
         ledger.record("unit", told)
         ledger.close()
         view(read_events(ledger.events_file))
@@ -115,7 +110,7 @@ def settings(draw: Draw) -> bool:
 def commit(draw: Draw) -> bool:
     """A checkpoint in a run folder that was cut, altered, swapped, or altered and sealed again."""
     with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger(Path(folder))
+        ledger = RunStore(Path(folder))
         ledger.commit("a/b", {"state": good().tensors}, {"events": EVENTS})
         ledger.close()
         place = Path(folder) / "a" / "b"
@@ -154,7 +149,7 @@ def log(draw: Draw) -> bool:
         except H2TuneError:
             accepted = False
         try:
-            Ledger(Path(folder), resume=True).close()
+            RunStore(Path(folder), resume=True).close()
         except H2TuneError:
             accepted = False
     return accepted

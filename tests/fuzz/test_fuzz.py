@@ -62,10 +62,10 @@ def test_what_is_untrusted_is_refused_or_as_good_as_valid(name):
 @pytest.mark.parametrize(
     ("name", "place", "broken"),
     [
-        ("update", "h2tune.federation.update.check_tensors", lambda *_: None),
+        ("update", "h2tune.federation.messages.check_tensors", lambda *_: None),
         (
             "update",
-            "h2tune.federation.exchange.wire.unpack_masks",
+            "h2tune.federation.h2tune.codec.wire.unpack_masks",
             lambda packed, *_: torch.zeros(len(packed), 4).long(),
         ),
     ],

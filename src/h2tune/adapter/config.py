@@ -7,7 +7,7 @@ from typing import Literal
 
 from peft import PeftConfig
 
-from h2tune.adapter.sparsify import Mask
+from h2tune.functional.masks import Mask
 
 PEFT_TYPE = "H2TUNE"
 Basis = Literal["free", "anchored"]

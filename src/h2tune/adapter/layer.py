@@ -13,8 +13,8 @@ from peft.utils.other import transpose
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from h2tune.adapter import sparsify
 from h2tune.adapter.config import H2TuneConfig
+from h2tune.functional.masks import Mask, choose_mask, gate, scatter
 from h2tune.seeds import generator
 
 
@@ -91,7 +91,7 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
         self._move_adapter_to_device_of_base_layer(adapter_name)
         device = self.h2tune_delta[adapter_name].device
         self.h2tune_received[adapter_name] = torch.zeros(rank, rank, device=device)
-        self.h2tune_index[adapter_name] = sparsify.choose(scores, rank, config.mask).to(device)
+        self.h2tune_index[adapter_name] = choose_mask(scores, rank, config.mask).to(device)
         if config.basis == "anchored":
             self.basis_scale[adapter_name] = config.basis_scale
             self.h2tune_frame_down[adapter_name] = torch.zeros(size, self.in_features, device=device)
@@ -106,13 +106,13 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
         value = received + self.h2tune_delta[adapter_name]
         scores = self.h2tune_scores[adapter_name]
         if scores.requires_grad and torch.is_grad_enabled():
-            value = value * sparsify.gate(scores, self.h2tune_index[adapter_name])
+            value = value * gate(scores, self.h2tune_index[adapter_name])
         return value
 
-    def choose_mask(self, adapter_name: str, mask: sparsify.Mask) -> None:
+    def choose_mask(self, adapter_name: str, mask: Mask) -> None:
         """Choose Ω anew from the scores; Δ must be zero where Ω changes."""
         scores, rank = self.h2tune_scores[adapter_name].detach(), len(self.h2tune_delta[adapter_name])
-        self.h2tune_index[adapter_name].copy_(sparsify.choose(scores, rank, mask))
+        self.h2tune_index[adapter_name].copy_(choose_mask(scores, rank, mask))
 
     def set_frames(self, adapter_name: str, down: Tensor, up: Tensor) -> None:
         """Set the frames A₀ (R, d_in) and B₀ (d_out, R) of an anchored basis."""
@@ -122,7 +122,7 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
     def anchored_up(self, adapter_name: str) -> Tensor:
         """Return s · B₀ T (d_out, R) of equation (8), T at its entries of the (R, R) grid."""
         size = self.h2tune_frame_down[adapter_name].shape[0]
-        middle = sparsify.scatter(self.middle(adapter_name), self.h2tune_index[adapter_name], size)
+        middle = scatter(self.middle(adapter_name), self.h2tune_index[adapter_name], size)
         return (self.h2tune_frame_up[adapter_name] @ middle) * self.basis_scale[adapter_name]
 
     def as_lora(self, adapter_name: str) -> tuple[Tensor, Tensor]:

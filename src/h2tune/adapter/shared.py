@@ -9,10 +9,10 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from h2tune import alignment
-from h2tune.adapter import sparsify
 from h2tune.adapter.layer import H2TuneLayer
 from h2tune.errors import H2TuneError
+from h2tune.functional import alignment
+from h2tune.functional.masks import Mask, gather
 
 Alignment = Literal["learned", "depth"]
 
@@ -90,7 +90,7 @@ class SharedMiddle(nn.Module):
                 layer.h2tune_delta[self.adapter_name].zero_()
         self.bake()
 
-    def choose_masks(self, mask: sparsify.Mask) -> None:
+    def choose_masks(self, mask: Mask) -> None:
         """Choose Ω anew from the scores; between rounds only, for Δ must be zero where Ω changes."""
         for layer in self.layers.values():
             layer.choose_mask(self.adapter_name, mask)
@@ -136,7 +136,7 @@ class SharedMiddle(nn.Module):
         blocks = alignment.to_blocks(self.relation(), self.shared)
         index = {role: i for i, role in enumerate(self.roles)}
         return [
-            (layer, sparsify.gather(blocks[block, index[role]], layer.h2tune_index[self.adapter_name]))
+            (layer, gather(blocks[block, index[role]], layer.h2tune_index[self.adapter_name]))
             for (block, role), layer in self.layers.items()
         ]
 

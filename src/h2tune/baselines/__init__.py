@@ -35,8 +35,8 @@ from typing import TYPE_CHECKING
 from h2tune.errors import H2TuneError, nearest
 
 if TYPE_CHECKING:
+    from h2tune.federation.messages import Enrolment
     from h2tune.federation.strategy import Strategy
-    from h2tune.federation.update import Enrolment
 
 MODULES: dict[str, str] = {
     name: f"h2tune.baselines.{name.replace('-', '_')}"

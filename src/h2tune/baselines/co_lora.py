@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from h2tune.adapter.roles import find_roles
-from h2tune.baselines.groups import Contribution, Grouped, Method
-from h2tune.baselines.middle import MIDDLE, OFFSET, MiddleParticipant
-from h2tune.federation.update import Enrolment, Spec, Tensors
+from h2tune.baselines.groups import Contribution, Grouped, GroupRule
+from h2tune.baselines.middle import MIDDLE, OFFSET, MiddleAdaptedModel
+from h2tune.federation.messages import Enrolment, Spec, Tensors
 from h2tune.seeds import generator
 
 PARTS = 4
@@ -80,7 +80,7 @@ def merge(state: Mapping[str, Tensor], contributions: Sequence[Contribution]) ->
 
 def participant(
     base: PreTrainedModel, enrolment: Enrolment, *, parts: int, seed: int, **options: Any
-) -> MiddleParticipant:
+) -> MiddleAdaptedModel:
     """Return the client's half: P and q in the last block of each part, plain LoRA in the others."""
     last = shared_blocks(enrolment.depth, parts)
     stems = {p.module: f"{p.role}.{last[p.block]}" for p in find_roles(base) if p.block in last}
@@ -93,13 +93,13 @@ def participant(
         d_in, d_out = enrolment.modules[module]
         return frame(d_in, rank, module, "down").T.contiguous(), frame(d_out, rank, module, "up")
 
-    return MiddleParticipant(base, enrolment, frames=frames, stems=stems, offset=True, seed=seed, **options)
+    return MiddleAdaptedModel(base, enrolment, frames=frames, stems=stems, offset=True, seed=seed, **options)
 
 
 def build(enrolments: Sequence[Enrolment], *, shared_rank: int, **options: Any) -> Grouped:
     """Return the strategy; arguments as in `fedit.build`."""
     parts = min(PARTS, *(enrolment.depth for enrolment in enrolments))
-    method = Method(
+    method = GroupRule(
         name="co-lora",
         together=lambda enrolment: "everyone",
         alone="no other client: same as local",

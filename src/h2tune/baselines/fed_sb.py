@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from h2tune.baselines.groups import Grouped, Method, same_model_and_rank
-from h2tune.baselines.middle import MIDDLE, MiddleParticipant, weight_of
-from h2tune.federation.update import Enrolment, Spec
+from h2tune.baselines.groups import Grouped, GroupRule, same_model_and_rank
+from h2tune.baselines.middle import MIDDLE, MiddleAdaptedModel, weight_of
+from h2tune.federation.messages import Enrolment, Spec
 from h2tune.seeds import isolated
 
 EXTRA, ITERATIONS = 8, 4
@@ -42,20 +42,20 @@ def sends(enrolment: Enrolment) -> Spec:
     return {f"{module}.{MIDDLE}": (shape, "float32") for module in enrolment.modules}
 
 
-def participant(base: PreTrainedModel, enrolment: Enrolment, **options: Any) -> MiddleParticipant:
+def participant(base: PreTrainedModel, enrolment: Enrolment, **options: Any) -> MiddleAdaptedModel:
     """Return the client's half: R in every module."""
 
     def frames(module: str, layer: nn.Module, rank: int) -> tuple[Tensor, Tensor]:
         return factors(weight_of(layer), rank)
 
-    return MiddleParticipant(
+    return MiddleAdaptedModel(
         base, enrolment, frames=frames, stems={m: m for m in enrolment.modules}, **options
     )
 
 
 def build(enrolments: Sequence[Enrolment], *, shared_rank: int, **options: Any) -> Grouped:
     """Return the strategy; arguments as in `fedit.build`."""
-    method = Method(
+    method = GroupRule(
         name="fed-sb",
         together=same_model_and_rank,
         alone="no other client has this model at this rank: same as local",

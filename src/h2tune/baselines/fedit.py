@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from h2tune.baselines.groups import Grouped, Method, model_seed, same_model_and_rank
-from h2tune.baselines.lora import BOTH, LoraParticipant, common_start, shapes
-from h2tune.federation.update import Enrolment
+from h2tune.baselines.groups import Grouped, GroupRule, model_seed, same_model_and_rank
+from h2tune.baselines.lora import BOTH, LoraAdaptedModel, common_start, shapes
+from h2tune.federation.messages import Enrolment
 
 
-def averaging(name: str, *, trained: Sequence[str], shared: Sequence[str]) -> Method:
+def averaging(name: str, *, trained: Sequence[str], shared: Sequence[str]) -> GroupRule:
     """Return a method that trains some of the LoRA matrices and averages some, within one model and rank.
 
     Args:
@@ -25,13 +25,13 @@ def averaging(name: str, *, trained: Sequence[str], shared: Sequence[str]) -> Me
         trained: Kinds that clients train.
         shared: Kinds that are averaged.
     """
-    return Method(
+    return GroupRule(
         name=name,
         together=same_model_and_rank,
         alone="no other client has this model at this rank: same as local",
         sends=partial(shapes, kinds=shared),
         start=lambda group, seed: common_start(group, model_seed(group, seed), shared),
-        participant=partial(LoraParticipant, trained=trained, shared=shared),
+        participant=partial(LoraAdaptedModel, trained=trained, shared=shared),
     )
 
 

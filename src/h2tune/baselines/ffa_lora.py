@@ -14,7 +14,7 @@ from typing import Any
 from h2tune.baselines.fedit import averaging
 from h2tune.baselines.groups import Grouped
 from h2tune.baselines.lora import UP
-from h2tune.federation.update import Enrolment
+from h2tune.federation.messages import Enrolment
 
 
 def build(enrolments: Sequence[Enrolment], *, shared_rank: int, **options: Any) -> Grouped:

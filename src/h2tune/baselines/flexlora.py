@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from h2tune.baselines.groups import Contribution, Grouped, Method, model_seed, same_model
-from h2tune.baselines.lora import BOTH, DOWN, UP, LoraParticipant, common_start, shapes
-from h2tune.federation.update import Enrolment, Tensors
+from h2tune.baselines.groups import Contribution, Grouped, GroupRule, model_seed, same_model
+from h2tune.baselines.lora import BOTH, DOWN, UP, LoraAdaptedModel, common_start, shapes
+from h2tune.federation.messages import Enrolment, Tensors
 
 
 def truncated(state: Mapping[str, Tensor], enrolment: Enrolment, *, alpha: float) -> Tensors:
@@ -68,13 +68,13 @@ def build(enrolments: Sequence[Enrolment], *, shared_rank: int, alpha: float, **
         alpha: LoRA's α.
         options: Dropout, weighting and seed, as `Grouped` takes them.
     """
-    method = Method(
+    method = GroupRule(
         name="flexlora",
         together=same_model,
         alone="no other client has this model: same as local",
         sends=shapes,
         start=lambda group, seed: common_start(group, model_seed(group, seed)),
-        participant=partial(LoraParticipant, shared=BOTH),
+        participant=partial(LoraAdaptedModel, shared=BOTH),
         merge=partial(merge, alpha=alpha),
         fit=partial(truncated, alpha=alpha),
     )

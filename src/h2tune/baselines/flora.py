@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from h2tune.baselines.groups import Contribution, Grouped, Method, same_model
+from h2tune.baselines.groups import Contribution, Grouped, GroupRule, same_model
 from h2tune.baselines.lora import DOWN, UP, shapes
-from h2tune.baselines.stacking import OFFSET, FloraParticipant
-from h2tune.federation.update import Enrolment, Spec, Tensors
+from h2tune.baselines.stacking import OFFSET, FloraAdaptedModel
+from h2tune.federation.messages import Enrolment, Spec, Tensors
 
 SEEN = "seen."
 """Prefix of the rank of the stack that a client held when it last sent something, in the server's state."""
@@ -83,13 +83,13 @@ def receives(enrolment: Enrolment, *, members: Sequence[Enrolment]) -> Spec:
 def build(enrolments: Sequence[Enrolment], *, shared_rank: int, alpha: float, **options: Any) -> Grouped:
     """Return the strategy; arguments as in `flexlora.build`."""
     members = sorted(enrolments, key=lambda enrolment: enrolment.name)
-    method = Method(
+    method = GroupRule(
         name="flora",
         together=same_model,
         alone="no other client has this model: same as local",
         sends=shapes,
         start=lambda group, seed: {},
-        participant=FloraParticipant,
+        participant=FloraAdaptedModel,
         merge=partial(merge, members=members, alpha=alpha),
         fit=fit,
         news=news,

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from h2tune.baselines.lora import LoraParticipant
-from h2tune.federation.update import Download, Enrolment, Spec, Tensors, Update, digest
+from h2tune.baselines.lora import LoraAdaptedModel
+from h2tune.federation.messages import Download, Enrolment, Spec, Tensors, Update, digest
 from h2tune.models import base_seed
 
 Group = Sequence[Enrolment]
@@ -51,7 +51,7 @@ def same_model_and_rank(enrolment: Enrolment) -> Hashable:
 
 
 @dataclass(frozen=True)
-class Method:
+class GroupRule:
     """What a method does within one group.
 
     Args:
@@ -72,7 +72,7 @@ class Method:
     alone: str
     sends: Callable[[Enrolment], Spec]
     start: Callable[[Group, int], Tensors]
-    participant: Callable[..., LoraParticipant]
+    participant: Callable[..., LoraAdaptedModel]
     merge: Callable[[Mapping[str, Tensor], Sequence[Contribution]], Tensors] = mean
     fit: Callable[[Mapping[str, Tensor], Enrolment], Tensors] = whole
     news: Callable[[Mapping[str, Tensor], Enrolment], Tensors] | None = None
@@ -93,7 +93,7 @@ class Grouped:
 
     def __init__(
         self,
-        method: Method,
+        method: GroupRule,
         enrolments: Sequence[Enrolment],
         *,
         alpha: float,
@@ -162,8 +162,8 @@ class Grouped:
 
     def participant(
         self, base: PreTrainedModel, enrolment: Enrolment, *, heads: Sequence[str], seed: int
-    ) -> LoraParticipant:
-        build = self.method.participant if enrolment.name in self.group_of else LoraParticipant
+    ) -> LoraAdaptedModel:
+        build = self.method.participant if enrolment.name in self.group_of else LoraAdaptedModel
         return build(base, enrolment, alpha=self.alpha, dropout=self.dropout, heads=heads, seed=seed)
 
 

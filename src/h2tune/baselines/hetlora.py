@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from h2tune.baselines.flexlora import truncated
-from h2tune.baselines.groups import Contribution, Grouped, Method, model_seed, same_model
+from h2tune.baselines.groups import Contribution, Grouped, GroupRule, model_seed, same_model
 from h2tune.baselines.lora import DOWN, UP, common_start, shapes
-from h2tune.baselines.pruning import RANK, HetLoraParticipant, cut
-from h2tune.federation.update import Enrolment, Spec, Tensors
+from h2tune.baselines.pruning import RANK, HetLoraAdaptedModel, cut
+from h2tune.federation.messages import Enrolment, Spec, Tensors
 
 
 def fit(state: Mapping[str, Tensor], enrolment: Enrolment, *, alpha: float) -> Tensors:
@@ -59,13 +59,13 @@ def sends(enrolment: Enrolment) -> Spec:
 
 def build(enrolments: Sequence[Enrolment], *, shared_rank: int, alpha: float, **options: Any) -> Grouped:
     """Return the strategy; arguments as in `flexlora.build`."""
-    method = Method(
+    method = GroupRule(
         name="hetlora",
         together=same_model,
         alone="no other client has this model: same as local",
         sends=sends,
         start=lambda group, seed: common_start(group, model_seed(group, seed)),
-        participant=HetLoraParticipant,
+        participant=HetLoraAdaptedModel,
         merge=partial(merge, alpha=alpha),
         fit=partial(fit, alpha=alpha),
         receives=shapes,

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from h2tune.baselines.groups import Grouped, Method
-from h2tune.baselines.lora import LoraParticipant
-from h2tune.federation.update import Enrolment
+from h2tune.baselines.groups import Grouped, GroupRule
+from h2tune.baselines.lora import LoraAdaptedModel
+from h2tune.federation.messages import Enrolment
 
 
 def build(enrolments: Sequence[Enrolment], *, shared_rank: int, **options: Any) -> Grouped:
@@ -23,12 +23,12 @@ def build(enrolments: Sequence[Enrolment], *, shared_rank: int, **options: Any) 
         shared_rank: Not needed; every client keeps its rank.
         options: α, dropout, weighting and seed, as `Grouped` takes them.
     """
-    method = Method(
+    method = GroupRule(
         name="local",
         together=lambda enrolment: enrolment.name,
         alone="",
         sends=lambda enrolment: {},
         start=lambda group, seed: {},
-        participant=LoraParticipant,
+        participant=LoraAdaptedModel,
     )
     return Grouped(method, enrolments, **options)

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from h2tune.adapter.heads import keep_in_float32
 from h2tune.adapter.state import check_names, take_off
-from h2tune.federation.update import Download, Enrolment, Spec, Tensors, check_tensors, digest, spec_of
+from h2tune.federation.messages import Download, Enrolment, Spec, Tensors, check_tensors, digest, spec_of
 from h2tune.quiet import quiet
 from h2tune.seeds import generator, isolated
 from h2tune.training.encode import Encoded
@@ -55,7 +55,7 @@ def common_start(group: Sequence[Enrolment], seed: int, kinds: Collection[str] =
     }
 
 
-class LoraParticipant:
+class LoraAdaptedModel:
     """A LoRA adapter on a base model, and its part in a round. A is drawn from the seed, B is zero.
 
     Tensors are named by module and kind, as in `model.layers.0.self_attn.q_proj.lora_A`.

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers.pytorch_utils import Conv1D
 
-from h2tune.baselines.lora import ADAPTER, BOTH, LoraParticipant
-from h2tune.federation.update import Download, Tensors
+from h2tune.baselines.lora import ADAPTER, BOTH, LoraAdaptedModel
+from h2tune.federation.messages import Download, Tensors
 
 MIDDLE, OFFSET = "middle", "offset"
 SMALL = (MIDDLE, OFFSET)
@@ -39,7 +39,7 @@ class Between(nn.Module):
         return linear(linear(x, self.weight), self.middle, self.offset)
 
 
-class MiddleParticipant(LoraParticipant):
+class MiddleAdaptedModel(LoraAdaptedModel):
     """A client with trained middle parts in some of its modules and plain, private LoRA in the others.
 
     Between `load_state` and `receive` the adapter is one plain LoRA, which is what is exported: A ← R A, and q becomes

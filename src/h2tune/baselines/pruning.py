@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from h2tune.baselines.lora import ADAPTER, BOTH, UP, LoraParticipant
-from h2tune.federation.update import Download, Tensors
+from h2tune.baselines.lora import ADAPTER, BOTH, UP, LoraAdaptedModel
+from h2tune.federation.messages import Download, Tensors
 
 PENALTY = 5e-3
 """λ"""
@@ -26,7 +26,7 @@ def cut(tensors: Mapping[str, Tensor], rank: int) -> Tensors:
     return {n: t * (keep[n] if n.endswith(UP) else keep[n][:, None]) for n, t in tensors.items()}
 
 
-class HetLoraParticipant(LoraParticipant):
+class HetLoraAdaptedModel(LoraAdaptedModel):
     """A client that gives up ranks it does not need. Arguments as in `LoraParticipant`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:

@@ -9,9 +9,9 @@ import torch
 from peft import LoraConfig
 from torch import Tensor, nn
 
-from h2tune.baselines.lora import ADAPTER, BOTH, DOWN, UP, LoraParticipant
+from h2tune.baselines.lora import ADAPTER, BOTH, DOWN, UP, LoraAdaptedModel
 from h2tune.errors import H2TuneError
-from h2tune.federation.update import Download, Tensors, digest
+from h2tune.federation.messages import Download, Tensors, digest
 from h2tune.quiet import quiet
 from h2tune.seeds import isolated
 
@@ -21,7 +21,7 @@ OFFSET = "offset"
 """Name of the rank at which a download's part of the stack starts."""
 
 
-class FloraParticipant(LoraParticipant):
+class FloraAdaptedModel(LoraAdaptedModel):
     """A client with a frozen stack. Arguments as in `LoraParticipant`.
 
     Between `load_state` and `receive` the adapter is one LoRA of the whole rank, which is what is exported.

@@ -9,18 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from h2tune import __version__, files
+from h2tune import files
+from h2tune._version import __version__
 from h2tune.compare.methods import Method, as_local, parse_methods, reference_of
 from h2tune.compare.results import RunResult, is_finished, read_result
 from h2tune.compare.rows import Row, rows_of
 from h2tune.compare.tables import csv_text, event_of, markdown
-from h2tune.config import Federation, dump, load, load_resolved
+from h2tune.config import FederationConfig, dump, load, load_resolved
 from h2tune.errors import H2TuneError
 
 if TYPE_CHECKING:
-    from h2tune.federation.run import Display
+    from h2tune.runs.run import Display
 
-Displays = Callable[[Federation], AbstractContextManager["Display"]]
+Displays = Callable[[FederationConfig], AbstractContextManager["Display"]]
 
 
 @dataclass
@@ -149,12 +150,12 @@ def _one(
     methods: Sequence[Method],
     seed: int,
     folder: Path,
-    federation: Federation,
+    federation: FederationConfig,
     displays: Displays | None,
 ) -> None:
     """Run one seed of the methods that share its runs, if it is not there, and read its results."""
-    from h2tune.federation.run import run
-    from h2tune.report.events import read_events
+    from h2tune.events import read_events
+    from h2tune.runs.run import run
 
     try:
         if not _is_done(folder, federation):
@@ -174,7 +175,7 @@ def _one(
 
 def _federation(
     file: Path, changes: Sequence[str], method: Method, methods: Iterable[Method], seed: int
-) -> Federation:
+) -> FederationConfig:
     """Return what a method runs with a seed; also alone, if that is one of the methods."""
     alone = any(m.stage == "alone" and m.folder == method.folder for m in methods)
     own = [f'server.strategy="{method.strategy}"', f"server.alone={str(alone).lower()}", f"seed={seed}"]
@@ -189,7 +190,7 @@ def _run_folder(folder: Path, name: str, seed: int) -> Path:
     return folder / name / f"seed-{seed}"
 
 
-def _check_run(folder: Path, federation: Federation) -> None:
+def _check_run(folder: Path, federation: FederationConfig) -> None:
     """Refuse a folder whose run was of other settings, before anything is trained."""
     if (folder / "config.toml").exists():
         there = _settings(load_resolved(folder / "config.toml"))
@@ -203,9 +204,9 @@ def _check_run(folder: Path, federation: Federation) -> None:
             )
 
 
-def _is_done(folder: Path, federation: Federation) -> bool:
+def _is_done(folder: Path, federation: FederationConfig) -> bool:
     """Return whether a finished run is there, with the training alone if that is wanted."""
-    from h2tune.report.events import read_events
+    from h2tune.events import read_events
 
     if not (folder / "config.toml").exists() or not (folder / "events.jsonl").exists():
         return False
@@ -215,7 +216,7 @@ def _is_done(folder: Path, federation: Federation) -> bool:
     return is_finished(read_events(folder / "events.jsonl"))
 
 
-def _settings(federation: Federation) -> dict[str, Any]:
+def _settings(federation: FederationConfig) -> dict[str, Any]:
     """Return the settings by dotted key, without whether clients also train alone: that changes nothing else."""
     plain = dump(federation.model_copy(update={"client": federation.sorted_clients()}))
     plain["server"].pop("alone")
@@ -230,9 +231,9 @@ def _settings(federation: Federation) -> dict[str, Any]:
 
 def _notes(methods: Sequence[Method], file: Path, changes: Sequence[str]) -> dict[tuple[str, str], str]:
     """Ask each method how each client takes part; what cannot be built says so before anything is trained."""
-    from h2tune.federation.enrol import enrol_all
-    from h2tune.federation.method import build_strategy
     from h2tune.federation.strategy import note_of
+    from h2tune.runs.build import build_strategy
+    from h2tune.runs.enrol import enrol_all
 
     notes = {}
     for method in methods:

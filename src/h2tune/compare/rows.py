@@ -11,13 +11,7 @@ from typing import Any
 import numpy as np
 
 from h2tune.compare.results import ClientResult, RunResult
-from h2tune.evaluation.statistics import (
-    bootstrap_interval,
-    differences,
-    holm,
-    mean_interval,
-    paired_t_p,
-)
+from h2tune.evaluation.statistics import bootstrap_interval, differences, holm, mean_interval, paired_t_p
 from h2tune.seeds import derive
 
 Results = Mapping[str, Mapping[int, RunResult]]

@@ -1,19 +1,26 @@
 """A federation file: what it may say, and one clear line for what it may not."""
 
-from h2tune.config.privacy import Privacy
+from h2tune.config.adapter import AdapterConfig
+from h2tune.config.privacy import PrivacyConfig
 from h2tune.config.reading import absolute, absolute_texts, dump, load, load_resolved, parse
-from h2tune.config.sections import Adapter, Basis, Client, Data, Federation, Train
-from h2tune.config.server import Server
+from h2tune.config.sections import (
+    BasisConfig,
+    ClientConfig,
+    DataConfig,
+    FederationConfig,
+    TrainConfig,
+)
+from h2tune.config.server import ServerConfig
 
 __all__ = [
-    "Adapter",
-    "Basis",
-    "Client",
-    "Data",
-    "Federation",
-    "Privacy",
-    "Server",
-    "Train",
+    "AdapterConfig",
+    "BasisConfig",
+    "ClientConfig",
+    "DataConfig",
+    "FederationConfig",
+    "PrivacyConfig",
+    "ServerConfig",
+    "TrainConfig",
     "absolute",
     "absolute_texts",
     "dump",

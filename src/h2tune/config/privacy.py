@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from h2tune.config.server import Server
-from h2tune.config.types import Positive, Rate, Section
-
-if TYPE_CHECKING:
-    from h2tune.config.sections import Adapter
+from h2tune.config.adapter import AdapterConfig
+from h2tune.config.server import ServerConfig
+from h2tune.config.types import ConfigSection, Positive, Rate
 
 
-class Privacy(Section):
+class PrivacyConfig(ConfigSection):
     """Noise on what is shared, and how much it may tell of one client: docs/privacy.md."""
 
     noise: Literal["none", "server", "member"] = "none"
@@ -36,7 +34,7 @@ class Privacy(Section):
         """Return the shares of the members' noise: by default one less than all, for each knows its own."""
         return self.shares or max(1, min_clients - 1)
 
-    def problem(self, server: Server, adapter: Adapter) -> str:
+    def problem(self, server: ServerConfig, adapter: AdapterConfig) -> str:
         """Return why it does not go with the other sections; "" if it does."""
         if self.noise == "none":
             asked = self.target_epsilon is not None

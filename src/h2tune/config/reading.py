@@ -10,14 +10,21 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from h2tune.config.privacy import Privacy
-from h2tune.config.sections import Adapter, Basis, Client, Data, Federation, Train
-from h2tune.config.server import Server
+from h2tune.config.adapter import AdapterConfig
+from h2tune.config.privacy import PrivacyConfig
+from h2tune.config.sections import (
+    BasisConfig,
+    ClientConfig,
+    DataConfig,
+    FederationConfig,
+    TrainConfig,
+)
+from h2tune.config.server import ServerConfig
 from h2tune.errors import H2TuneError, nearest
 from h2tune.tasks.rows import FileTask
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Federation:
+def load(path: Path, overrides: Sequence[str] = ()) -> FederationConfig:
     """Read a federation file.
 
     Args:
@@ -34,7 +41,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Federation:
     return parse(raw, str(path), path.parent)
 
 
-def load_resolved(path: Path) -> Federation:
+def load_resolved(path: Path) -> FederationConfig:
     """Read the file that a run keeps in its folder, where every path is absolute already.
 
     Raises:
@@ -56,16 +63,16 @@ def _read(path: Path) -> dict[str, Any]:
         raise H2TuneError(f"no valid TOML: {error}", where=str(path), remedy="See https://toml.io") from None
 
 
-def parse(raw: Mapping[str, Any], where: str, folder: Path | None = None) -> Federation:
+def parse(raw: Mapping[str, Any], where: str, folder: Path | None = None) -> FederationConfig:
     """Validate the content of a federation file; relative paths in it start from `folder`."""
     try:
-        federation = Federation.model_validate(raw)
+        federation = FederationConfig.model_validate(raw)
     except ValidationError as error:
         raise H2TuneError(_first_problem(error, raw), where=where) from None
     return federation if folder is None else _absolute(federation, folder.resolve())
 
 
-def dump(federation: Federation) -> dict[str, Any]:
+def dump(federation: FederationConfig) -> dict[str, Any]:
     """Return the resolved file as plain values, without what is None: it reads back to the same federation."""
     plain: dict[str, Any] = json.loads(federation.model_dump_json(exclude_none=True))
     return plain
@@ -127,9 +134,13 @@ def _key(location: Sequence[int | str], raw: Any) -> str:
 
 
 def _known(location: Sequence[int | str]) -> Iterator[str]:
-    model: type[BaseModel] = Federation
-    sections: dict[str, type[BaseModel]] = {"server": Server, "adapter": Adapter, "basis": Basis}
-    sections |= {"train": Train, "data": Data, "privacy": Privacy, "client": Client}
+    model: type[BaseModel] = FederationConfig
+    sections: dict[str, type[BaseModel]] = {
+        "server": ServerConfig,
+        "adapter": AdapterConfig,
+        "basis": BasisConfig,
+    }
+    sections |= {"train": TrainConfig, "data": DataConfig, "privacy": PrivacyConfig, "client": ClientConfig}
     for part in location[:-1]:
         if part in sections:
             model = sections[str(part)]
@@ -148,7 +159,7 @@ def absolute_texts(texts: Iterable[str], folder: Path) -> tuple[str, ...]:
     return tuple(absolute(t, folder) if "/" in t or t.endswith((".txt", ".text")) else t for t in texts)
 
 
-def _absolute(federation: Federation, folder: Path) -> Federation:
+def _absolute(federation: FederationConfig, folder: Path) -> FederationConfig:
     """Make the paths in a file independent of where the program is started."""
     clients = []
     for client in federation.client:

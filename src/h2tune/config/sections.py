@@ -6,23 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from h2tune.config.privacy import Privacy
-from h2tune.config.server import Server
-from h2tune.config.types import FROM_LIST, Positive, Rate, Section, Weight
+from h2tune.config.adapter import AdapterConfig
+from h2tune.config.privacy import PrivacyConfig
+from h2tune.config.server import ServerConfig
+from h2tune.config.types import FROM_LIST, ConfigSection, Positive, Rate, Weight
 from h2tune.tasks.rows import FileTask
 
 
-class Adapter(Section):
-    """The adapter that every client wears."""
-
-    alpha: Rate = 16.0
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    mask: Literal["entry", "block", "leading"] = "entry"
-    alignment: Literal["learned", "depth"] = "learned"
-    temperature: Rate = 1.0
-
-
-class Basis(Section):
+class BasisConfig(ConfigSection):
     """Where the shared middle matrices live."""
 
     kind: Literal["free", "anchored"] = "anchored"
@@ -40,7 +31,7 @@ class Basis(Section):
     """Blocks, counted from the output, in which T starts from labels."""
 
     @model_validator(mode="after")
-    def _starts_in_frames(self) -> Basis:
+    def _starts_in_frames(self) -> BasisConfig:
         if self.start == "labels" and self.kind != "anchored":
             raise ValueError(
                 'start = "labels" needs frames that mean the same on every model: kind = "anchored"'
@@ -48,7 +39,7 @@ class Basis(Section):
         return self
 
 
-class Train(Section):
+class TrainConfig(ConfigSection):
     """Local training."""
 
     local_steps: Positive = 12
@@ -79,7 +70,7 @@ class Train(Section):
     """Further arguments of transformers.TrainingArguments, such as bf16 or activation_checkpointing."""
 
     @model_validator(mode="after")
-    def _divisible(self) -> Train:
+    def _divisible(self) -> TrainConfig:
         if self.batch_size % self.accumulation:
             raise ValueError(
                 f"batch_size {self.batch_size} is no multiple of accumulation {self.accumulation}"
@@ -87,7 +78,7 @@ class Train(Section):
         return self
 
 
-class Data(Section):
+class DataConfig(ConfigSection):
     """How many examples are used; a client's own table may say otherwise."""
 
     train: Positive = 128
@@ -100,7 +91,7 @@ class Data(Section):
     evaluate_batch_size: Positive = 16
 
 
-class Client(Section):
+class ClientConfig(ConfigSection):
     """One member: its model, task and budget."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -128,27 +119,27 @@ class Client(Section):
     test: Positive | None = None
 
     @model_validator(mode="after")
-    def _budget(self) -> Client:
+    def _budget(self) -> ClientConfig:
         if self.rank == "auto" and self.uplink_bytes is None and self.memory_bytes is None:
             raise ValueError('rank = "auto" needs uplink_bytes or memory_bytes to choose by')
         return self
 
 
-class Federation(Section):
+class FederationConfig(ConfigSection):
     """A federation file."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     seed: Annotated[int, Field(ge=0)] = 0
-    server: Server = Server()
-    adapter: Adapter = Adapter()
-    basis: Basis = Basis()
-    train: Train = Train()
-    data: Data = Data()
-    privacy: Privacy = Privacy()
-    client: Annotated[tuple[Client, ...], FROM_LIST, Field(min_length=1)]
+    server: ServerConfig = ServerConfig()
+    adapter: AdapterConfig = AdapterConfig()
+    basis: BasisConfig = BasisConfig()
+    train: TrainConfig = TrainConfig()
+    data: DataConfig = DataConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+    client: Annotated[tuple[ClientConfig, ...], FROM_LIST, Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _consistent(self) -> Federation:
+    def _consistent(self) -> FederationConfig:
         names = [client.name for client in self.client]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -184,6 +175,6 @@ class Federation(Section):
         """Whether the clients agree on a basis before the first round; only h2tune has one."""
         return self.basis.kind == "anchored" and self.server.strategy == "h2tune"
 
-    def sorted_clients(self) -> tuple[Client, ...]:
+    def sorted_clients(self) -> tuple[ClientConfig, ...]:
         """Return the clients by name: their order in the file means nothing."""
         return tuple(sorted(self.client, key=lambda client: client.name))

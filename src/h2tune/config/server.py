@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from h2tune.config.types import Fraction, Positive, Rate, Section
-from h2tune.federation.tolerance import (
+from h2tune.config.types import ConfigSection, Fraction, Positive, Rate
+from h2tune.functional.quorum import (
     SECURE_CLIENTS,
     Increments,
     Rule,
@@ -17,7 +17,7 @@ from h2tune.federation.tolerance import (
 )
 
 
-class Server(Section):
+class ServerConfig(ConfigSection):
     """How the federation is led."""
 
     rounds: Positive = 3
@@ -49,7 +49,7 @@ class Server(Section):
     """Also train every client alone, with the same steps, for comparison."""
 
     @model_validator(mode="after")
-    def _robust(self) -> Server:
+    def _robust(self) -> ServerConfig:
         if self.aggregation == "mean" and self.hostile is not None:
             raise ValueError(
                 'hostile is for a robust rule, and aggregation = "mean" bears none; set aggregation, or leave it out'
@@ -117,7 +117,7 @@ class Server(Section):
                 f"of {needed} or more (it is {self.min_clients}): two thirds, or two groups could unmask two sums"
             )
 
-    def of_one(self) -> Server:
+    def of_one(self) -> ServerConfig:
         """Return the same for a client by itself, where there is nobody to bear."""
         plain = {"aggregation": "mean", "hostile": None, "clip_norm": "median", "min_clients": 1}
         plain |= {"secure_aggregation": False, "increments": "mean"}

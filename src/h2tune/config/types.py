@@ -14,7 +14,7 @@ Weight = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 
 
-class Section(BaseModel):
+class ConfigSection(BaseModel):
     """A section: strict, frozen, and without keys that are not known."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +11,8 @@ from torch.nn.functional import log_softmax
 from transformers import PreTrainedTokenizerBase
 
 from h2tune.adapter.folded import folded
+from h2tune.evaluation.generate import evaluate_generated
+from h2tune.evaluation.result import Score
 from h2tune.tasks.task import Example, Task
 from h2tune.training.encode import (
     Encoded,
@@ -24,15 +25,6 @@ from h2tune.training.encode import (
     kept_logits,
     pad_token,
 )
-
-
-@dataclass(frozen=True)
-class Score:
-    """Accuracy (0–1) and mean loss (nats per example) on a number of examples."""
-
-    accuracy: float
-    loss: float
-    examples: int
 
 
 def evaluate(
@@ -55,8 +47,6 @@ def evaluate(
         if encoded is None:
             encoded = (encode_causal if causal else encode_texts)(task, examples, tokenizer)
         if task.kind == "generate":
-            from h2tune.evaluation.generate import evaluate_generated
-
             return evaluate_generated(model, task, examples, encoded, tokenizer, batch_size=batch_size)
         scores = label_scores(model, task, encoded, tokenizer, causal=causal, batch_size=batch_size)
     labels = torch.tensor([example.label for example in examples])

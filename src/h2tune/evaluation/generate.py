@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from h2tune.evaluation.evaluate import Score
-from h2tune.evaluation.score import SCORERS
+from h2tune.evaluation.result import Score
+from h2tune.functional.losses import task_loss
+from h2tune.scoring.scorers import SCORERS
 from h2tune.tasks.prompts import shorten
 from h2tune.tasks.task import Example, Task
 from h2tune.training.encode import Encoded, collator, kept_logits, pad_token
-from h2tune.training.losses import task_loss
 
 NEW_TOKENS = 512
 

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from h2tune.federation.update import Download, Enrolment, Spec, Tensors, Update
+from h2tune.federation.messages import Download, Enrolment, Spec, Tensors, Update
 from h2tune.training.encode import Encoded
 from h2tune.training.schedule import Alternation
 from h2tune.training.terms import Terms
 
 
-class Participant(Protocol):
+class AdaptedModel(Protocol):
     """The client's half of a method: an adapter on a base model, and how it takes part in rounds.
 
     One round calls `load_state` (unless it is the client's first), `receive`, trains the parameters of `phases`, and
@@ -95,7 +95,7 @@ class Strategy(Protocol):
 
     def participant(
         self, base: PreTrainedModel, enrolment: Enrolment, *, heads: Sequence[str], seed: int
-    ) -> Participant:
+    ) -> AdaptedModel:
         """Put the method's adapter on a base model.
 
         Args:

@@ -1,4 +1,4 @@
-"""Events → what the report shows. Pure but for `read_events`.
+"""Events → what the report shows. Pure.
 
 An events file may be of a run that is going on, was killed, or was resumed, and may come from an older version: what is
 missing there is None or empty here, never an error.
@@ -6,12 +6,10 @@ missing there is None or empty here, never an error.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from h2tune.errors import H2TuneError
+from h2tune.events import Event
 from h2tune.report.coerce import flag, integer, items, matrix, number, numbers, record, text, texts
 from h2tune.report.view import (
     Aggregate,
@@ -27,40 +25,7 @@ from h2tune.report.view import (
     WireTensor,
 )
 
-Event = dict[str, Any]
 MOST_ROUNDS = 100_000
-
-
-def read_events(path: Path) -> list[Event]:
-    """Return the events of a run, in order; a last line that was not written to its end is left out.
-
-    Raises:
-        H2TuneError: The file cannot be read, or a line other than the last is no event.
-    """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise H2TuneError(
-            f"cannot be read ({error.strerror})", where=str(path), remedy="Give the folder of a run"
-        ) from None
-    events = []
-    for line_number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            event = json.loads(line.decode())
-            if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-                raise ValueError("no event")
-        except (ValueError, RecursionError):
-            if line_number == len(lines):
-                break
-            raise H2TuneError(
-                "this line is no event",
-                where=f"{path}, line {line_number}",
-                remedy="The file was altered after the run wrote it; restore it, or delete the line",
-            ) from None
-        events.append(event)
-    return events
 
 
 def view(events: Iterable[Event]) -> View:

@@ -8,8 +8,9 @@ from importlib import resources
 from pathlib import Path
 
 from h2tune import files
+from h2tune.events import read_events
 from h2tune.report import formats, tables
-from h2tune.report.events import read_events, view
+from h2tune.report.events import view
 from h2tune.report.sections import sections, summary
 from h2tune.report.view import View
 

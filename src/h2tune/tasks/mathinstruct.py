@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from h2tune.errors import H2TuneError
-from h2tune.evaluation import confined
-from h2tune.evaluation.score import SCORERS
+from h2tune.scoring import confined
+from h2tune.scoring.scorers import SCORERS
 from h2tune.tasks.prompts import fill
 from h2tune.tasks.published import data_folder, first_file, hub_rows
 from h2tune.tasks.task import Example, Pools, Task

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from h2tune.functional.losses import IGNORED
 from h2tune.tasks.prompts import shorten
 from h2tune.tasks.task import Example, Task
-from h2tune.training.losses import IGNORED
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from h2tune.adapter import sparsify
-from h2tune.adapter.anchors import label_directions, start_of
 from h2tune.adapter.layer import H2TuneLayer
+from h2tune.functional.frames import label_directions, start_of
+from h2tune.functional.masks import Mask, gather
 from h2tune.training.encode import Encoded
 from h2tune.training.readings import read_rows
 
@@ -27,7 +27,7 @@ def start_from_labels(
     causal: bool,
     batch_size: int,
     norm: float,
-    mask: sparsify.Mask,
+    mask: Mask,
     adapter_name: str = "default",
 ) -> None:
     """Set Δ of layers that write into the residual stream to equation (9) at Ω; nothing if there are no two labels.
@@ -64,4 +64,4 @@ def start_from_labels(
             layer.h2tune_scores[adapter_name].copy_(start.abs() / largest)
             layer.choose_mask(adapter_name, mask)
         index = layer.h2tune_index[adapter_name].cpu()
-        layer.h2tune_delta[adapter_name].copy_(sparsify.gather(start, index))
+        layer.h2tune_delta[adapter_name].copy_(gather(start, index))

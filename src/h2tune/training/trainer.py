@@ -17,7 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from h2tune.errors import H2TuneError
-from h2tune.training import losses
+from h2tune.functional import losses
 from h2tune.training.encode import Encoded, kept_logits
 from h2tune.training.normalised import normalising
 from h2tune.training.schedule import Alternation, Phase, phase_of

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from h2tune.errors import H2TuneError
+from h2tune.federation.messages import Download, Update
+from h2tune.federation.rounds import Reply
 from h2tune.federation.secagg.protocol import Keys, Shares
-from h2tune.federation.secagg.server import Server
+from h2tune.federation.secagg.server import SecAggServer
 from h2tune.federation.secagg.vector import MASKED, tensor_of, words_of
-from h2tune.federation.server import Reply
-from h2tune.federation.update import Download, Update
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class MaskedChannel:
         name = f"{self.federation}|{round_number}|{secrets.token_hex(8)}"
         self._session = Session(name, round_number, self.threshold, self.members, self.roles)
         self._asked, self._refused = sorted(downloads), {}
-        self._server = server = Server(self._asked, name.encode(), threshold=self.threshold)
+        self._server = server = SecAggServer(self._asked, name.encode(), threshold=self.threshold)
         for member, advertised in self.carrier.advertise(self._session, self._asked).items():
             self._take(server.advertised, member, advertised)
         for member, boxes in self.carrier.share(self._session, server.roster()).items():

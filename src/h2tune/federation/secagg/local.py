@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from h2tune.errors import H2TuneError
-from h2tune.federation.ledger import Event
+from h2tune.events import Event
+from h2tune.federation.messages import Download, Tensors, Update, manifest
+from h2tune.federation.rounds import Channel, Reply
 from h2tune.federation.secagg.channel import Session
-from h2tune.federation.secagg.member import Member
+from h2tune.federation.secagg.client import SecAggClient
 from h2tune.federation.secagg.protocol import Keys, Shares
 from h2tune.federation.secagg.vector import MASKED, PLAIN, tensor_of, words_of
-from h2tune.federation.server import Channel, Reply
-from h2tune.federation.update import Download, Tensors, Update, manifest
 
 log = logging.getLogger(__name__)
 PRIVATE = ("relation", "coverage")
@@ -34,11 +34,11 @@ class LocalCarrier:
 
     def __init__(self, engine: Channel) -> None:
         self.engine = engine
-        self.halves: dict[str, Member] = {}
+        self.halves: dict[str, SecAggClient] = {}
 
     def advertise(self, session: Session, members: Sequence[str]) -> Mapping[str, Keys]:
         self.halves = {
-            m: Member(m, session.name.encode(), threshold=session.threshold, most=session.members)
+            m: SecAggClient(m, session.name.encode(), threshold=session.threshold, most=session.members)
             for m in members
         }
         return self._each(members, lambda half: half.advertise())
@@ -58,7 +58,7 @@ class LocalCarrier:
     def reveal(self, session: Session, survivors: Sequence[str]) -> Mapping[str, Shares]:
         return self._each(survivors, lambda half: half.reveal(survivors))
 
-    def _each(self, members: Iterable[str], ask: Callable[[Member], Answer]) -> dict[str, Answer]:
+    def _each(self, members: Iterable[str], ask: Callable[[SecAggClient], Answer]) -> dict[str, Answer]:
         answers = {}
         for name in members:
             try:
@@ -68,7 +68,7 @@ class LocalCarrier:
         return answers
 
 
-def under_masks(reply: Reply, half: Member, boxes: Mapping[str, bytes]) -> Reply:
+def under_masks(reply: Reply, half: SecAggClient, boxes: Mapping[str, bytes]) -> Reply:
     """Return a member's reply as it leaves it: values under masks, events without P and Ω, no number of examples."""
     told = [{key: value for key, value in event.items() if key not in PRIVATE} for event in reply.events]
     if reply.update is None:

@@ -12,7 +12,7 @@ from h2tune.federation.secagg.masking import Words
 from h2tune.federation.secagg.protocol import BOX, Keys, Shares, check_keys, refused
 
 
-class Server:
+class SecAggServer:
     """The server's half: takes in each member's message of a round, or refuses it; who sends none has dropped out.
 
     Args:

@@ -1,0 +1,277 @@
+"""The client's half of h2tune: the adapter on a base model, what it receives and what it sends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from peft import get_peft_model
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from h2tune.adapter import H2TuneConfig
+from h2tune.adapter.config import Basis
+from h2tune.adapter.heads import keep_in_float32
+from h2tune.adapter.shared import Alignment, SharedMiddle
+from h2tune.adapter.state import load_private_state, phase_parameters, private_state, take_off
+from h2tune.federation.h2tune import wire
+from h2tune.federation.messages import Download, Tensors, digest
+from h2tune.functional.masks import Mask, gather, scatter
+from h2tune.quiet import quiet
+from h2tune.training.encode import Encoded
+from h2tune.training.schedule import Alternation
+from h2tune.training.start import start_from_labels
+from h2tune.training.terms import Terms
+
+ADAPTER = "default"
+PREVIOUS = "previous."
+"""Prefix of T at the end of the last round in a client's state; kept as Ω (index) and T (middle)."""
+OWED = "owed."
+"""Prefix of what rounding to int8 left out of the last update, in a client's state: the next one carries it."""
+
+
+class H2TuneAdaptedModel:
+    """An h2tune adapter on a base model, and its part in a round.
+
+    Args:
+        base: The base model; `detach` gives it back unchanged.
+        rank: r.
+        shared_rank: R.
+        slots: D.
+        roles: The client's shared roles, in order.
+        modules: Names of the adapted modules.
+        mask: How Ω is chosen.
+        alignment_mode: Whether the relation is learned.
+        temperature: τ.
+        wire_dtype: Type of ΔT on the wire.
+        alternation: How the phases take turns after the first round, which trains all jointly.
+        alpha: LoRA's α.
+        dropout: Dropout on the adapter's input.
+        weights: λ_reg, λ_kl, λ_kd.
+        basis: `"free"` or `"anchored"`.
+        basis_scale: s of an anchored basis.
+        start_norm: c of equation (9); 0 starts T from zero.
+        start_blocks: Blocks, from the output, in which T starts from labels.
+        heads: Modules trained beside the adapter.
+        seed: Seed of A and S, common to the federation.
+    """
+
+    def __init__(
+        self,
+        base: PreTrainedModel,
+        *,
+        rank: int,
+        shared_rank: int,
+        slots: int,
+        roles: Sequence[str],
+        modules: Sequence[str],
+        mask: Mask,
+        alignment_mode: Alignment,
+        temperature: float,
+        wire_dtype: str,
+        alternation: Alternation,
+        alpha: float,
+        dropout: float,
+        weights: tuple[float, float, float],
+        basis: Basis = "free",
+        basis_scale: float = 1.0,
+        start_norm: float = 0.0,
+        start_blocks: int = 1,
+        heads: Sequence[str],
+        seed: int,
+    ) -> None:
+        config = H2TuneConfig(
+            r=rank,
+            shared_rank=shared_rank,
+            alpha=alpha,
+            dropout=dropout,
+            mask=mask,
+            basis=basis,
+            basis_scale=basis_scale,
+            target_modules=list(modules),
+            modules_to_save=list(heads) or None,
+            init_seed=seed,
+        )
+        self.base, self.mask, self.wire_dtype, self.weights = base, mask, wire_dtype, weights
+        self.start_norm, self.start_blocks = start_norm, start_blocks
+        self.heads = {name: base.get_submodule(name) for name in heads}
+        with quiet():
+            self.model = get_peft_model(base, config)
+        keep_in_float32(self.model, heads)
+        self.shared = SharedMiddle(self.model, roles, slots, alignment_mode, temperature)
+        self.later_alternation = alternation
+        self.alternation: Alternation = "joint"
+        self.previous: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
+        self.received: dict[tuple[int, str], Tensor] = {}
+        self.owed: dict[tuple[int, str], Tensor] = {}
+
+    def phases(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
+        in_shared, in_specific = phase_parameters(self.model, self.shared)
+        return {"shared": in_shared, "specific": in_specific}
+
+    def terms(self) -> Terms:
+        size, drift, distillation = self.weights
+        return Terms(size, drift, distillation, self._middles, self._previous_at_current_masks())
+
+    def receive(self, download: Download) -> None:
+        """Choose Ω anew, load G, set Δ to zero; a client's first round trains all phases jointly."""
+        first = not self.previous and not self.received
+        self.shared.choose_masks(self.mask)
+        size = self.shared.size
+        shared = torch.zeros(self.shared.slots, len(self.shared.roles), size, size)
+        for i, role in enumerate(self.shared.roles):
+            if download.round:
+                shared[:, i] = wire.read_matrices("shared", role, download.tensors)
+        self.shared.load(shared)
+        self.received = self.shared.middles()
+        self.alternation = "joint" if first else self.later_alternation
+
+    def begin(
+        self, rows: Sequence[Encoded], tokenizer: PreTrainedTokenizerBase, *, causal: bool, batch_size: int
+    ) -> None:
+        """Start T from what tells the labels apart, where that is wanted; what it starts from is learned, and sent."""
+        if self.start_norm:
+            blocks = range(self.shared.depth - self.start_blocks, self.shared.depth)
+            layers = {p: layer for p, layer in self.shared.layers.items() if p[0] in blocks}
+            start_from_labels(
+                self.base,
+                layers,
+                rows,
+                tokenizer,
+                causal=causal,
+                batch_size=batch_size,
+                norm=self.start_norm,
+                mask=self.mask,
+            )
+
+    def loaded_digest(self) -> str:
+        return (
+            digest({"shared": self.shared.shared}) if self.shared.shared is not None else "nothing was loaded"
+        )
+
+    def send(self) -> Tensors:
+        """ΔT = T now − T as received, Ω where scores chose it, P where it is learned."""
+        return self._update(self.shared.middles())
+
+    def learned(self) -> Tensors:
+        """The same, read off the layers one by one, past everything that `send` goes through."""
+        middles = {place: layer.middle(ADAPTER).detach() for place, layer in self.shared.layers.items()}
+        tensors: Tensors = {}
+        for role in self.shared.roles:
+            tensors |= wire.write_matrices("delta", role, self._increments(role, middles), self.wire_dtype)
+        return tensors
+
+    def facts(self) -> dict[str, Any]:
+        relation = self.shared.relation().detach().cpu()
+        return {
+            "relation": [[round(float(value), 4) for value in row] for row in relation],
+            "coverage": _coverage(self.shared.masks().values(), self.shared.size),
+        }
+
+    def set_frames(self, frames: Mapping[str, Tensor]) -> None:
+        """Set A₀ and B₀ of every module, given as NAME.down and NAME.up."""
+        for name in {name.rpartition(".")[0] for name in frames}:
+            layer = self.model.get_submodule(f"base_model.model.{name}")
+            layer.set_frames(ADAPTER, frames[f"{name}.down"], frames[f"{name}.up"])
+
+    def state(self) -> Tensors:
+        state = private_state(self.model, self.shared)
+        masks = self.shared.masks()
+        for (block, role), middle in self.shared.middles().items():
+            state[f"{PREVIOUS}{role}.{block}.middle"] = middle.cpu()
+            state[f"{PREVIOUS}{role}.{block}.index"] = masks[block, role].cpu()
+        return state | self._still_owed()
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        kept = {name: t for name, t in state.items() if not name.startswith((PREVIOUS, OWED))}
+        load_private_state(self.model, self.shared, kept)
+        for place in self.shared.layers:
+            block, role = place
+            stem = f"{PREVIOUS}{role}.{block}."
+            self.previous[place] = (state[stem + "middle"], state[stem + "index"])
+            if self.wire_dtype == "int8":
+                self.owed[place] = state[f"{OWED}{role}.{block}"]
+
+    def detach(self) -> PreTrainedModel:
+        self.shared.remove()
+        take_off(self.model, self.heads)
+        return self.base
+
+    def _places(self, role: str) -> list[tuple[int, str]]:
+        return sorted(place for place in self.shared.layers if place[1] == role)
+
+    def _update(self, middles: Mapping[tuple[int, str], Tensor]) -> Tensors:
+        tensors: Tensors = {}
+        masks = self.shared.masks()
+        for role in self.shared.roles:
+            places = self._places(role)
+            increments = self._increments(role, middles)
+            sent = wire.write_matrices("delta", role, increments, self.wire_dtype)
+            tensors |= {name: tensor.cpu() for name, tensor in sent.items()}
+            if self.mask != "leading" and increments.shape[-1] < self.shared.size:
+                packed = wire.pack_masks([masks[place].cpu() for place in places], self.shared.size)
+                tensors[f"mask.{role}"] = packed
+        if self.shared.alignment_mode == "learned":
+            tensors["relation"] = self.shared.relation().detach().float().cpu().contiguous()
+        return tensors
+
+    def _increments(self, role: str, middles: Mapping[tuple[int, str], Tensor]) -> Tensor:
+        """Return ΔT (modules, r, r) of a role, and with it what the last update left out where Ω is still the same."""
+        return torch.stack(
+            [middles[p] - self.received[p] + self._owed_at_current_masks(p) for p in self._places(role)]
+        )
+
+    def _owed_at_current_masks(self, place: tuple[int, str]) -> Tensor | float:
+        if place not in self.owed:
+            return 0.0
+        index = self.shared.layers[place].h2tune_index[ADAPTER]
+        before = self.previous[place][1].to(index.device)
+        grid = scatter(self.owed[place].to(index.device), before, self.shared.size)
+        return gather(grid, index)
+
+    def _still_owed(self) -> Tensors:
+        """Return what rounding leaves out of this round's update: error feedback (arXiv 1901.09847)."""
+        if self.wire_dtype != "int8":
+            return {}
+        owed: Tensors = {}
+        middles = self.shared.middles()
+        for role in self.shared.roles:
+            increments = self._increments(role, middles)
+            sent = wire.read_matrices(
+                "delta", role, wire.write_matrices("delta", role, increments, self.wire_dtype)
+            )
+            for place, rest in zip(self._places(role), increments - sent, strict=True):
+                owed[f"{OWED}{role}.{place[0]}"] = rest.cpu()
+        return owed
+
+    def _middles(self) -> Tensor:
+        """T of all modules (modules, r²), with gradients."""
+        layers = self.shared.layers.values()
+        return torch.stack([layer.middle(ADAPTER).flatten() for layer in layers])
+
+    def _previous_at_current_masks(self) -> Tensor | None:
+        """T_prev (modules, r²) at today's Ω; an entry that was not kept then counts as unchanged since received."""
+        if not self.previous:
+            return None
+        rows = []
+        for place, layer in self.shared.layers.items():
+            now = layer.h2tune_index[ADAPTER]
+            middle, index = (tensor.to(now.device) for tensor in self.previous[place])
+            size = self.shared.size
+            kept = scatter(torch.ones_like(middle), index, size)
+            before = scatter(middle, index, size)
+            known = gather(kept, now) > 0
+            rows.append(torch.where(known, gather(before, now), self.received[place]).flatten())
+        return torch.stack(rows)
+
+
+def _coverage(masks: Any, size: int, cells: int = 16) -> list[list[float]]:
+    """Return which fraction of the modules keeps each part of the grid, on at most 16 × 16 cells."""
+    masks = list(masks)
+    counts = torch.zeros(size * size)
+    for index in masks:
+        counts.index_add_(0, index.cpu(), torch.ones(index.numel()))
+    grid = (counts / len(masks)).view(1, 1, size, size)
+    pooled = torch.nn.functional.adaptive_avg_pool2d(grid, min(size, cells))[0, 0]
+    return [[round(float(value), 4) for value in row] for row in pooled]

@@ -1,0 +1,203 @@
+"""The embedded engine: all clients on this machine, one after the other, base models shared in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from h2tune.errors import H2TuneError
+from h2tune.events import Event
+from h2tune.federation.client_round import LocalClient, run_round
+from h2tune.federation.messages import Download, Tensors, Update
+from h2tune.federation.rounds import Reply
+from h2tune.federation.run_store import Commit, RunStore
+from h2tune.federation.strategy import Strategy
+from h2tune.models import Kind, load_model, load_tokenizer
+from h2tune.training.encode import pad_token
+from h2tune.training.local import leave_unscanned
+from h2tune.training.terms import Progress
+
+
+class BaseModels:
+    """Base models and tokenizers, each loaded once and shared by the clients that use it.
+
+    Args:
+        seed: The run's seed, from which a missing head is drawn.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._models: dict[tuple[str, Kind, str], PreTrainedModel] = {}
+        self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
+
+    def reseed(self, seed: int) -> None:
+        """Take another seed; models of the one before are forgotten."""
+        if seed != self.seed:
+            self.seed = seed
+            self._models.clear()
+
+    def get(self, model: str, kind: Kind, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Return a base model and its tokenizer."""
+        key = (model, kind, dtype)
+        if key not in self._models:
+            self._models[key] = load_model(model, kind, dtype, self.seed)
+        if model not in self._tokenizers:
+            self._tokenizers[model] = load_tokenizer(model)
+        base, tokenizer = self._models[key], self._tokenizers[model]
+        # a decoder with a head looks for the last token that is no padding
+        if base.config.pad_token_id is None:
+            base.config.pad_token_id = pad_token(tokenizer)
+        return base, tokenizer
+
+
+class LocalEngine:
+    """Runs the clients' rounds in this process; each is kept on disk before its update counts.
+
+    Args:
+        members: The clients with their data.
+        dtypes: Client → type of its base model's weights.
+        strategy: The method.
+        models: Base models in memory.
+        ledger: Keeps the clients' state.
+        stage: "trained", or "alone".
+        first: An engine whose first round was the same: nothing was shared yet, so it need not be done again.
+        keep_first: Whether another engine has this one as its `first`.
+        progress: Returns what is called after each step, for a client's name.
+        starting: Called with round and client before each client's round.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[LocalClient],
+        dtypes: Mapping[str, str],
+        strategy: Strategy,
+        models: BaseModels,
+        ledger: RunStore,
+        *,
+        stage: str = "trained",
+        first: LocalEngine | None = None,
+        keep_first: bool = False,
+        progress: Callable[[str], Progress] | None = None,
+        starting: Callable[[int, str], None] | None = None,
+    ) -> None:
+        self.members = {member.name: member for member in members}
+        self.dtypes, self.strategy = dtypes, strategy
+        self.models, self.ledger, self.stage = models, ledger, stage
+        self.first, self.keep_first = first, keep_first
+        self.progress, self.starting = progress, starting
+        self._trained = 0
+
+    def exchange(self, round_number: int, downloads: Mapping[str, Download]) -> Iterator[Reply]:
+        """Run the chosen clients one after the other, by name."""
+        for client in sorted(downloads):
+            yield self._client(client, downloads[client])
+
+    def _client(self, client: str, download: Download) -> Reply:
+        path = self.path(client, download.round)
+        found = self.ledger.committed(path) or self._same_first_round(client, download.round)
+        if found is not None:
+            tensors, facts = found
+            update = Update(client, download.round, facts["examples"], tensors.get("update", {}))
+            return Reply(client, update, facts["events"])
+        if self.starting is not None:
+            self.starting(download.round, client)
+        member = self.members[client]
+        try:
+            base, tokenizer = self.base_of(member)
+            state = self.last_state(client, download.round)
+            outcome = run_round(
+                base,
+                tokenizer,
+                member,
+                self.strategy,
+                download,
+                state,
+                frames=self.frames(client),
+                stage=self.stage,
+                progress=self.progress,
+            )
+        except Exception as error:
+            # one client's trouble is not the federation's: the round goes on while min_clients allow
+            return Reply(client, None, [], f"{type(error).__name__}: {error}".removeprefix("H2TuneError: "))
+        self._commit(path, outcome.update, outcome.state, outcome.events)
+        self._forget(client)
+        self._trained += 1
+        if self._trained.bit_count() == 1:  # after 1, 2, 4, 8, … of them
+            leave_unscanned()
+        return Reply(client, outcome.update, outcome.events)
+
+    def _commit(self, path: str, update: Update, state: Tensors, events: list[Event]) -> None:
+        facts = {"examples": update.examples, "events": events}
+        self.ledger.commit(path, {"update": update.tensors, "private": state}, facts)
+
+    def _forget(self, client: str) -> None:
+        """Remove what a client kept before its last two rounds; it may have been left out of some in between."""
+        folder = (self.ledger.folder / self.path(client, 0)).parent
+        numbers = (place.name.removeprefix("round-") for place in folder.glob("round-*"))
+        rounds = sorted(int(number) for number in numbers if number.isdecimal())
+        for round_number in rounds[:-2]:
+            if round_number or not self.keep_first:
+                self.ledger.remove(self.path(client, round_number))
+
+    def base_of(self, member: LocalClient) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Return a client's base model and tokenizer."""
+        return self.models.get(member.enrolment.model, member.kind, self.dtypes[member.name])
+
+    def _same_first_round(self, client: str, round_number: int) -> Commit | None:
+        """Take over the first round of the other engine, where it was the same, as this stage's own.
+
+        It was not for methods that send nothing when alone.
+        """
+        if round_number or self.first is None:
+            return None
+        if self.strategy.upload_spec(client, 0) != self.first.strategy.upload_spec(client, 0):
+            return None
+        found = self.ledger.committed(self.first.path(client, 0))
+        if found is None:
+            return None
+        tensors, facts = found
+        events = [{**e, "stage": self.stage} for e in facts["events"] if e.get("stage") == "trained"]
+        facts = {**facts, "events": events}
+        self.ledger.commit(self.path(client, 0), tensors, facts)
+        return tensors, facts
+
+    def frames(self, client: str) -> Tensors | None:
+        """Return a client's frames of an anchored basis; None where there are none.
+
+        Raises:
+            H2TuneError: They are there but were altered.
+        """
+        path = f"clients/{client}/frames"
+        found = self.ledger.committed(path)
+        if found is None and self.ledger.is_damaged(path):
+            raise H2TuneError(
+                f"the frames of client '{client}' were altered or are incomplete",
+                where=str(self.ledger.folder / path),
+                remedy="Go on with --resume, which makes them again",
+            )
+        return None if found is None else found[0]["frames"]
+
+    def path(self, client: str, round_number: int) -> str:
+        """Return the folder of a client's round in the run folder."""
+        kind = "alone" if self.stage == "alone" else "state"
+        return f"clients/{client}/{kind}/round-{round_number:04d}"
+
+    def last_state(self, client: str, before: int) -> Tensors | None:
+        """Return what a client kept after its last round before `before`; None if it had none.
+
+        Raises:
+            H2TuneError: It is there but was altered; to go on from an older one would be another run.
+        """
+        for round_number in range(before - 1, -1, -1):
+            path = self.path(client, round_number)
+            found = self.ledger.committed(path)
+            if found is not None:
+                return found[0]["private"]
+            if self.ledger.is_damaged(path):
+                raise H2TuneError(
+                    f"what client '{client}' kept after round {round_number} was altered or is incomplete",
+                    where=str(self.ledger.folder / path),
+                    remedy="Put it back from a copy, or start anew with another --out",
+                )
+        return None

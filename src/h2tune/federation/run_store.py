@@ -1,0 +1,190 @@
+"""A run folder: what is written when, so that a killed run goes on as if nothing had happened.
+
+Work comes in units (a client's round, an aggregation). A unit writes its results into a folder that appears whole or
+not at all, its events among them; then its events are added to `events.jsonl`. After a crash, a unit that is there is
+not done again, and its events are logged if they were not; one that is not there is done again from the same start,
+with the same seeds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save as safetensors_save
+from torch import Tensor
+
+from h2tune import files
+from h2tune.errors import H2TuneError
+from h2tune.events import Event
+from h2tune.federation.messages import tensors_from_bytes
+
+Commit = tuple[dict[str, dict[str, Tensor]], dict[str, Any]]
+"""Tensors by file and name, and facts, as `Ledger.commit` keeps them."""
+
+
+class RunStore:
+    """The record of one run.
+
+    Args:
+        folder: The run folder; created if it is not there.
+        resume: Whether to go on with what is in it.
+        clock: Returns seconds since the epoch; the only thing in events that differs between equal runs.
+
+    Raises:
+        H2TuneError: The folder holds a run already (without `resume`), holds none (with it), cannot be written, or
+            another process is writing in it.
+    """
+
+    def __init__(self, folder: Path, *, resume: bool = False, clock: Callable[[], float] = time.time) -> None:
+        self.folder, self.clock = folder, clock
+        self.events_file = folder / "events.jsonl"
+        started = self.events_file.exists()
+        if started and not resume:
+            raise H2TuneError(
+                "holds a run already", where=str(folder), remedy="Go on with --resume, or name another --out"
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (folder / "run.lock").open("w")
+        except OSError as error:
+            raise H2TuneError(
+                f"cannot be written ({error.strerror})", where=str(folder), remedy="Name another --out"
+            ) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise H2TuneError(
+                "another process is running in this folder",
+                where=str(folder),
+                remedy="Wait, or name another --out",
+            ) from None
+        files.sweep(folder)
+        try:
+            self.logged = self._reconcile() if started else set()
+        except H2TuneError:
+            self._lock.close()
+            raise
+
+    def close(self) -> None:
+        """Let others use the folder."""
+        self._lock.close()
+
+    def record(
+        self, unit: str, events: Sequence[Event], notice: Callable[[Event], None] | None = None
+    ) -> None:
+        """Add a unit's events to the log, in one write that is flushed to disk; nothing if they are there already.
+
+        Args:
+            unit: Name of the unit.
+            events: Its events.
+            notice: Called with every event that is new.
+        """
+        if unit in self.logged:
+            return
+        if notice is not None:
+            for event in events:
+                notice(event)
+        lines = [json.dumps({**event, "unit": unit, "time": round(self.clock(), 3)}) for event in events]
+        with self.events_file.open("a", encoding="utf-8") as stream:
+            stream.write("".join(line + "\n" for line in lines))
+            stream.flush()
+            os.fsync(stream.fileno())
+        self.logged.add(unit)
+
+    def commit(
+        self, path: str, tensors: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]
+    ) -> None:
+        """Write a unit's results as a folder that is whole or not there.
+
+        Args:
+            path: Folder, relative to the run folder.
+            tensors: File name (without ending) → tensors.
+            facts: Anything in JSON; its `events` are logged by `record`.
+        """
+        target = self.folder / path
+        if target.parent.exists():
+            files.sweep(target.parent)
+        with files.new_folder(target) as temporary:
+            sums = {}
+            for name, content in tensors.items():
+                data = safetensors_save({key: t.contiguous() for key, t in content.items()})
+                (temporary / f"{name}.safetensors").write_bytes(data)
+                sums[name] = files.sha256(data)
+            whole = {"path": path, "facts": dict(facts), "sha256": sums}
+            (temporary / "facts.json").write_text(json.dumps({**whole, "seal": _seal(whole)}))
+
+    def committed(self, path: str) -> Commit | None:
+        """Return what was committed, or None if it is not there, was altered since, or was committed elsewhere."""
+        folder = self.folder / path
+        try:
+            content = json.loads((folder / "facts.json").read_text())
+            if content["path"] != path or content.pop("seal") != _seal(content):
+                return None
+            tensors = {}
+            for name, expected in content["sha256"].items():
+                data = (folder / f"{name}.safetensors").read_bytes()
+                if files.sha256(data) != expected:
+                    return None
+                tensors[name] = tensors_from_bytes(data, str(folder))
+            facts: dict[str, Any] = content["facts"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, H2TuneError):
+            return None
+        return tensors, facts
+
+    def is_damaged(self, path: str) -> bool:
+        """Return whether something is at `path` that is not, or no longer, what was committed there."""
+        return (self.folder / path).exists() and self.committed(path) is None
+
+    def once(self, path: str, compute: Callable[[], Commit]) -> Commit:
+        """Return what was committed at `path`; compute and commit it if it is not there."""
+        found = self.committed(path)
+        if found is None:
+            found = compute()
+            self.commit(path, *found)
+        return found
+
+    def remove(self, path: str) -> None:
+        """Remove a commit that is no longer needed."""
+        shutil.rmtree(self.folder / path, ignore_errors=True)
+
+    def _reconcile(self) -> set[str]:
+        """Cut a torn line and the last unit off the log (it is logged again from its commit); return the rest.
+
+        Raises:
+            H2TuneError: A line is no event of a run.
+        """
+        *whole, _torn = self.events_file.read_bytes().split(b"\n")
+        events = [_logged(line, f"{self.events_file}, line {i}") for i, line in enumerate(whole, 1)]
+        if not events:
+            return set()
+        last = events[-1]["unit"]
+        kept = [line for line, event in zip(whole, events, strict=True) if event["unit"] != last]
+        files.write_bytes(self.events_file, b"".join(line + b"\n" for line in kept))
+        return {event["unit"] for event in events if event["unit"] != last}
+
+
+def _logged(line: bytes, where: str) -> Event:
+    try:
+        event = json.loads(line.decode())
+        if isinstance(event, dict) and isinstance(event.get("unit"), str):
+            return event
+    except (ValueError, RecursionError):
+        pass
+    raise H2TuneError(
+        "this line is no event of a run",
+        where=where,
+        remedy="The file was altered after the run wrote it; put it back from a copy, or start anew",
+    )
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    """Return a checksum over a commit's path, facts and the checksums of its tensors."""
+    return files.sha256(json.dumps(content, sort_keys=True).encode())

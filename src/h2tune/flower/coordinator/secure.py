@@ -1,0 +1,63 @@
+"""Carries the messages of secure aggregation over Flower's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from h2tune.federation.messages import Download
+from h2tune.federation.rounds import Reply
+from h2tune.federation.secagg import encoding
+from h2tune.federation.secagg.channel import Session
+from h2tune.federation.secagg.protocol import Keys, Shares
+from h2tune.flower.coordinator.channel import GridChannel
+from h2tune.flower.coordinator.queries import ask
+
+Answer = TypeVar("Answer")
+
+
+class GridCarrier:
+    """Reaches members' halves; who does not answer within the coordinator's `patience` has dropped out.
+
+    Args:
+        channel: The grid, and where members are on it.
+    """
+
+    def __init__(self, channel: GridChannel) -> None:
+        self.channel = channel
+
+    def advertise(self, session: Session, members: Sequence[str]) -> Mapping[str, Keys]:
+        heads: dict[str, dict[str, Any]] = {member: {"members": session.members} for member in members}
+        return self._ask("keys", session, heads, lambda head: encoding.keys_from_json(head.get("keys")))
+
+    def share(self, session: Session, roster: Mapping[str, Keys]) -> Mapping[str, Mapping[str, bytes]]:
+        told = {name: encoding.keys_to_json(keys) for name, keys in roster.items()}
+        heads: dict[str, dict[str, Any]] = {member: {"roster": told} for member in roster}
+        return self._ask("shares", session, heads, lambda head: encoding.bytes_from_json(head.get("boxes")))
+
+    def train(
+        self, session: Session, downloads: Mapping[str, Download], boxes: Mapping[str, Mapping[str, bytes]]
+    ) -> Iterator[Reply]:
+        common = {"session": session.name, "members": session.members, "roles": list(session.roles)}
+        heads = {member: {**common, "boxes": encoding.bytes_to_json(boxes[member])} for member in downloads}
+        yield from self.channel.exchange(session.round, downloads, heads)
+
+    def reveal(self, session: Session, survivors: Sequence[str]) -> Mapping[str, Shares]:
+        heads: dict[str, dict[str, Any]] = {member: {"survivors": list(survivors)} for member in survivors}
+        return self._ask("reveal", session, heads, lambda head: encoding.shares_from_json(head.get("shares")))
+
+    def _ask(
+        self,
+        kind: str,
+        session: Session,
+        heads: Mapping[str, Mapping[str, Any]],
+        read: Callable[[Mapping[str, Any]], Answer],
+    ) -> dict[str, Answer]:
+        told = {member: {"session": session.name, **head} for member, head in heads.items()}
+        return ask(
+            self.channel,
+            kind,
+            told,
+            lambda _, head, __: read(head),
+            seconds=self.channel.coordinator.patience,
+        )

@@ -1,0 +1,1 @@
+"""Folders for the parties of a federation across machines."""

@@ -1,0 +1,100 @@
+"""What a Flower message holds: a JSON head, and tensors as one safetensors file, which Flower cuts into chunks.
+
+Imports nothing heavy: the process that Flower starts for a message may only hand it on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+from h2tune.errors import H2TuneError
+
+if TYPE_CHECKING:
+    from h2tune.federation.messages import Update
+
+FORMAT = "h2tune-1"
+ENROL = "query.enrol"
+TRAIN = "train"
+HEAD_CHARACTERS = 2**23
+"""The most that the JSON of a message may take, a member's events among it."""
+REMEDY = "Give all parties one version of h2tune"
+
+
+def pack(head: Mapping[str, Any], update: Update | None = None) -> RecordDict:
+    """Return a message's content; tensors travel in the frame of an update, in both directions."""
+    from h2tune.federation.messages import to_bytes
+
+    return wrapped(json.dumps(head), None if update is None else to_bytes(update))
+
+
+def unpack(content: RecordDict, most: int | None = None) -> tuple[dict[str, Any], Update | None]:
+    """Return head and update of a message's content; nothing in it is ever unpickled.
+
+    Args:
+        content: The message's content.
+        most: The most bytes of tensors that it may hold; by default any.
+
+    Raises:
+        H2TuneError: It is no message of h2tune, or a larger one.
+    """
+    from h2tune.federation.messages import from_bytes
+
+    head, tensors = parts(content)
+    return read_head(head), None if tensors is None else from_bytes(tensors, most)
+
+
+def wrapped(head: str, tensors: bytes | None) -> RecordDict:
+    """Return the content of a message: JSON, and a safetensors file."""
+    content = RecordDict({"head": ConfigRecord({"format": FORMAT, "json": head})})
+    if tensors is not None:
+        content["tensors"] = ArrayRecord({"file": Array("uint8", (len(tensors),), "safetensors", tensors)})
+    return content
+
+
+def parts(content: RecordDict) -> tuple[str, bytes | None]:
+    """Return JSON and safetensors file of a message's content, neither of them read.
+
+    Raises:
+        H2TuneError: It is no message of h2tune, or its head is too long.
+    """
+    try:
+        record = content.config_records["head"]
+        if record["format"] != FORMAT:
+            raise ValueError(f"format {str(record['format'])[:40]!r}")
+        if not isinstance(record["json"], str) or len(record["json"]) > HEAD_CHARACTERS:
+            raise ValueError(f"its head is no text of at most {HEAD_CHARACTERS} characters")
+        tensors = content.array_records.get("tensors")
+        return record["json"], None if tensors is None else tensors["file"].data
+    except (KeyError, ValueError, TypeError) as error:
+        raise H2TuneError(f"malformed message ({error})", remedy=REMEDY) from None
+
+
+def read_head(head: str) -> dict[str, Any]:
+    """Return what the JSON of a message says.
+
+    Raises:
+        H2TuneError: It is no object.
+    """
+    try:
+        found = json.loads(head)
+        if not isinstance(found, dict):
+            raise ValueError("its head is no object")
+        return found
+    except (ValueError, RecursionError) as error:
+        raise H2TuneError(f"malformed message ({error})", remedy=REMEDY) from None
+
+
+def text(head: Mapping[str, Any], key: str) -> str:
+    """Return an entry of a head that must be text.
+
+    Raises:
+        H2TuneError: It is not there, or no text.
+    """
+    value = head.get(key)
+    if not isinstance(value, str):
+        raise H2TuneError(f"malformed message (no '{key}')", remedy=REMEDY)
+    return value

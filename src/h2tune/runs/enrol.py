@@ -1,0 +1,111 @@
+"""From a federation file to what runs: enrolments, and the members with their data. No weights are read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from h2tune.adapter.roles import depth
+from h2tune.config import ClientConfig, DataConfig, FederationConfig
+from h2tune.errors import H2TuneError
+from h2tune.runs.ranks import common_rank, rank_of
+from h2tune.federation.client_round import LocalClient
+from h2tune.runs.build import check_privacy, check_secure
+from h2tune.runs.model_info import ModelInfos, ClientInfo, enrolment, see
+from h2tune.federation.messages import Enrolment
+from h2tune.tasks.load import load_task
+from h2tune.tasks.task import Splits, Task
+from h2tune.training.local import LocalTraining, check_arguments
+
+ANCHORED_RATE = 1e-2
+"""Learning rate of T between frames, which have one scale on every model; chosen on validation data, EXPERIMENTS.md."""
+
+
+def enrol_all(federation: FederationConfig) -> tuple[list[ClientInfo], list[Enrolment], int, int]:
+    """Return what is known of all clients, by name, with R and D.
+
+    Raises:
+        H2TuneError: Everything that can be seen to fail without reading weights or data.
+    """
+    check_arguments(federation.train.arguments, federation.train.scheduler)
+    check_privacy(federation)
+    check_secure(federation.server)
+    looks: ModelInfos = {}
+    seen = [see(client, looks) for client in federation.sorted_clients()]
+    size = common_rank(federation, seen)
+    depths = [depth(s.placements) for s in seen]
+    slots = federation.server.slots if isinstance(federation.server.slots, int) else max(depths)
+    enrolments = [
+        enrolment(s, rank_of(s, federation, size, slots), s.client.train or federation.data.train)
+        for s in seen
+    ]
+    return seen, enrolments, size, slots
+
+
+def local_training(federation: FederationConfig, client: ClientConfig) -> LocalTraining:
+    """Return the numbers of a client's local training: its own where it states them."""
+    train = federation.train
+    rate = client.learning_rate or train.learning_rate
+    return LocalTraining(
+        alternation=train.alternation if federation.server.strategy == "h2tune" else "joint",
+        rounds=federation.server.rounds,
+        local_steps=client.local_steps or train.local_steps,
+        batch_size=train.batch_size,
+        accumulation=train.accumulation,
+        learning_rates={
+            "specific": rate,
+            "shared": train.shared_learning_rate or (ANCHORED_RATE if federation.anchored else rate),
+            "relation": train.relation_learning_rate,
+        },
+        weight_decay=train.weight_decay,
+        scheduler=train.scheduler,
+        warmup_steps=train.warmup_steps,
+        max_grad_norm=train.max_grad_norm,
+        arguments=train.arguments,
+        normalised=train.shared_optimizer == "normalised",
+    )
+
+
+def load_data(client: ClientConfig, data: DataConfig, seed: int) -> tuple[Task, Splits]:
+    """Load a client's task and examples.
+
+    Raises:
+        H2TuneError: Data that are not there, malformed, or too few; names the client.
+    """
+    try:
+        task, splits = load_task(
+            client.task,
+            train=client.train or data.train,
+            validation=client.validation if client.validation is not None else data.validation,
+            test=client.test or data.test,
+            seed=seed,
+            part=client.part or (0, 1),
+        )
+        if data.evaluate == "validation" and not splits.validation:
+            raise H2TuneError("there are no validation examples to evaluate on", remedy="Set data.validation")
+    except H2TuneError as error:
+        where = ", ".join(p for p in (f"client '{client.name}'", error.where) if p)
+        raise H2TuneError(error.message, where=where, remedy=error.remedy) from None
+    return (replace(task, max_length=client.max_length) if client.max_length else task), splits
+
+
+def load_member(seen: ClientInfo, enrolled: Enrolment, federation: FederationConfig) -> LocalClient:
+    """Return a client with its data.
+
+    Raises:
+        H2TuneError: As `load_data`.
+    """
+    data = federation.data
+    task, splits = load_data(seen.client, data, federation.seed)
+    if seen.positions and task.max_length > seen.positions:  # the task's own default, not the user's word
+        task = replace(task, max_length=seen.positions)
+    return LocalClient(
+        enrolled,
+        seen.kind,
+        task,
+        splits,
+        local_training(federation, seen.client),
+        data.evaluate,
+        data.evaluate_batch_size,
+        federation.seed,
+        data.evaluate_rounds,
+    )

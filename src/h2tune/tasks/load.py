@@ -1,0 +1,141 @@
+"""Load a task by name or from the user's file, and split its examples."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import random
+from collections.abc import Iterable
+from pathlib import Path
+
+from h2tune.errors import H2TuneError, nearest
+from h2tune.tasks import MODULES
+from h2tune.tasks.rows import FileTask
+from h2tune.tasks.task import Example, Pools, Splits, Task
+
+TEST_SHARE = 5  # a fifth of a task without a test set of its own is kept out of training
+
+
+def describe_task(task: str | FileTask, *, base: Path | None = None) -> Task:
+    """Return the description of a task without loading or downloading its examples.
+
+    Args:
+        task: Name of a built-in task, or the description of the user's own file.
+        base: Folder that a relative path in `task` starts from.
+
+    Raises:
+        H2TuneError: No built-in task has that name.
+    """
+    if not isinstance(task, str):
+        return task.describe()
+    if task not in MODULES:
+        is_file = task.endswith((".jsonl", ".json", ".csv"))
+        raise H2TuneError(
+            f"no task is called '{task}'{'' if is_file else nearest(task, list(MODULES))}",
+            where="task",
+            remedy="For a file of your own give a table: "
+            'task = { file = "rows.jsonl", prompt = "{question}", answer = "answer" }'
+            if is_file
+            else f"Known tasks: {', '.join(MODULES)}",
+        )
+    described: Task = importlib.import_module(MODULES[task]).TASKS[task]
+    return described
+
+
+def load_task(
+    task: str | FileTask,
+    *,
+    train: int,
+    validation: int,
+    test: int,
+    seed: int,
+    part: tuple[int, int] = (0, 1),
+    base: Path | None = None,
+) -> tuple[Task, Splits]:
+    """Load a task's examples and split them.
+
+    The distribution of labels is the task's own. The splits are disjoint, also when the same text occurs
+    more than once. The test set depends on nothing but the task and `test`; a smaller one is the beginning
+    of a larger one, and so is a smaller training set of one seed.
+
+    Args:
+        task: Name of a built-in task, or the description of the user's own file.
+        train: Examples to train on.
+        validation: Examples to choose by.
+        test: Examples to report.
+        seed: Of the draw of training and validation examples.
+        part: (k, n) draws from the k-th of n disjoint parts of the training pool, the same parts for every
+            seed: clients with one task and different data.
+        base: Folder that a relative path in `task` starts from.
+
+    Raises:
+        H2TuneError: Unknown task, data that are not there or malformed, or too few examples.
+    """
+    described = describe_task(task, base=base)
+    if isinstance(task, str):
+        pools: Pools = importlib.import_module(MODULES[task]).read(described)
+    else:
+        pools = task.read(base)
+    return described, split(
+        pools, train=train, validation=validation, test=test, seed=seed, part=part, where=described.name
+    )
+
+
+def split(
+    pools: Pools, *, train: int, validation: int, test: int, seed: int, part: tuple[int, int], where: str
+) -> Splits:
+    """Split `pools` as `load_task` says; `where` names the task in errors."""
+    k, n = part
+    if not 0 <= k < n:
+        raise H2TuneError(f"part {k} of {n} does not exist", where=where, remedy=f"Count from 0 to {n - 1}")
+    pool = _ordered(pools.train)
+    if pools.test is None:
+        # Kept out whole, so that a later, larger test set does not meet examples that were trained on.
+        kept = max(test, len(pool) // TEST_SHARE)
+        test_pool, pool = pool[:kept], pool[kept:]
+    else:
+        test_pool = _ordered(pools.test)
+    pool = _without(pool, test_pool)
+    pool = pool[k::n]
+    rng = random.Random(f"{seed}/{where}")  # noqa: S311 - a draw, not a secret
+    if pools.validation is None:
+        rng.shuffle(pool)
+        validation_pool, pool = pool[:validation], pool[validation:]
+    else:
+        validation_pool = _without(_ordered(pools.validation), test_pool)
+        rng.shuffle(validation_pool)
+        pool = _without(pool, validation_pool)
+        rng.shuffle(pool)
+    for name, wanted, found in (
+        ("test", test, test_pool),
+        ("validation", validation, validation_pool),
+        ("train", train, pool),
+    ):
+        if wanted > len(found):
+            share = f" in part {k} of {n}" if n > 1 else ""
+            raise H2TuneError(
+                f"{wanted} {name} examples are wanted, {len(found)} are left{share}",
+                where=where,
+                remedy="Ask for fewer train, validation or test examples, or give more data",
+            )
+    return Splits(tuple(pool[:train]), tuple(validation_pool[:validation]), tuple(test_pool[:test]))
+
+
+def _key(example: Example) -> str:
+    return " ".join(example.prompt.casefold().split())
+
+
+def _ordered(examples: Iterable[Example]) -> list[Example]:
+    """Drop repeated prompts (case and spacing aside) and bring the rest in an order that has no meaning.
+
+    The order is by hash of the prompt: it does not change with the order of the rows in the file.
+    """
+    first: dict[str, Example] = {}
+    for example in examples:
+        first.setdefault(_key(example), example)
+    return [first[key] for key in sorted(first, key=lambda key: hashlib.sha256(key.encode()).digest())]
+
+
+def _without(examples: list[Example], others: list[Example]) -> list[Example]:
+    keys = {_key(example) for example in others}
+    return [example for example in examples if _key(example) not in keys]

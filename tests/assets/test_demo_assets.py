@@ -1,0 +1,98 @@
+"""The real demo assets: fetched if they are not in the cache, loaded as any model folder is, asked something."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from h2tune import assets
+from h2tune.tasks.load import describe_task, load_task
+from h2tune.tasks.prompts import shorten
+
+DECODERS = ("smollm2-135m-instruct", "gemma-3-270m")
+TASKS = ("movie_reviews", "tweets", "bbc_topics")
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(scope="module")
+def offline() -> Iterator[None]:
+    """All assets in the cache, and no way to the hub."""
+    for name in (*assets.MODELS, *assets.DATASETS):
+        assets.fetch(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield
+
+
+@pytest.mark.parametrize("name", assets.MODELS)
+def test_shipped_config_is_that_of_the_folder(name: str, offline: None) -> None:
+    found = json.loads((assets.path_of(name) / "config.json").read_text())
+    for own in ("transformers_version", "_name_or_path"):
+        found.pop(own, None)
+    assert assets.model_config(name) == found
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_decoder_speaks_and_its_tokenizer_round_trips(name: str, offline: None) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = assets.path_of(name)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    assert model.dtype == torch.float32 and not hasattr(model.config, "quantization_config")
+
+    inputs = tokenizer("Once upon a time, there was a little", return_tensors="pt")
+    output = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+    assert "little girl named" in tokenizer.decode(output[0])
+    for text in ("Hello  world! 12345 naïve £600m\n\ttab <tag> …", "x = 3.14 * (2 + 7)\nprint(x)"):
+        assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+    assert tokenizer.pad_token_id == model.config.pad_token_id is not None
+    assert tokenizer(["a", "a b c"], padding=True, return_tensors="pt")["attention_mask"].sum() < 8
+
+    for task in map(describe_task, TASKS):
+        words = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in task.verbalisers]
+        assert all(len(word) == 1 for word in words)
+        frame = tokenizer("x" + task.template.rpartition("}")[2])["input_ids"]
+        for verbaliser, word in zip(task.verbalisers, words, strict=True):
+            assert tokenizer("x" + task.template.rpartition("}")[2] + verbaliser)["input_ids"] == frame + word
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_long_articles_are_shortened_before_the_question(name: str, offline: None) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(assets.path_of(name))
+    task, splits = load_task("bbc_topics", train=50, validation=0, test=0, seed=0)
+    for example in splits.train:
+        short = shorten(example.prompt, task.template, tokenizer, task.max_length)
+        assert task.max_length - 3 <= len(tokenizer(short)["input_ids"]) <= task.max_length
+        assert short.startswith(example.prompt[:100]) and short.endswith("\nTopic:")
+
+
+def test_encoder_knows_what_belongs_together(offline: None) -> None:
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = assets.path_of("all-minilm-l6-v2")
+    model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    texts = ["A man is eating food.", "A man eats a piece of bread.", "The stock market fell."]
+    inputs = tokenizer(texts, padding=True, return_tensors="pt")
+    mask = inputs["attention_mask"].unsqueeze(-1)
+    with torch.no_grad():
+        pooled = (model(**inputs).last_hidden_state * mask).sum(1) / mask.sum(1)
+    near, far = (torch.cosine_similarity(pooled[0], pooled[i], dim=0) for i in (1, 2))
+    assert near > 0.5 > 0.2 > far
+
+
+@pytest.mark.parametrize(("name", "pool"), [("movie_reviews", 9529), ("tweets", 2735), ("bbc_topics", 2059)])
+def test_demo_tasks_have_the_examples_they_should(name: str, pool: int, offline: None) -> None:
+    kept = pool // 5
+    _, splits = load_task(name, train=pool - kept - 50, validation=50, test=kept, seed=0)
+    prompts = [e.prompt for e in (*splits.train, *splits.validation, *splits.test)]
+    assert len(set(prompts)) == len(prompts) == pool
+    assert len({e.label for e in splits.test}) == len(describe_task(name).labels)

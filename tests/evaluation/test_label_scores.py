@@ -1,0 +1,102 @@
+"""Scores of labels, against the plain way: one example at a time, no padding, all logits, nothing shared."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import tiny
+from helpers.locally import download, participant
+from torch.nn.functional import log_softmax
+
+from h2tune.evaluation.evaluate import label_scores
+from h2tune.tasks.task import Task
+from h2tune.training.encode import Encoded, answer_tokens
+
+LENGTHS = (3, 9, 1, 6, 12, 6, 2)
+ONE, SEVERAL = (" good", " bad", " fine"), (" good film", " bad", " not very good")
+
+
+def task(words) -> Task:
+    labels = ("a", "b", "c")
+    return Task("t", "label", labels, words, "{text}", "", "", "label", 32)
+
+
+def examples() -> list[Encoded]:
+    draw = torch.Generator().manual_seed(3)
+    return [Encoded(tuple(torch.randint(3, 60, (n,), generator=draw).tolist()), (), 0) for n in LENGTHS]
+
+
+def plainly(model, encoded, words):
+    """Return log p(word | prompt) by the definition, or a classifier's logits."""
+    rows = []
+    with torch.no_grad():
+        for item in encoded:
+            if words is None:
+                rows.append(model(torch.tensor([item.prompt])).logits[0])
+                continue
+            row = []
+            for word in words:
+                logits = model(torch.tensor([[*item.prompt, *word]]), use_cache=False).logits[0]
+                steps = log_softmax(logits.float(), -1)[len(item.prompt) - 1 : -1]
+                row.append(sum(steps[i, token] for i, token in enumerate(word)))
+            rows.append(torch.stack(row))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+@pytest.mark.parametrize("words", [ONE, SEVERAL])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
+def test_decoders_in_padded_batches_with_the_needed_logits_alone(family, words, batch_size):
+    model, tokenizer = tiny.causal(family), tiny.tokenizer()
+    encoded = examples()
+    expected = plainly(model, encoded, [answer_tokens(word, tokenizer) for word in words])
+    with torch.no_grad():
+        found = label_scores(model, task(words), encoded, tokenizer, causal=True, batch_size=batch_size)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert expected.std() > 0.01  # else anything would pass
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_classifiers_in_padded_batches(batch_size):
+    model, encoded = tiny.classifier("bert"), examples()
+    with torch.no_grad():
+        found = label_scores(model, task(()), encoded, tiny.tokenizer(), causal=False, batch_size=batch_size)
+    torch.testing.assert_close(found, plainly(model, encoded, None), rtol=0, atol=1e-5)
+
+
+def test_m_that_is_written_down_once_is_the_m_that_is_worked_out_in_each_pass():
+    one = participant("llama")
+    one.receive(download(one, 1))
+    tokens, shared = torch.tensor([[1, 5, 9, 4]]), one.shared
+    with torch.no_grad():
+        for layer in shared.layers.values():  # with B at zero M would not show
+            layer.h2tune_up["default"].normal_(std=0.3, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        written = one.model(tokens).logits
+    shared.logits.requires_grad_(True)
+    live = one.model(tokens).logits
+    assert torch.equal(written, live) and live.requires_grad
+    assert all(layer.live for layer in shared.layers.values())
+    with torch.no_grad():
+        shared.logits.add_(torch.randn(shared.logits.shape, generator=torch.Generator().manual_seed(0)))
+        moved = one.model(tokens).logits
+    assert not torch.equal(moved, written)
+    torch.testing.assert_close(moved, one.model(tokens).logits, rtol=0, atol=1e-6)
+
+
+def test_m_is_worked_out_once_a_change_and_not_in_each_pass(monkeypatch):
+    from h2tune.functional import alignment
+
+    one = participant("llama")
+    one.receive(download(one, 1))
+    worked, original = [], alignment.to_blocks
+    monkeypatch.setattr(alignment, "to_blocks", lambda *a: worked.append(1) or original(*a))
+    tokens = torch.tensor([[1, 5, 9, 4]])
+    with torch.no_grad():
+        for _ in range(3):
+            one.model(tokens)
+        assert not worked  # it was written down when it came
+        one.shared.logits.add_(1.0)
+        for _ in range(3):
+            one.model(tokens)
+    assert len(worked) == 1

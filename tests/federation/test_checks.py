@@ -1,0 +1,114 @@
+"""The proof catches real breakage, in the first round: deliberate mutations of the code."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import federations
+
+from h2tune.config import parse
+from h2tune.errors import H2TuneError
+from h2tune.federation.h2tune.adapted_model import H2TuneAdaptedModel
+from h2tune.runs.run import run
+
+
+def go(tmp_path, **options):
+    content = federations.federation(tmp_path, server={"rounds": 1})
+    return run(parse(content, "test", tmp_path), out=tmp_path / "run", **options)
+
+
+def codes(finished) -> set[str]:
+    return {e["code"] for e in finished.events if e["event"] == "warning" and e["round"] == 0}
+
+
+def test_a_sound_run_warns_of_nothing(tmp_path):
+    assert codes(go(tmp_path, strict=True)) == set()
+
+
+def drop_the_download(monkeypatch):
+    def receive(self, download):
+        self.received = self.shared.middles()
+
+    monkeypatch.setattr(H2TuneAdaptedModel, "receive", receive)
+
+
+def overwrite_the_middle_before_every_step(monkeypatch):
+    from h2tune.adapter.layer import H2TuneLayer
+
+    monkeypatch.setattr(H2TuneLayer, "middle", lambda self, name: self.h2tune_received[name].clone())
+
+
+def send_what_was_there_before_training(monkeypatch):
+    original = H2TuneAdaptedModel.receive
+
+    def receive(self, download):
+        original(self, download)
+        self.stale = self._update(self.shared.middles())
+
+    monkeypatch.setattr(H2TuneAdaptedModel, "receive", receive)
+    monkeypatch.setattr(H2TuneAdaptedModel, "send", lambda self: self.stale)
+
+
+def rename_one_client_s_tensors(monkeypatch):
+    original = H2TuneAdaptedModel.send
+
+    def send(self):
+        sent = original(self)
+        if self.shared.depth == 2 and "mlp.gate" not in self.shared.roles:  # the encoder alone
+            sent = {name.replace("delta.attn", "delta.attention"): tensor for name, tensor in sent.items()}
+        return sent
+
+    monkeypatch.setattr(H2TuneAdaptedModel, "send", send)
+
+
+@pytest.mark.parametrize(
+    ("mutation", "code"),
+    [
+        (drop_the_download, "download_not_loaded"),
+        (overwrite_the_middle_before_every_step, "no_gradient"),
+        (overwrite_the_middle_before_every_step, "nothing_learned"),
+        (send_what_was_there_before_training, "upload_differs"),
+        (rename_one_client_s_tensors, "update_refused"),
+    ],
+)
+def test_each_mutation_is_told_in_the_first_round(tmp_path, monkeypatch, mutation, code):
+    mutation(monkeypatch)
+    assert code in codes(go(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "mutation",
+    [
+        drop_the_download,
+        overwrite_the_middle_before_every_step,
+        send_what_was_there_before_training,
+        rename_one_client_s_tensors,
+    ],
+)
+def test_with_strict_each_mutation_is_an_error(tmp_path, monkeypatch, mutation):
+    mutation(monkeypatch)
+    with pytest.raises(H2TuneError, match="--strict"):
+        go(tmp_path, strict=True)
+
+
+def test_a_client_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
+    original = H2TuneAdaptedModel.receive
+
+    def receive(self, download):
+        original(self, download)
+        if "mlp.gate" in self.shared.roles:  # the decoder alone
+            with torch.no_grad():
+                next(iter(self.phases()["specific"].values())).fill_(float("nan"))
+
+    monkeypatch.setattr(H2TuneAdaptedModel, "receive", receive)
+    finished = go(tmp_path)
+    failed = [e for e in finished.events if e["event"] == "client_failed"]
+    assert [e["client"] for e in failed] == ["one"] and "loss became nan" in failed[0]["reason"]
+    assert [e["clients"] for e in finished.events if e["event"] == "aggregated"] == [["two"]]
+    assert (finished.folder / "report.html").exists()
+
+
+def test_below_min_clients_the_run_stops_and_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(H2TuneAdaptedModel, "receive", lambda self, download: 1 / 0)
+    with pytest.raises(H2TuneError, match=r"0 of 2 updates arrived, min_clients is 1.*--resume"):
+        go(tmp_path)

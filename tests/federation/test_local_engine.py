@@ -1,0 +1,111 @@
+"""The embedded engine: what clients on one machine share, and what one must not leave to another."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import federations
+
+import h2tune
+from h2tune.adapter.layer import H2TuneLayer
+from h2tune.config import load
+from h2tune.errors import H2TuneError
+from h2tune.events import read_events
+from h2tune.federation import client_round as client_module
+from h2tune.federation.client_round import attach
+from h2tune.federation.h2tune.strategy import H2Tune
+from h2tune.models import load_model
+from h2tune.runs.build import build_strategy
+from h2tune.runs.enrol import enrol_all, load_member
+
+
+def first_member(file):
+    federation = load(file)
+    seen, enrolments, size, slots = enrol_all(federation)
+    strategy = build_strategy(federation, enrolments, size, slots)
+    base = load_model(seen[0].client.model, seen[0].kind, "float32", 0)
+    return base, load_member(seen[0], enrolments[0], federation), strategy
+
+
+def test_a_client_that_cannot_attach_leaves_the_base_model_clean(tmp_path):
+    base, member, strategy = first_member(federations.write(tmp_path, federations.federation(tmp_path)))
+    names = set(base.state_dict())
+    with pytest.raises(H2TuneError, match="missing"):
+        attach(base, member, strategy, {"stranger": torch.zeros(1)})
+    assert set(base.state_dict()) == names
+    assert not any(isinstance(module, H2TuneLayer) for module in base.modules())
+
+
+def test_everything_is_made_on_the_trainers_device(tmp_path, monkeypatch):
+    base, member, strategy = first_member(federations.write(tmp_path, federations.federation(tmp_path)))
+    meta = torch.device("meta")  # the one other device that every machine has
+    monkeypatch.setattr(client_module, "training_device", lambda numbers: meta)
+    participant = attach(base, member, strategy, None)
+    assert participant.shared.logits.device == meta
+    assert {t.device for t in participant.model.state_dict().values()} == {meta}
+
+
+def test_alone_a_client_trains_in_the_rounds_in_which_it_was_drawn(tmp_path):
+    clients = [(name, "llama", 4) for name in ("one", "two", "three")]
+    server = {"rounds": 3, "participation": 0.4, "alone": True}
+    file = federations.write(tmp_path, federations.federation(tmp_path, clients, server=server))
+    h2tune.run(file, out=tmp_path / "run")
+    rounds: dict[str, set[tuple[str, int]]] = {"trained": set(), "alone": set()}
+    for event in read_events(tmp_path / "run" / "events.jsonl"):
+        if event["event"] == "client_trained":
+            rounds[event["stage"]].add((event["client"], event["round"]))
+    assert rounds["alone"] == rounds["trained"]
+    assert len(rounds["trained"]) == 6
+
+
+def test_a_decoder_without_a_padding_token_can_have_a_head(tmp_path):
+    content = federations.federation(
+        tmp_path, [("one", "llama", 4)], options={"llama": {"pad_token_id": None}}
+    )
+    content["client"][0]["head"] = "classifier"
+    run = h2tune.run(federations.write(tmp_path, content), out=tmp_path / "run", strict=True)
+    assert run.table[0]["federated"] is not None
+
+
+def test_under_strict_a_resumed_run_complains_of_the_last_round_too(tmp_path, monkeypatch):
+    file = federations.write(tmp_path, federations.federation(tmp_path))
+    aggregate = H2Tune.aggregate
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            H2Tune, "aggregate", lambda self, state, updates: (state, aggregate(self, state, updates)[1])
+        )
+        with pytest.raises(H2TuneError, match="did not change"):
+            h2tune.run(file, out=tmp_path / "run", strict=True)
+    with pytest.raises(H2TuneError, match="did not change"):
+        h2tune.run(file, out=tmp_path / "run", strict=True, resume=True)
+    assert h2tune.run(file, out=tmp_path / "run", resume=True).table
+
+
+def test_a_tasks_default_length_is_cut_to_the_models_positions(tmp_path):
+    content = federations.federation(
+        tmp_path, [("one", "bert", 4)], options={"bert": {"max_position_embeddings": 40}}
+    )
+    content["client"][0]["task"].pop("max_length", None)
+    _, member, _ = first_member(federations.write(tmp_path, content))
+    assert member.task.max_length == 40
+
+
+def test_free_answers_are_generated_and_scored(tmp_path):
+    content = federations.federation(
+        tmp_path, [("one", "llama", 4)], train={"local_steps": 12}, server={"rounds": 2}
+    )
+    content["client"][0]["task"].pop("labels")
+    run = h2tune.run(federations.write(tmp_path, content), out=tmp_path / "run", strict=True)
+    losses = [e["loss"] for e in run.events if e["event"] == "evaluated"]
+    assert losses[-1] < losses[0]
+    assert run.table[0]["federated"] > 0.3  # "yes" or "no", word by word, out of 64
+
+
+def test_examples_are_tokenised_once(tmp_path, monkeypatch):
+    calls = []
+    for name in ("encode_causal", "encode_texts"):
+        original = getattr(client_module, name)
+        monkeypatch.setattr(client_module, name, lambda *a, f=original: calls.append(1) or f(*a))
+    file = federations.write(tmp_path, federations.federation(tmp_path, server={"rounds": 2, "alone": True}))
+    h2tune.run(file, out=tmp_path / "run")
+    assert len(calls) == 4  # two clients, what they train on and what they are scored on

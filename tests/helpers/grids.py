@@ -1,0 +1,98 @@
+"""Flower's grid in memory: members answer at once, with the apps' own code. Needs flwr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from flwr.app import Error, Message
+from flwr.supercore.task_identity import TaskIdentity
+
+from h2tune.config import load
+from h2tune.flower.deploy import kit
+from h2tune.flower.files import Coordinator, load_coordinator
+from h2tune.flower.member import app
+from helpers import federations
+
+EXPERIMENT = "0" * 32
+
+
+def identify(monkeypatch) -> None:
+    """Set what Flower sets in the process of an app before it makes messages."""
+    for key in ("_run_id", "_node_id", "_task_id"):
+        monkeypatch.setattr(TaskIdentity, key, 1)
+
+
+def lay_out(content: Mapping[str, Any], folder: Path) -> Path:
+    """Write the kit of a federation and return its folder."""
+    kit.init(load(federations.write(folder, content)), folder / "parties", host="127.0.0.1")
+    return folder / "parties"
+
+
+def coordinator_of(parties: Path, *, deadline: float, patience: float, gather: float) -> Coordinator:
+    """Return the coordinator of a kit, for nodes without keys."""
+    found = load_coordinator(parties / "coordinator" / "coordinator.toml")
+    members = tuple(member.model_copy(update={"key": None}) for member in found.member)
+    seconds = {"deadline": deadline, "patience": patience, "gather": gather}
+    return found.model_copy(update={"member": members, **seconds})
+
+
+@dataclass
+class Node:
+    node_id: int
+    public_key: bytes = b""
+
+
+@dataclass(kw_only=True)
+class Post:
+    """Messages on their way: numbered as they are pushed."""
+
+    waiting: dict[str, Message | None] = field(default_factory=dict)
+    pushed: int = 0
+
+    def push_messages(self, messages):
+        names = []
+        for message in messages:
+            name, self.pushed = f"m{self.pushed}", self.pushed + 1
+            message.metadata.__dict__["_message_id"] = name
+            self.waiting[name] = message
+            names.append(name)
+        return names
+
+
+@dataclass
+class Grid(Post):
+    """A grid whose members answer at once, with the apps' own code; `lost` says which messages are."""
+
+    parties: Path
+    lost: Callable[[str, str, int], bool] = lambda name, kind, count: False
+    seen: list[tuple[str, str, Message]] = field(default_factory=list)
+    names: tuple[str, ...] = ("one", "two", "three")
+
+    def get_nodes(self):
+        return [Node(number + 1) for number in range(len(self.names))]
+
+    def pull_messages(self, identifiers):
+        return [
+            reply for i in identifiers if i in self.waiting for reply in self._answers(self.waiting.pop(i))
+        ]
+
+    def _answers(self, message):
+        name, kind = self.names[message.metadata.dst_node_id - 1], message.metadata.message_type
+        count = sum(n == name and k == kind for n, k, _ in self.seen)
+        message.metadata.__dict__["_src_node_id"] = 1
+        if self.lost(name, kind, count):
+            reply = Message(Error(5, "gone"), reply_to=message)
+        else:
+            reply = Message(self.run(name, kind, message), reply_to=message)
+        self.seen.append((name, kind, reply))
+        return [reply]
+
+    def run(self, name, kind, message):
+        context = SimpleNamespace(
+            node_config={"h2tune": str(self.parties / "members" / name / "member.toml")}
+        )
+        return app._answer(kind.removeprefix("query."), message, context).content

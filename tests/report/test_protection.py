@@ -1,0 +1,60 @@
+"""What guards a federation is said before a run (inspect) and after it (the report)."""
+
+from __future__ import annotations
+
+from helpers import report_events as made
+
+from h2tune.config import parse
+from h2tune.report import formats, protection
+from h2tune.report.events import view
+from h2tune.runs.inspect import guards
+
+CLIENTS = [{"name": f"c{i}", "model": "m", "task": "tweets"} for i in range(5)]
+
+
+def told(**facts):
+    """The protection sections of a run whose aggregations tell these facts."""
+    events = [{**e, **facts} if e["event"] == "aggregated" else e for e in made.make_events()]
+    return protection.sections(view(events))
+
+
+def test_a_run_without_guards_says_nothing_of_them():
+    assert told() == []
+
+
+def test_a_robust_rule_tells_whom_it_clipped_and_left_out():
+    first = made.MEMBERS[0]["name"]
+    (section,) = told(
+        aggregation="krum", hostile=1, left=0.25, kept=[m["name"] for m in made.MEMBERS[1:]],
+        clip_norm=2.0, norms={m["name"]: 1.0 for m in made.MEMBERS} | {first: 200.0},
+    )  # fmt: skip
+    assert section.key == "robust" and "krum" in section.text[0]
+    row = section.tables[0].rows[0]
+    assert (row[1].replace(formats.SPACE, " "), row[2], row[4]) == ("25.0 %", first, first)
+
+
+def test_secure_aggregation_tells_who_is_in_the_sum():
+    (section,) = told(
+        secure_aggregation={"threshold": 2, "survivors": ["films", "news"], "dropped": ["feed"]}
+    )
+    assert section.key == "secure" and "protects nothing" in section.text[0]
+    assert list(section.tables[0].rows[0][1:]) == ["films, news", "feed", ""]
+
+
+def test_inspect_says_the_epsilon_of_all_rounds_and_what_a_rule_bears():
+    plain = {"name": "five", "client": CLIENTS, "server": {"rounds": 10}}
+    assert guards(parse(plain, "test")) == []
+    robust = {"aggregation": "median", "hostile": 2, "min_clients": 5}
+    assert guards(parse({**plain, "server": robust}, "test")) == [
+        'aggregation by "median": bears 2 hostile of 5 clients'
+    ]
+    private = {
+        **plain,
+        "server": {"rounds": 10, "weighting": "uniform", "min_clients": 5},
+        "adapter": {"mask": "leading", "alignment": "depth"},
+        "privacy": {"noise": "member", "multiplier": 4.0},
+    }
+    (line,) = guards(parse(private, "test"))
+    assert line.startswith("noise by the member: ε = ") and "against the coordinator ε = " in line
+    whole, share = (float(part.split()[0].rstrip(";")) for part in line.split("ε = ")[1:])
+    assert 0 < whole < share

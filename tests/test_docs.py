@@ -1,0 +1,49 @@
+"""The documentation names what there is, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from h2tune import config
+from h2tune.tasks import MODULES as TASKS
+from h2tune.tasks.rows import FileTask
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+SECTIONS = [
+    config.ServerConfig,
+    config.AdapterConfig,
+    config.BasisConfig,
+    config.TrainConfig,
+    config.DataConfig,
+    config.PrivacyConfig,
+]
+SECTIONS += [config.ClientConfig, FileTask]
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda s: s.__name__)
+def test_every_key_of_a_federation_file_is_documented(section):
+    text = (DOCS / "federation-file.md").read_text()
+    missing = [key for key in section.model_fields if f"`{key}`" not in text]
+    assert not missing
+
+
+def test_no_key_is_documented_that_is_not_there():
+    text = (DOCS / "federation-file.md").read_text()
+    keys = {key for section in (*SECTIONS, config.FederationConfig) for key in section.model_fields}
+    first_cells = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", text, flags=re.MULTILINE)
+    named = {key for cell in first_cells for key in re.findall(r"`(\w+)`", cell)}
+    assert named and named <= keys
+
+
+def test_every_built_in_task_is_documented():
+    text = (DOCS / "federation-file.md").read_text()
+    assert not [name for name in TASKS if f"`{name}`" not in text]
+
+
+def test_the_threat_model_names_tests_that_are_there():
+    tests = "".join(path.read_text() for path in (DOCS.parent / "tests").rglob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", (DOCS / "security.md").read_text()))
+    assert len(named) > 15 and not [name for name in named if f"def {name}(" not in tests]
