@@ -74,11 +74,12 @@ def test_long_articles_are_shortened_before_the_question(name: str, offline: Non
         assert short.startswith(example.prompt[:100]) and short.endswith("\nTopic:")
 
 
-def test_encoder_knows_what_belongs_together(offline: None) -> None:
+@pytest.mark.parametrize("name", ["all-minilm-l6-v2", "paraphrase-minilm-l3-v2"])
+def test_encoder_knows_what_belongs_together(name: str, offline: None) -> None:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    folder = assets.path_of("all-minilm-l6-v2")
+    folder = assets.path_of(name)
     model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     texts = ["A man is eating food.", "A man eats a piece of bread.", "The stock market fell."]
     inputs = tokenizer(texts, padding=True, return_tensors="pt")
@@ -87,6 +88,36 @@ def test_encoder_knows_what_belongs_together(offline: None) -> None:
         pooled = (model(**inputs).last_hidden_state * mask).sum(1) / mask.sum(1)
     near, far = (torch.cosine_similarity(pooled[0], pooled[i], dim=0) for i in (1, 2))
     assert near > 0.5 > 0.2 > far
+
+
+@pytest.mark.parametrize("name", ["paraphrase-minilm-l3-v2"])
+def test_converted_encoder_is_whole(name: str, offline: None) -> None:
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = assets.path_of(name)
+    model, loading = AutoModel.from_pretrained(folder, output_loading_info=True)
+    assert not any(loading.values()), loading
+    assert model.dtype == torch.float32 and all(bool(p.isfinite().all()) for p in model.parameters())
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    assert len(tokenizer) == model.config.vocab_size
+    text = "the film was good, and 12 people saw it."
+    inputs = tokenizer(text, return_tensors="pt")
+    assert tokenizer.decode(inputs["input_ids"][0], skip_special_tokens=True) == text
+    with torch.no_grad():
+        states = model(**inputs).last_hidden_state
+    assert states.isfinite().all() and 0.1 < states.std() < 3
+
+
+def test_small_minilm_reads_what_the_large_one_reads(offline: None) -> None:
+    from transformers import AutoTokenizer
+
+    small, large = (
+        AutoTokenizer.from_pretrained(assets.path_of(n))
+        for n in ("paraphrase-minilm-l3-v2", "all-minilm-l6-v2")
+    )
+    texts = ["A man is eating food.", "Héllo, WORLD! naïve £600m…\t[MASK] 東京 x", ""]
+    assert small(texts)["input_ids"] == large(texts)["input_ids"]
 
 
 @pytest.mark.parametrize(("name", "pool"), [("movie_reviews", 9529), ("tweets", 2735), ("bbc_topics", 2059)])

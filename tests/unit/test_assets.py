@@ -250,6 +250,7 @@ def test_shipped_configs_describe_the_models() -> None:
         "smollm2-135m-instruct": ("llama", 30, 576),
         "gemma-3-270m": ("gemma3_text", 18, 640),
         "all-minilm-l6-v2": ("bert", 6, 384),
+        "paraphrase-minilm-l3-v2": ("bert", 3, 384),
     }
 
 

