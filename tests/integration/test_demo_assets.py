@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from h2tune import assets
+from h2tune.errors import H2TuneError
 from h2tune.tasks.prompts import shorten
 from h2tune.tasks.task import describe_task, load_task
 
@@ -147,10 +148,35 @@ def test_small_minilm_reads_what_the_large_one_reads(offline: None) -> None:
     assert small(texts)["input_ids"] == large(texts)["input_ids"]
 
 
-@pytest.mark.parametrize(("name", "pool"), [("movie_reviews", 9529), ("tweets", 2735), ("bbc_topics", 2059)])
+POOLS = {
+    "movie_reviews": 9529,
+    "tweets": 2735,
+    "bbc_topics": 2059,
+    "amazon_reviews": 2585,
+    "nyt_editorials": 1917,
+    "medical_specialties": 9469,
+}
+
+
+@pytest.mark.parametrize(("name", "pool"), POOLS.items())
 def test_demo_tasks_have_the_examples_they_should(name: str, pool: int, offline: None) -> None:
     kept = pool // 5
     _, splits = load_task(name, train=pool - kept - 50, validation=50, test=kept, seed=0)
     prompts = [e.prompt for e in (*splits.train, *splits.validation, *splits.test)]
     assert len(set(prompts)) == len(prompts) == pool
     assert len({e.label for e in splits.test}) == len(describe_task(name).labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "test"),
+    [("reuters_r8", 5271, 2108), ("reuters_r52", 6247, 2478), ("boolq", 6764, 2883)],
+)
+def test_tasks_with_a_test_set_of_their_own_use_it_whole(
+    name: str, train: int, test: int, offline: None
+) -> None:
+    _, splits = load_task(name, train=train - 50, validation=50, test=test, seed=0)
+    prompts = [e.prompt for e in (*splits.train, *splits.validation, *splits.test)]
+    assert len(set(prompts)) == len(prompts) == train + test
+    assert len({e.label for e in splits.test}) == len(describe_task(name).labels)
+    with pytest.raises(H2TuneError, match=f"{test} are left"):
+        load_task(name, train=1, validation=0, test=test + 1, seed=0)

