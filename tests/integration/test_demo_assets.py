@@ -155,6 +155,8 @@ POOLS = {
     "amazon_reviews": 2585,
     "nyt_editorials": 1917,
     "medical_specialties": 9469,
+    "wordnet_nouns": 72_084,
+    "wordnet_verbs": 13_164,
 }
 
 

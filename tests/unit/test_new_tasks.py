@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 
 from h2tune.assets import DATASETS, prepare
 from h2tune.errors import H2TuneError
-from h2tune.tasks import MODULES, amazon_reviews, boolq, medical_specialties, nyt_editorials, reuters
+from h2tune.tasks import MODULES, amazon_reviews, boolq, medical_specialties, nyt_editorials, reuters, wordnet
 from h2tune.tasks.prompts import fields
 from h2tune.tasks.task import describe_task, split
 
@@ -22,6 +24,8 @@ LATER = {
     "reuters_r52": ("text",),
     "medical_specialties": ("question", "options"),
     "boolq": ("passage", "question"),
+    "wordnet_nouns": ("gloss",),
+    "wordnet_verbs": ("gloss",),
 }
 
 
@@ -32,9 +36,9 @@ def test_tasks_describe_themselves_without_data(name: str, monkeypatch: pytest.M
     assert task.name == name and name in MODULES and fields(task.template) == LATER[name]
     assert len(task.labels) == len(task.verbalisers) == len(set(task.verbalisers))
     assert all(word.startswith(" ") and word == word.rstrip() for word in task.verbalisers)
-    asset = DATASETS[name]
+    asset = DATASETS["wordnet" if name.startswith("wordnet") else name]
     assert (task.source, task.license) == (asset.source, asset.license)
-    assert asset.name == name and asset.kind == "dataset"
+    assert asset.kind == "dataset" and asset.notice
     for package in asset.packages:
         assert package.name in asset.source and package.version in asset.source and len(package.sha256) == 64
 
@@ -130,3 +134,44 @@ def test_boolq_tests_on_the_development_set_and_on_no_passage_twice(
     assert [(e.text, e.answer) for e in pools.test or ()] == [(f"is wine made of grapes?\n{wine}", " yes")]
     assert [(e.text, e.answer) for e in pools.train] == [("is tea a drink?\nTea -- Tea is a drink.", " yes")]
     assert pools.train[0].prompt.endswith("Question: is tea a drink?\nAnswer (yes or no):")
+
+
+def test_a_gloss_has_the_category_that_its_number_falls_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = "<SYNSET><ID>ENG31-{}</ID><SYNONYM><LITERAL>x<SENSE>0</SENSE></LITERAL></SYNONYM><DEF>{}</DEF></SYNSET>"
+    sets = {
+        "00001740-n": "what is",
+        "02086723-n": "a member of the genus Canis &amp; its kin",
+        "02669789-n": "a tool",
+        "15137796-n": "a while",
+        "00109468-v": "make different",
+        "00109467-v": "breathe",
+        "00001740-a": "having the means",
+    }
+    data = "<SYNSETS>\n" + "\n".join(line.format(*item) for item in sets.items()) + "\n</SYNSETS>\n"
+    source = tmp_path / "source.tar.gz"
+    with tarfile.open(source, "w:gz") as archive:
+        member = tarfile.TarInfo("p-1/data/wn.xml")
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data.encode()))
+    prepare.glosses([source], tmp_path, member="data/wn.xml")
+    monkeypatch.setattr(wordnet, "fetch", lambda name: tmp_path)
+    nouns, verbs = (wordnet.read(describe_task(name)).train for name in ("wordnet_nouns", "wordnet_verbs"))
+    assert [(e.text, e.answer) for e in nouns] == [
+        ("a member of the genus Canis & its kin", " animal"),
+        ("a tool", " artifact"),
+        ("a while", " time"),
+    ]
+    assert [(e.text, e.answer) for e in verbs] == [("breathe", " body"), ("make different", " change")]
+    assert nouns[1].prompt == "Definition: a tool\nCategory:"
+    with pytest.raises(H2TuneError, match=r"has no file data/other\.xml"):
+        prepare.glosses([source], tmp_path, member="data/other.xml")
+
+
+@pytest.mark.parametrize("starts", [wordnet.NOUNS, wordnet.VERBS])
+def test_categories_start_one_after_the_other(starts: dict[str, int]) -> None:
+    numbers = list(starts.values())
+    assert numbers == sorted(set(numbers))
+    for name, number in starts.items():
+        assert wordnet.category(number, starts) == name

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from h2tune.assets.asset import Asset, Package
-from h2tune.assets.prepare import archived_file, articles, labelled_rows, model_files
+from h2tune.assets.licences import WORDNET
+from h2tune.assets.prepare import archived_file, articles, glosses, labelled_rows, model_files
 
 VADER = Package(
     name="vaderSentiment",
@@ -148,5 +149,24 @@ DATASETS: dict[str, Asset] = {
         notice="BoolQ by Google, Creative Commons Attribution-ShareAlike 3.0; passages from Wikipedia. Cite: "
         "Clark, C. et al. (2019). BoolQ: Exploring the Surprising Difficulty of Natural Yes/No Questions. NAACL.",
         disk=50_000_000,
+    ),
+    "wordnet": Asset(
+        name="wordnet",
+        kind="dataset",
+        packages=(
+            Package(
+                name="nlptoolkit-wordnet",
+                version="1.0.26",
+                file="nlptoolkit_wordnet-1.0.26.tar.gz",
+                sha256="6216dc295191c634bdad4876fabbd38b1a5fa5ad71003fd365209782ecdbe501",
+                size=12_000_965,
+            ),
+        ),
+        prepare=partial(glosses, member="WordNet/data/english_wordnet_version_31.xml"),
+        license="WordNet License (free use with its notice)",
+        source="95,981 glosses of nouns and verbs of WordNet 3.1, from the source of nlptoolkit-wordnet 1.0.26",
+        notice="Only WordNet's glosses are taken; the package around them, by Starlang Software, is under GPL-3.0. "
+        "Cite: Fellbaum, C. (1998). WordNet: An Electronic Lexical Database. MIT Press.\n" + WORDNET,
+        disk=80_000_000,
     ),
 }

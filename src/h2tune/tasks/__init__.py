@@ -14,6 +14,8 @@ MODULES: dict[str, str] = {
     "reuters_r52": "h2tune.tasks.reuters",
     "medical_specialties": "h2tune.tasks.medical_specialties",
     "boolq": "h2tune.tasks.boolq",
+    "wordnet_nouns": "h2tune.tasks.wordnet",
+    "wordnet_verbs": "h2tune.tasks.wordnet",
     "gsm_rft": "h2tune.tasks.mathinstruct",
     "aqua_rat": "h2tune.tasks.mathinstruct",
     "mathqa": "h2tune.tasks.mathinstruct",
