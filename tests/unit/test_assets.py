@@ -100,6 +100,19 @@ def test_fetches_once_and_finds_it_again(
     assert not list((path.parent / "packages").iterdir())  # the package file is not kept twice
 
 
+def test_a_wheel_for_another_machine_is_fetched_for_its_files(
+    index: Path, runs: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = make_wheel(index, "tiny_one", {"part": b"abc"})
+    file = "tiny_one-1.0-py3-none-win_amd64.whl"
+    (index / plain.file).rename(index / file)
+    register(monkeypatch, (Package(plain.name, plain.version, file, plain.sha256, plain.size),))
+    with pytest.raises(H2TuneError, match="could not fetch"):
+        assets.fetch("tiny", quiet=True)
+    register(monkeypatch, (Package(plain.name, plain.version, file, plain.sha256, plain.size, "win_amd64"),))
+    assert (assets.fetch("tiny", quiet=True) / "whole").read_bytes() == b"abc"
+
+
 def test_quiet_prints_nothing(
     index: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
