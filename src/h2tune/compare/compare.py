@@ -178,7 +178,7 @@ def _federation(
 ) -> FederationConfig:
     """Return what a method runs with a seed; also alone, if that is one of the methods."""
     alone = any(m.stage == "alone" and m.folder == method.folder for m in methods)
-    own = [f'server.strategy="{method.strategy}"', f"server.alone={str(alone).lower()}", f"seed={seed}"]
+    own = [f'server.strategy="{method.strategy}"', f"experimental.alone={str(alone).lower()}", f"seed={seed}"]
     try:
         return load(file, [*changes, *method.changes, *own])
     except H2TuneError as error:
@@ -211,7 +211,7 @@ def _is_done(folder: Path, federation: FederationConfig) -> bool:
     if not (folder / "config.toml").exists() or not (folder / "events.jsonl").exists():
         return False
     there = load_resolved(folder / "config.toml")
-    if federation.server.alone and not there.server.alone:
+    if federation.experimental.alone and not there.experimental.alone:
         return False
     return is_finished(read_events(folder / "events.jsonl"))
 
@@ -219,7 +219,7 @@ def _is_done(folder: Path, federation: FederationConfig) -> bool:
 def _settings(federation: FederationConfig) -> dict[str, Any]:
     """Return the settings by dotted key, without whether clients also train alone: that changes nothing else."""
     plain = dump(federation.model_copy(update={"client": federation.sorted_clients()}))
-    plain["server"].pop("alone")
+    plain["experimental"].pop("alone")
     flat: dict[str, Any] = {}
     for section, content in plain.items():
         if isinstance(content, dict):

@@ -19,33 +19,33 @@ def build_strategy(federation: FederationConfig, enrolments: list[Enrolment], si
     Raises:
         H2TuneError: No method has that name.
     """
-    server, adapter, train = federation.server, federation.adapter, federation.train
+    server, adapter, experimental = federation.server, federation.adapter, federation.experimental
     name = server.strategy
     if name == "h2tune":
         return H2Tune(
             enrolments,
             shared_rank=size,
             slots=slots,
-            mask=adapter.mask,
-            alignment_mode=adapter.alignment,
-            temperature=adapter.temperature,
-            rate=server.learning_rate,
+            mask=experimental.mask,
+            alignment_mode=experimental.alignment,
+            temperature=experimental.temperature,
+            rate=experimental.server_learning_rate,
             weighting=server.weighting,
             wire_dtype=server.wire_dtype,
-            alternation=train.alternation,
+            alternation=experimental.alternation,
             alpha=adapter.alpha,
             dropout=adapter.dropout,
-            size_weight=train.size_weight,
-            drift_weight=train.drift_weight,
-            distillation_weight=train.distillation_weight,
+            size_weight=experimental.size_weight,
+            drift_weight=experimental.drift_weight,
+            distillation_weight=experimental.distillation_weight,
             basis=federation.basis.kind,
-            basis_scale=federation.basis.scale,
-            start_norm=federation.basis.start_norm if federation.basis.start == "labels" else 0.0,
-            start_blocks=federation.basis.start_blocks,
-            increments=server.increments,
+            basis_scale=experimental.basis_scale,
+            start_norm=experimental.start_norm if experimental.start == "labels" else 0.0,
+            start_blocks=experimental.start_blocks,
+            increments=experimental.increments,
             aggregation=server.aggregation,
             hostile=server.assumed_hostile,
-            clip_norm=None if server.clip_norm == "median" else server.clip_norm,
+            clip_norm=None if experimental.clip_norm == "median" else experimental.clip_norm,
             mechanism=mechanism_of(federation),
             secure=len(federation.client) if server.secure_aggregation else 0,
         )
@@ -65,7 +65,7 @@ def mechanism_of(federation: FederationConfig) -> dp.Mechanism | None:
     asked = federation.privacy
     if asked.noise == "none":
         return None
-    shares = asked.shares_of(federation.server.min_clients) if asked.noise == "member" else 1
+    shares = federation.experimental.shares_of(federation.server.min_clients) if asked.noise == "member" else 1
     return dp.Mechanism(asked.noise, asked.clip, asked.multiplier, asked.delta, shares)
 
 
@@ -80,10 +80,10 @@ def check_privacy(federation: FederationConfig) -> None:
         return
     if mechanism.quorum > federation.server.min_clients:
         raise H2TuneError(
-            f"privacy.shares {mechanism.shares} needs {mechanism.quorum} members in a round (one knows its own share), "
+            f"{mechanism.shares} shares of the noise need {mechanism.quorum} members in a round (one knows its own), "
             f"but server.min_clients is {federation.server.min_clients}",
-            where="privacy",
-            remedy=f"Set server.min_clients = {mechanism.quorum}, or fewer shares of more noise each",
+            where="experimental.noise_shares",
+            remedy=f"Set server.min_clients = {mechanism.quorum}, or fewer shares with more noise each",
         )
     dp.check_budget(mechanism, federation.server.rounds, federation.privacy.target_epsilon)
 

@@ -63,10 +63,10 @@ def check_same(path: Path, federation: FederationConfig) -> None:
     old, new = load_resolved(path), parse(dump(federation), str(path))
     differing = [
         f"{section}.{key}"
-        for section in ("server", "adapter", "basis", "train", "data", "privacy")
+        for section in ("server", "adapter", "basis", "train", "data", "privacy", "experimental")
         for key, value in getattr(new, section).model_dump().items()
         if value != getattr(old, section).model_dump()[key]
-        and (section, key) not in (("server", "rounds"), ("server", "alone"))
+        and (section, key) not in (("server", "rounds"), ("experimental", "alone"))
     ]
     differing += [key for key in ("name", "seed") if getattr(old, key) != getattr(new, key)]
     differing += ["client"] if old.sorted_clients() != new.sorted_clients() else []
@@ -91,8 +91,8 @@ def started(plan: Plan) -> Event:
         "shared_rank": plan.shared_rank,
         "slots": plan.slots,
         "roles": list(getattr(strategy, "roles", ())),
-        "alternation": federation.train.alternation,
-        "mask": federation.adapter.mask,
+        "alternation": federation.experimental.alternation,
+        "mask": federation.experimental.mask,
         "wire_dtype": federation.server.wire_dtype,
         "clients": [
             {

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import tomli_w
 
 from h2tune import files
-from h2tune.config import FederationConfig, PrivacyConfig, dump, load
+from h2tune.config import FederationConfig, dump, load
 from h2tune.federation.h2tune.basis import agree_on_basis, anchor_texts
 from h2tune.federation.client_round import LocalClient, attach, majority
 from h2tune.federation.local_engine import BaseModels, LocalEngine
@@ -119,7 +119,7 @@ class _Job:
         self._agree(federated)
         choose = draw_from(plan.strategy, server.participation, server.min_clients, plan.federation.seed)
         self._rounds(federated, plan.federation, choose, "server")
-        if server.alone:
+        if plan.federation.experimental.alone:
             self._alone(federated, choose)
         for member in plan.members:
             folder = self.ledger.folder / "clients" / member.name
@@ -159,8 +159,7 @@ class _Job:
         """Train every client by itself, in the rounds in which it trained in the federation."""
         plan, federation = self.plan, self.plan.federation
         chosen = [frozenset(choose(number)) for number in range(federation.server.rounds)]
-        # nobody to bear, and nothing that leaves: no robust rule and no noise
-        by_itself = federation.model_copy(update={"server": federation.server.of_one(), "privacy": PrivacyConfig()})
+        by_itself = federation.of_one()
         for member, enrolled in zip(plan.members, plan.enrolments, strict=True):
             single = build_strategy(by_itself, [enrolled], plan.shared_rank, plan.slots)
             engine = self._engine([member], single, "alone", federated)

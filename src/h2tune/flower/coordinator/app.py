@@ -150,8 +150,8 @@ def _started(coordinator: Coordinator, roster: Roster) -> Event:
         "shared_rank": coordinator.server.shared_rank,
         "slots": coordinator.server.slots,
         "roles": [role for role in ROLES if role in coordinator.roles],
-        "alternation": coordinator.train.alternation,
-        "mask": coordinator.adapter.mask,
+        "alternation": coordinator.experimental.alternation,
+        "mask": coordinator.experimental.mask,
         "wire_dtype": coordinator.server.wire_dtype,
         "clients": [_facts(card, coordinator) for _, card in sorted(roster.cards.items())],
     }
