@@ -9,11 +9,13 @@ from h2tune.config import FederationConfig, ServerConfig
 from h2tune.errors import H2TuneError
 from h2tune.federation import dp
 from h2tune.federation.h2tune.strategy import H2Tune
-from h2tune.federation.strategy import Strategy
 from h2tune.federation.messages import Enrolment
+from h2tune.federation.strategy import Strategy
 
 
-def build_strategy(federation: FederationConfig, enrolments: list[Enrolment], size: int, slots: int) -> Strategy:
+def build_strategy(
+    federation: FederationConfig, enrolments: list[Enrolment], size: int, slots: int
+) -> Strategy:
     """Return the method that the federation file names.
 
     Raises:
@@ -65,7 +67,9 @@ def mechanism_of(federation: FederationConfig) -> dp.Mechanism | None:
     asked = federation.privacy
     if asked.noise == "none":
         return None
-    shares = federation.experimental.shares_of(federation.server.min_clients) if asked.noise == "member" else 1
+    shares = (
+        federation.experimental.shares_of(federation.server.min_clients) if asked.noise == "member" else 1
+    )
     return dp.Mechanism(asked.noise, asked.clip, asked.multiplier, asked.delta, shares)
 
 

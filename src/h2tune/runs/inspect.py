@@ -8,12 +8,12 @@ from typing import Any
 from h2tune.config import FederationConfig
 from h2tune.federation import dp
 from h2tune.federation.h2tune.basis import view_spec
-from h2tune.runs.ranks import ADAM_BYTES, trainable_in
-from h2tune.runs.enrol import enrol_all
-from h2tune.runs.build import build_strategy, mechanism_of
-from h2tune.runs.model_info import ClientInfo
-from h2tune.federation.strategy import note_of
 from h2tune.federation.messages import payload_bytes
+from h2tune.federation.strategy import note_of
+from h2tune.runs.build import build_strategy, mechanism_of
+from h2tune.runs.enrol import enrol_all
+from h2tune.runs.model_info import ClientInfo
+from h2tune.runs.ranks import ADAM_BYTES, trainable_in
 
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 QUANTISED = 0.5625

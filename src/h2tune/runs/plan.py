@@ -9,14 +9,14 @@ from pathlib import Path
 from h2tune._version import __version__
 from h2tune.config import FederationConfig, dump, load_resolved, parse
 from h2tune.errors import H2TuneError
-from h2tune.runs.ranks import trainable_in
-from h2tune.federation.client_round import LocalClient, majority
-from h2tune.runs.enrol import enrol_all, load_member
 from h2tune.events import Event
-from h2tune.runs.build import build_strategy
-from h2tune.runs.model_info import ClientInfo
-from h2tune.federation.strategy import Strategy, note_of
+from h2tune.federation.client_round import LocalClient, majority
 from h2tune.federation.messages import Enrolment
+from h2tune.federation.strategy import Strategy, note_of
+from h2tune.runs.build import build_strategy
+from h2tune.runs.enrol import enrol_all, load_member
+from h2tune.runs.model_info import ClientInfo
+from h2tune.runs.ranks import trainable_in
 from h2tune.training.local import try_arguments
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from h2tune.adapter.roles import depth
 from h2tune.config import FederationConfig
 from h2tune.errors import H2TuneError
+from h2tune.federation.messages import payload_bytes
 from h2tune.runs.build import build_strategy
 from h2tune.runs.model_info import ClientInfo, enrolment
-from h2tune.federation.messages import payload_bytes
 
 ADAM_BYTES = 16
 """Bytes a trained float32 parameter takes: itself, its gradient, and Adam's two moments."""

@@ -12,18 +12,17 @@ import tomli_w
 
 from h2tune import files
 from h2tune.config import FederationConfig, dump, load
-from h2tune.federation.h2tune.basis import agree_on_basis, anchor_texts
+from h2tune.events import Event, read_events
 from h2tune.federation.client_round import LocalClient, attach, majority
-from h2tune.federation.local_engine import BaseModels, LocalEngine
+from h2tune.federation.h2tune.basis import agree_on_basis, anchor_texts
+from h2tune.federation.h2tune.model_reader import ModelReader
 from h2tune.federation.h2tune.reading_cache import kept_readings
-from h2tune.events import Event
+from h2tune.federation.local_engine import BaseModels, LocalEngine
+from h2tune.federation.rounds import Channel, Choice, draw_from, run_rounds
 from h2tune.federation.run_store import RunStore
+from h2tune.federation.strategy import Strategy
 from h2tune.runs.build import build_strategy
 from h2tune.runs.plan import Plan, check_same, planned, started
-from h2tune.federation.h2tune.model_reader import ModelReader
-from h2tune.federation.rounds import Channel, Choice, draw_from, run_rounds
-from h2tune.federation.strategy import Strategy
-from h2tune.events import read_events
 from h2tune.training.local import unscanned
 from h2tune.training.terms import Progress
 
