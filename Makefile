@@ -63,7 +63,7 @@ quickstart: assets  ## three models, three tasks, three ranks: train, aggregate,
 quickstart-short: assets  ## the same with a few steps; fails on any warning
 	rm -rf runs/quickstart-short
 	$(BIN)/h2tune run examples/quickstart.toml --strict --out runs/quickstart-short \
-	  --set server.rounds=2 --set server.alone=false --set train.local_steps=2 \
+	  --set server.rounds=2 --set experimental.alone=false --set train.local_steps=2 \
 	  --set client.feed.local_steps=4 --set data.test=32
 
 clean:
