@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -185,24 +186,28 @@ def head_modules(model: PreTrainedModel) -> list[str]:
     ]
 
 
-def set_head(model: PreTrainedModel, labels: int, seed: int) -> None:
-    """Give a classifier a fresh last layer for `labels` labels, drawn from the seed."""
+def set_head(model: PreTrainedModel, labels: Sequence[str], seed: int) -> None:
+    """Give a classifier a fresh last layer for `labels`, drawn from the seed, and put their names in its configuration.
+
+    A model that was trained on a task before has that task's label names, which an export must not keep.
+    """
     *_, (path, last) = [
         (f"{name}.{inner}" if inner else name, module)
         for name in head_modules(model)
         for inner, module in model.get_submodule(name).named_modules()
         if isinstance(module, nn.Linear)
     ]
-    fresh = nn.Linear(last.in_features, labels, bias=last.bias is not None)
+    fresh = nn.Linear(last.in_features, len(labels), bias=last.bias is not None)
     with torch.no_grad():
         fresh.weight.normal_(0.0, 0.02, generator=generator(seed, "head"))
         if fresh.bias is not None:
             fresh.bias.zero_()
     parent, _, attribute = path.rpartition(".")
     setattr(model.get_submodule(parent), attribute, fresh.to(last.weight.device, last.weight.dtype))
-    model.config.num_labels = labels
+    model.config.id2label = dict(enumerate(labels))
+    model.config.label2id = {label: index for index, label in enumerate(labels)}
     if hasattr(model, "num_labels"):
-        model.num_labels = labels
+        model.num_labels = len(labels)
 
 
 def base_seed(seed: int, model: str) -> int:

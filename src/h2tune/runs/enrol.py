@@ -96,11 +96,22 @@ def load_client(seen: ClientInfo, enrolled: Enrolment, federation: FederationCon
     Raises:
         H2TuneError: As `load_data`.
     """
+    part = federation.experimental.part_of(seen.client.name)
+    task, splits = load_data(seen.client, federation.data, federation.seed, part)
+    return _local_client(seen, enrolled, federation, task, splits)
+
+
+def without_data(seen: ClientInfo, enrolled: Enrolment, federation: FederationConfig) -> LocalClient:
+    """Return a client without examples, for what needs its model alone."""
+    return _local_client(seen, enrolled, federation, seen.task, Splits((), (), ()))
+
+
+def _local_client(
+    seen: ClientInfo, enrolled: Enrolment, federation: FederationConfig, task: Task, splits: Splits
+) -> LocalClient:
     data = federation.data
-    task, splits = load_data(
-        seen.client, data, federation.seed, federation.experimental.part_of(seen.client.name)
-    )
-    if seen.positions and task.max_length > seen.positions:  # the task's own default, not the user's word
+    # only a task's own default can be larger: a larger max_length of the client was refused
+    if seen.positions and task.max_length > seen.positions:
         task = replace(task, max_length=seen.positions)
     return LocalClient(
         enrolled,
