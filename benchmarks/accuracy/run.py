@@ -52,7 +52,7 @@ def main() -> None:
         out=options.runs / options.corner,
         against=options.against or ("h2tune" if options.ablations else None),
         split="test",
-        tell=lambda line: print(line, flush=True),
+        notice=lambda line: print(line, flush=True),
     )
     options.results.mkdir(parents=True, exist_ok=True)
     name = options.corner + ("-ablations" if options.ablations else "")

@@ -40,7 +40,7 @@ def main() -> None:
         overrides=[f"seed={options.first_seed}", *options.changes],
         out=options.runs / options.corner,
         split="validation",
-        tell=lambda line: print(line, flush=True),
+        notice=lambda line: print(line, flush=True),
     )
     path = options.tuned / f"{options.corner}.json"
     before = json.loads(path.read_text()) if path.exists() else {}
