@@ -20,7 +20,7 @@ from h2tune.functional.losses import task_loss
 from h2tune.models import load_model, load_tokenizer
 from h2tune.runs.build import build_strategy
 from h2tune.runs.enrol import load_client
-from h2tune.runs.model_info import enrolment, see
+from h2tune.runs.model_info import client_info, enrolment
 from h2tune.seeds import derive
 from h2tune.training.encode import Encoded, collator, encode_texts
 from h2tune.training.local import LocalTraining, train_locally
@@ -42,7 +42,7 @@ class World:
     def load(cls) -> World:
         """Load the model and the film reviews."""
         federation = federation_of("h2tune", 0)
-        seen = see(federation.client[0])
+        seen = client_info(federation.client[0])
         member = load_client(seen, enrolment(seen, RANK, 3000), federation)
         tokenizer = load_tokenizer(MODEL)
         base = load_model(MODEL, "classifier", "float32", 0)

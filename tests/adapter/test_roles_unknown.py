@@ -16,7 +16,7 @@ from h2tune.adapter.families import _ANYWHERE
 from h2tune.adapter.roles import ROLES, depth, find_roles
 from h2tune.config import parse
 from h2tune.errors import H2TuneError
-from h2tune.runs.model_info import see
+from h2tune.runs.model_info import client_info
 
 
 def tower(layers, blocks=2, stack="body.blocks", model_type="odd", **config):
@@ -284,7 +284,7 @@ def test_a_client_that_names_roles_is_seen_and_not_taken_for_another_of_its_mode
     )
     content["client"][1]["roles"] = {"skip": "mlp.*"}
     clients, looks = parse(content, "test", tmp_path).client, {}
-    one, two, three = (see(client, looks) for client in clients)
+    one, two, three = (client_info(client, looks) for client in clients)
     assert one.placements == three.placements
     assert len(looks) == 2 and {p.role for p in two.placements} < {p.role for p in one.placements}
     assert [s.client.name for s in (one, two, three)] == ["one", "two", "three"]

@@ -47,7 +47,7 @@ def merge(
     state: Mapping[str, Tensor],
     contributions: Sequence[Contribution],
     *,
-    members: Sequence[Enrolment],
+    clients: Sequence[Enrolment],
     alpha: float,
 ) -> Tensors:
     """Return the stack with this round's part below (A) and beside (B) it.
@@ -59,30 +59,30 @@ def merge(
         alpha: LoRA's α.
     """
     sent = {c.enrolment.name: c for c in contributions}
-    group = [m for m in members if same_model(m) == same_model(contributions[0].enrolment)]
+    group = [m for m in clients if same_model(m) == same_model(contributions[0].enrolment)]
     stack: dict[str, list[Tensor]] = {n: [t] for n, t in state.items() if n.endswith((DOWN, UP))}
     held = next((t[0].shape[0] for n, t in stack.items() if n.endswith(DOWN)), 0)
-    for member in group:
-        contribution = sent.get(member.name)
-        for name, (shape, _) in shapes(member).items():
+    for client in group:
+        contribution = sent.get(client.name)
+        for name, (shape, _) in shapes(client).items():
             part = contribution.tensors[name] if contribution else torch.zeros(shape)
             if contribution and name.endswith(UP):
-                part = contribution.weight * alpha / member.rank * part
+                part = contribution.weight * alpha / client.rank * part
             stack.setdefault(name, []).append(part)
     merged = {n: torch.cat(parts, dim=0 if n.endswith(DOWN) else 1) for n, parts in stack.items()}
     seen = {n: t for n, t in state.items() if n.startswith(SEEN)}
     return merged | seen | {SEEN + client: torch.tensor([held], dtype=torch.int32) for client in sent}
 
 
-def receives(enrolment: Enrolment, *, members: Sequence[Enrolment]) -> Spec:
+def receives(enrolment: Enrolment, *, clients: Sequence[Enrolment]) -> Spec:
     """Return what a client gets that took part in the round before."""
-    rank = sum(m.rank for m in members if same_model(m) == same_model(enrolment))
+    rank = sum(m.rank for m in clients if same_model(m) == same_model(enrolment))
     return shapes(enrolment, rank=rank) | {OFFSET: ((1,), "int32")}
 
 
 def build(enrolments: Sequence[Enrolment], *, shared_rank: int, alpha: float, **options: Any) -> Grouped:
     """Return the strategy; arguments as in `flexlora.build`."""
-    members = sorted(enrolments, key=lambda enrolment: enrolment.name)
+    clients = sorted(enrolments, key=lambda enrolment: enrolment.name)
     method = GroupRule(
         name="flora",
         together=same_model,
@@ -90,9 +90,9 @@ def build(enrolments: Sequence[Enrolment], *, shared_rank: int, alpha: float, **
         sends=shapes,
         start=lambda group, seed: {},
         adapted_model=FloraAdaptedModel,
-        merge=partial(merge, members=members, alpha=alpha),
+        merge=partial(merge, clients=clients, alpha=alpha),
         fit=fit,
         news=news,
-        receives=partial(receives, members=members),
+        receives=partial(receives, clients=clients),
     )
     return Grouped(method, enrolments, alpha=alpha, **options)

@@ -26,7 +26,7 @@ from h2tune.federation.local_engine import BaseModels
 from h2tune.federation.messages import Enrolment
 from h2tune.models import read_config
 from h2tune.runs.enrol import load_client, without_data
-from h2tune.runs.model_info import ClientInfo, enrolment, see
+from h2tune.runs.model_info import ClientInfo, client_info, enrolment
 
 SPLITS = ("test", "validation")
 FORMATS = ("lora", "adapter", "merged")
@@ -101,8 +101,8 @@ def evaluate_run(folder: Path, clients: Sequence[str], split: str) -> Iterator[t
     models = BaseModels(federation.seed)
     for config in chosen:
         source = adapter_folder(folder, config.name, "adapter")
-        seen = see(config)
-        client = replace(load_client(seen, _enrolled(federation, seen, source), federation), split=split)
+        info = client_info(config)
+        client = replace(load_client(info, _enrolled(federation, info, source), federation), split=split)
         if not client.scored:
             raise H2TuneError(
                 f"client '{config.name}' has no {split} examples",
@@ -153,8 +153,8 @@ def _merge(federation: FederationConfig, config: ClientConfig, folder: Path, out
             remedy="Export with --format lora, and load it beside the quantised model",
         )
     source = adapter_folder(folder, config.name, "lora")
-    seen = see(config)
-    client = without_data(seen, _enrolled(federation, seen, source), federation)
+    info = client_info(config)
+    client = without_data(info, _enrolled(federation, info, source), federation)
     restored = _restore(BaseModels(federation.seed), client, config, source)
     merged = restored.model.merge_and_unload()
     merged.config.use_cache = True
@@ -174,10 +174,10 @@ def _client_of(federation: FederationConfig, name: str, folder: Path) -> ClientC
     return clients[name]
 
 
-def _enrolled(federation: FederationConfig, seen: ClientInfo, source: Path) -> Enrolment:
+def _enrolled(federation: FederationConfig, info: ClientInfo, source: Path) -> Enrolment:
     """Return a client's enrolment; its rank is that of its saved adapter."""
     rank = PeftConfig.from_pretrained(source).r
-    return enrolment(seen, rank, seen.client.train or federation.data.train)
+    return enrolment(info, rank, info.client.train or federation.data.train)
 
 
 def _restore(models: BaseModels, client: LocalClient, config: ClientConfig, source: Path) -> RestoredClient:
