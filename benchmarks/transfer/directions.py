@@ -24,7 +24,7 @@ import command
 import numpy as np
 import torch
 from anchored import few
-from members import ASSETS, ROLES, load_texts
+from clients import ASSETS, ROLES, load_texts
 from pairs import coordinates, drawn
 from sklearn.linear_model import LogisticRegression
 from table import COLUMNS, KEYS, append, read_rows

@@ -124,7 +124,7 @@ def test_merging_what_is_not_finite_is_refused():
 
 
 def test_a_rank_above_what_a_layer_has_is_refused():
-    with pytest.raises(ValueError, match="exceeds what layer"):
+    with pytest.raises(ValueError, match="exceeds the size of layer"):
         get_peft_model(tiny.causal("llama", width=16), H2TuneConfig(r=12))
 
 

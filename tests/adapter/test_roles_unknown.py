@@ -197,8 +197,8 @@ def test_models_without_blocks_and_with_an_encoder_beside_the_decoder_are_refuse
         ),
         ({"attn.q": "embed"}, "no linear layer in a block is called 'embed'"),
         ({"attn.q": "lm_head"}, "no linear layer in a block is called 'lm_head'"),
-        ({"attn.q": "(my"}, "'\\(my' is no regular expression"),
-        ({"attn.q": "my_query", "attn.k": "my_.*"}, "'body.blocks.0.my_query' is also attn.q"),
+        ({"attn.q": "(my"}, "'\\(my' is not a valid regular expression"),
+        ({"attn.q": "my_query", "attn.k": "my_.*"}, "'body.blocks.0.my_query' is already attn.q"),
         ({"attn.q": "my_.*"}, "are both attn.q"),
         ({"skip": ".*"}, "no module is left"),
         ({"attn.q": "query"}, "no linear layer in a block is called 'query'"),  # a suffix of whole words only

@@ -218,7 +218,7 @@ def test_flora_starts_each_round_from_the_exact_sum_of_all_updates() -> None:
                 scale = 4.0 / strategy.enrolments[u.client].rank
                 dense[module] += 0.5 * scale * u.tensors[f"{module}.lora_B"] @ u.tensors[f"{module}.lora_A"]
         state, _ = aggregate(strategy, state, updates)
-    with pytest.raises(H2TuneError, match="lost"):
+    with pytest.raises(H2TuneError, match="lacks"):
         attach(strategy, base, "a").receive(strategy.download(state, "a", 3))
 
 

@@ -26,7 +26,7 @@ def generator() -> np.random.Generator:
 
 def test_differences_are_paired() -> None:
     assert differences([3, 5], [1, 7]).tolist() == [2, -2]
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="the same shape"):
         differences([1, 2], [1])
 
 

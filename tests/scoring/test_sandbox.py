@@ -135,7 +135,7 @@ def test_the_same_program_draws_the_same_numbers() -> None:
         ("answer = '\0'", None),
         ("(" * 5000, None),
         ("def f(): f()\nf()", "RecursionError: maximum recursion depth exceeded"),
-        ("x = 1", "no variable is called answer"),
+        ("x = 1", "no variable named answer"),
         ("answer = 10**5000", "no answer"),
         ("import os\nos.close(1); os.close(2); os.close(3)", "no answer"),
         ("import os\nos._exit(0)", "no answer"),
