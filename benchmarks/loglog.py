@@ -27,7 +27,7 @@ class Line:
 
 
 def draw(
-    points: Sequence[int], lines: Sequence[Line], title: str, told: str, x_title: str, y_title: str
+    points: Sequence[int], lines: Sequence[Line], title: str, description: str, x_title: str, y_title: str
 ) -> str:
     """Return the chart of some lines over the same points.
 
@@ -35,7 +35,7 @@ def draw(
         points: Where the values are.
         lines: From the one behind to the one in front.
         title: What the chart shows.
-        told: What can be seen in it, for those who do not see it.
+        description: Text alternative of the chart.
         x_title: What the points are.
         y_title: What the values are.
     """
@@ -49,7 +49,7 @@ def draw(
     def y(value: float) -> float:
         return TOP + (high - math.log10(value)) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
-    root = svg.canvas("chart", title, told, HEIGHT, WIDTH)
+    root = svg.canvas("chart", title, description, HEIGHT, WIDTH)
     root.set("xmlns", "http://www.w3.org/2000/svg")
     root.set("font-family", "sans-serif")
     root.set("font-size", "12")

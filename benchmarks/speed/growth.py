@@ -68,8 +68,10 @@ def picture(axis: str, points: list[int], measured: dict[str, list[float]], slop
         for (what, values), colour, slope in zip(measured.items(), loglog.COLOURS, slopes, strict=True)
     ]
     guide = loglog.Line([p / points[0] for p in points], loglog.GUIDE, "in proportion", 1.5, "6 4")
-    told = "; ".join(line.label for line in own)
-    return loglog.draw(points, [guide, *own], f"Cost against {axis}", told, axis, f"× of {points[0]} {axis}")
+    description = "; ".join(line.label for line in own)
+    return loglog.draw(
+        points, [guide, *own], f"Cost against {axis}", description, axis, f"× of {points[0]} {axis}"
+    )
 
 
 def vary(axis: str, points: list[int], repeats: int, out: Path) -> None:

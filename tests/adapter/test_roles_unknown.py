@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import AutoConfig, AutoModel, T5EncoderModel
 
-from h2tune.adapter.families import _ANYWHERE
+from h2tune.adapter.families import ANYWHERE
 from h2tune.adapter.roles import ROLES, depth, find_roles
 from h2tune.config import parse
 from h2tune.errors import H2TuneError
@@ -245,7 +245,7 @@ def blocks(draw):
     roles |= {"mlp.gate": (width, inner)} if gated == "gated" else {}
     names = {}
     for role, widths in roles.items():
-        known = [word for word in _ANYWHERE[role].split() if word not in ("w3", "c_proj")]
+        known = [word for word in ANYWHERE[role].split() if word not in ("w3", "c_proj")]
         path = (f"{attention}." if role.startswith("attn") else mlp) + draw(words(known))
         names[path] = (role, widths)
     return names

@@ -146,7 +146,7 @@ def test_two_processes_cannot_share_a_run_folder(tmp_path, sound):
         held.close()
 
 
-def test_a_wrong_trainer_argument_is_told_before_training(tmp_path, sound):
+def test_a_wrong_trainer_argument_is_refused_before_training(tmp_path, sound):
     assert "bf17" in complain(tmp_path, {**sound[1], "train": {"arguments": {"bf17": True}}})
     assert "max_steps" in complain(tmp_path, {**sound[1], "train": {"arguments": {"max_steps": 3}}})
 

@@ -34,11 +34,11 @@ def test_inspect_predicted_what_was_recorded(run):
     from h2tune.config import load
     from h2tune.runs.inspect import inspect
 
-    told = read_events(run / "events.jsonl")
+    log = read_events(run / "events.jsonl")
     for client in inspect(load(QUICKSTART, FEW)).clients:
-        started = next(c for c in told[0]["clients"] if c["name"] == client["name"])
+        started = next(c for c in log[0]["clients"] if c["name"] == client["name"])
         assert client["trainable_parameters"] == started["trainable_parameters"]
-        mine = [e for e in told if e["event"] == "client_trained" and e["client"] == client["name"]]
+        mine = [e for e in log if e["event"] == "client_trained" and e["client"] == client["name"]]
         assert len(mine) == 2
         for event in mine:
             assert event["bytes_up"] == client["bytes_up"]

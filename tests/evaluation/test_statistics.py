@@ -38,7 +38,7 @@ def test_t_interval_by_hand_and_by_scipy() -> None:
     assert mean_interval(FIVE, level=0.9)[1:] == pytest.approx((reference.low, reference.high))
 
 
-def test_one_value_tells_nothing_about_the_spread() -> None:
+def test_one_value_has_an_infinite_interval() -> None:
     assert mean_interval([0.3]) == (0.3, -math.inf, math.inf)
     assert bootstrap_interval([0.3], rng=generator()) == (0.3, -math.inf, math.inf)
     assert paired_t_p([0.3]) == 1

@@ -67,12 +67,12 @@ def message(draw: Draw) -> bool:
         request = PendingRequest(lambda node: answer)
         reply = _channel(Path(folder))._reply("one", request, downloads, "m0", answer)
         assert reply is not None and reply.client == "one"
-        told, accepted = _accept(STRATEGY, reply, ROUND)
+        recorded, accepted = _accept(STRATEGY, reply, ROUND)
         store = RunStore(Path(folder) / "run")
-        store.record("unit", told)
+        store.record("unit", recorded)
         store.close()
         view(read_events(store.events_file))
-    assert accepted is not None or any(event["event"] == "client_failed" for event in told)
+    assert accepted is not None or any(event["event"] == "client_failed" for event in recorded)
     if accepted is not None:
         _is_valid(reply.update)
     return accepted is not None
@@ -189,8 +189,8 @@ def _through_the_gate(data: bytes) -> bool:
         tracemalloc.stop()
         assert peak < 2 * (MOST + HEAD_BYTES) + 2**20, peak
     reply = SimpleNamespace(client="one", late=None, update=found, events=[])
-    told, accepted = _accept(STRATEGY, reply, ROUND)
-    assert (accepted is None) == any(event.get("code") == "update_refused" for event in told)
+    recorded, accepted = _accept(STRATEGY, reply, ROUND)
+    assert (accepted is None) == any(event.get("code") == "update_refused" for event in recorded)
     if accepted is not None:
         _is_valid(reply.update)
     return accepted is not None

@@ -51,9 +51,9 @@ def pause_at(where: str, mark: Path) -> Callable[[], None]:
     return functools.partial(_pause, where, mark)
 
 
-def tell_stage(file: Path) -> Callable[[], None]:
+def record_stage(file: Path) -> Callable[[], None]:
     """Return what makes a process keep the name of what it is doing in `file`: see `STAGES`."""
-    return functools.partial(_tell_stage, file)
+    return functools.partial(_record_stage, file)
 
 
 STAGES = {
@@ -68,32 +68,32 @@ STAGES = {
 }
 
 
-def _tell_stage(file: Path) -> None:
+def _record_stage(file: Path) -> None:
     import pkgutil
 
     mark, doing = os.open(file, os.O_WRONLY | os.O_CREAT), ["between"]
 
-    def tell() -> None:
+    def write_stage() -> None:
         os.pwrite(mark, doing[-1].ljust(16).encode(), 0)
 
-    def telling(function: Callable[..., Any], stage: str) -> Callable[..., Any]:
+    def recording(function: Callable[..., Any], stage: str) -> Callable[..., Any]:
         @functools.wraps(function)
         def wrapped(*arguments: Any, **named: Any) -> Any:
             doing.append(stage)
-            tell()
+            write_stage()
             try:
                 return function(*arguments, **named)
             finally:
                 doing.pop()
-                tell()
+                write_stage()
 
         return wrapped
 
-    tell()
+    write_stage()
     for stage, places in STAGES.items():
         for owner, name in places:
             found = pkgutil.resolve_name(owner)
-            setattr(found, name, telling(getattr(found, name), stage))
+            setattr(found, name, recording(getattr(found, name), stage))
 
 
 def _pause(where: str, mark: Path) -> None:

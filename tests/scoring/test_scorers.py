@@ -112,9 +112,9 @@ def test_program(output: str, answer: str, right: bool) -> None:
 
 def test_reference_program_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[str] = []
+    reference = "answer = 4 / 2  # of no other test: it is cached"
     real = score.run_program
     monkeypatch.setattr(score, "run_program", lambda text: runs.append(text) or real(text))
-    score._reference_value.cache_clear()
     for output in ("answer = 1", "answer = 2"):
-        program(output, "answer = 4 / 2")
-    assert runs.count("answer = 4 / 2") == 1
+        program(output, reference)
+    assert runs.count(reference) == 1

@@ -44,7 +44,7 @@ FAMILIES: dict[str, dict[str, str]] = {
 }  # fmt: skip
 """Path within a block → role, by `config.model_type`."""
 
-_ANYWHERE = {
+ANYWHERE = {
     "attn.q": "q q_proj q_lin q_linear query query_proj wq to_q",
     "attn.k": "k k_proj k_lin k_linear key key_proj wk to_k",
     "attn.v": "v v_proj v_lin v_linear value value_proj wv to_v",
@@ -62,7 +62,7 @@ def _by_word(table: Mapping[str, str]) -> dict[str, str]:
     return {word: role for role, words in table.items() for word in words.split()}
 
 
-_WORDS = {False: _by_word(_ANYWHERE), True: _by_word(_ANYWHERE) | _by_word(_IN_ATTENTION)}
+_WORDS = {False: _by_word(ANYWHERE), True: _by_word(ANYWHERE) | _by_word(_IN_ATTENTION)}
 
 
 def role_by_words(path: str, siblings: Collection[str]) -> str | None:

@@ -17,7 +17,7 @@ from typing import Any
 from h2tune.errors import H2TuneError
 from h2tune.tasks.prompts import fill
 from h2tune.tasks.published import data_folder, first_file, hub_rows
-from h2tune.tasks.rows import read_rows
+from h2tune.tasks.row_files import read_rows
 from h2tune.tasks.task import Example, Pools, Task
 
 DATASET = "nyu-mll/glue"

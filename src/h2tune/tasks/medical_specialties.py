@@ -5,7 +5,7 @@ from __future__ import annotations
 from h2tune.assets import DATASETS, fetch
 from h2tune.tasks.duplicates import without_near_duplicates
 from h2tune.tasks.prompts import fill
-from h2tune.tasks.rows import read_rows
+from h2tune.tasks.row_files import read_rows
 from h2tune.tasks.task import Example, Pools, Task
 
 # Name of a file → label; the file Unknown is not used.

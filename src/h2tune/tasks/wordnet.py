@@ -13,7 +13,7 @@ from bisect import bisect_right
 from h2tune.assets import DATASETS, fetch
 from h2tune.tasks.duplicates import without_near_duplicates
 from h2tune.tasks.prompts import fill
-from h2tune.tasks.rows import read_rows
+from h2tune.tasks.row_files import read_rows
 from h2tune.tasks.task import Example, Pools, Task
 
 # Category → number of its first set of synonyms.
