@@ -54,7 +54,7 @@ types: setup
 check: lint types test
 
 assets: setup  ## the demo models and texts, fetched once into the user's cache
-	$(BIN)/h2tune assets fetch
+	$(BIN)/h2tune assets fetch smollm2-135m-instruct gemma-3-270m all-minilm-l6-v2 movie_reviews bbc_topics tweets
 
 quickstart: assets  ## three models, three tasks, three ranks: train, aggregate, compare
 	rm -rf runs/quickstart

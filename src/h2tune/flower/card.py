@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from h2tune.config import problem
 from h2tune.config.types import Name
 from h2tune.errors import H2TuneError
-from h2tune.federation.client_round import LocalClient, majority
+from h2tune.federation.local_client import LocalClient, majority
 from h2tune.federation.messages import Enrolment
 from h2tune.runs.model_info import ClientInfo
 

@@ -1,64 +1,94 @@
-"""From the words of a federation file to the method: strategy, noise, and what they need."""
+"""Build what a federation file names: the strategy, its settings, the noise; check what they need."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import Any
 
 from h2tune import baselines
 from h2tune.config import FederationConfig, ServerConfig
 from h2tune.errors import H2TuneError
 from h2tune.federation import dp
+from h2tune.federation.h2tune.settings import H2TuneSettings
 from h2tune.federation.h2tune.strategy import H2Tune
 from h2tune.federation.messages import Enrolment
 from h2tune.federation.strategy import Strategy
 
 
 def build_strategy(
-    federation: FederationConfig, enrolments: list[Enrolment], size: int, slots: int
-) -> Strategy:
+    federation: FederationConfig, enrolments: Sequence[Enrolment], size: int, slots: int
+) -> Strategy[Any]:
     """Return the method that the federation file names.
+
+    Args:
+        federation: The file.
+        enrolments: The clients.
+        size: R.
+        slots: D.
 
     Raises:
         H2TuneError: No method has that name.
     """
-    server, adapter, experimental = federation.server, federation.adapter, federation.experimental
-    name = server.strategy
-    if name == "h2tune":
-        return H2Tune(
-            enrolments,
-            shared_rank=size,
-            slots=slots,
-            mask=experimental.mask,
-            alignment_mode=experimental.alignment,
-            temperature=experimental.temperature,
-            rate=experimental.server_learning_rate,
-            weighting=server.weighting,
-            wire_dtype=server.wire_dtype,
-            alternation=experimental.alternation,
-            alpha=adapter.alpha,
-            dropout=adapter.dropout,
-            size_weight=experimental.size_weight,
-            drift_weight=experimental.drift_weight,
-            distillation_weight=experimental.distillation_weight,
-            basis=federation.basis.kind,
-            basis_scale=experimental.basis_scale,
-            start_norm=experimental.start_norm if experimental.start == "labels" else 0.0,
-            start_blocks=experimental.start_blocks,
-            increments=experimental.increments,
-            aggregation=server.aggregation,
-            hostile=server.assumed_hostile,
-            clip_norm=None if experimental.clip_norm == "median" else experimental.clip_norm,
-            mechanism=mechanism_of(federation),
-            secure=len(federation.client) if server.secure_aggregation else 0,
-        )
+    server, adapter = federation.server, federation.adapter
+    if server.strategy == "h2tune":
+        return H2Tune(enrolments, h2tune_settings(federation, size, slots))
     return baselines.build(
-        name,
+        server.strategy,
         enrolments,
         shared_rank=size,
         alpha=adapter.alpha,
         dropout=adapter.dropout,
         weighting=server.weighting,
         seed=federation.seed,
+    )
+
+
+def h2tune_settings(
+    federation: FederationConfig,
+    size: int,
+    slots: int,
+    *,
+    roles: tuple[str, ...] | None = None,
+    secure_members: int | None = None,
+) -> H2TuneSettings:
+    """Return the settings of the h2tune method that a federation file states.
+
+    Args:
+        federation: The file.
+        size: R.
+        slots: D.
+        roles: Roles that are shared, where they are fixed before clients enrol.
+        secure_members: With secure aggregation the members that may join; by default the file's clients.
+    """
+    server, adapter, switches = federation.server, federation.adapter, federation.experimental
+    members = len(federation.client) if secure_members is None else secure_members
+    return H2TuneSettings(
+        shared_rank=size,
+        slots=slots,
+        roles=roles,
+        mask=switches.mask,
+        alignment=switches.alignment,
+        temperature=switches.temperature,
+        basis=federation.basis.kind,
+        basis_scale=switches.basis_scale,
+        start_norm=switches.start_norm if switches.start == "labels" else 0.0,
+        start_blocks=switches.start_blocks,
+        alpha=adapter.alpha,
+        dropout=adapter.dropout,
+        alternation=switches.alternation,
+        size_weight=switches.size_weight,
+        drift_weight=switches.drift_weight,
+        distillation_weight=switches.distillation_weight,
+        rate=switches.server_learning_rate,
+        weighting=server.weighting,
+        wire_dtype=server.wire_dtype,
+        increments=switches.increments,
+        aggregation=server.aggregation,
+        hostile=server.assumed_hostile,
+        clip_norm=None if switches.clip_norm == "median" else switches.clip_norm,
+        mechanism=mechanism_of(federation),
+        secure_members=members if server.secure_aggregation else 0,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from h2tune.adapter.roles import depth
 from h2tune.config import ClientConfig, DataConfig, FederationConfig
 from h2tune.errors import H2TuneError
-from h2tune.federation.client_round import LocalClient
+from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Enrolment
 from h2tune.runs.build import check_privacy, check_secure
 from h2tune.runs.model_info import ClientInfo, ModelInfos, enrolment, see
@@ -90,7 +90,7 @@ def load_data(
     return (replace(task, max_length=client.max_length) if client.max_length else task), splits
 
 
-def load_member(seen: ClientInfo, enrolled: Enrolment, federation: FederationConfig) -> LocalClient:
+def load_client(seen: ClientInfo, enrolled: Enrolment, federation: FederationConfig) -> LocalClient:
     """Return a client with its data.
 
     Raises:
