@@ -105,6 +105,15 @@ def test_a_part_of_the_data_is_in_its_members_file_alone(tmp_path):
         validated(Coordinator, changed, "file")
 
 
+def test_a_run_folder_of_another_version_is_refused(coordinator, tmp_path):
+    from h2tune.flower.coordinator.app import coordinate
+
+    (tmp_path / "coordinator.toml").write_text('name = "tiny"\n[adapter]\nmask = "leading"\n')
+    with pytest.raises(H2TuneError, match=r"another version of h2tune.*Name another folder") as error:
+        coordinate(None, coordinator.model_copy(update={"folder": str(tmp_path)}))
+    assert "experimental.mask" in str(error.value)
+
+
 def test_who_may_join_is_checked_against_the_file(coordinator, cards, tmp_path):
     roster = Roster(coordinator, tmp_path / "members.json")
     for changes, told in (
