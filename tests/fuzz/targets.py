@@ -45,7 +45,7 @@ from h2tune.flower.coordinator.roster import Roster
 from h2tune.flower.coordinator.tolerant_grid import Answer
 from h2tune.flower.files import Coordinator, MemberFile, read_settings
 from h2tune.flower.messages import FORMAT, text, unpack
-from h2tune.report.events import view
+from h2tune.report.view import build_view
 
 
 def update(draw: Draw) -> bool:
@@ -66,7 +66,7 @@ def message(draw: Draw) -> bool:
         ledger = RunStore(Path(folder) / "run")
         ledger.record("unit", told)
         ledger.close()
-        view(read_events(ledger.events_file))
+        build_view(read_events(ledger.events_file))
     assert accepted is not None or any(event["event"] == "client_failed" for event in told)
     if accepted is not None:
         _is_valid(accepted)
@@ -145,7 +145,7 @@ def log(draw: Draw) -> bool:
         file = Path(folder) / "events.jsonl"
         file.write_bytes(data)
         try:
-            view(read_events(file))
+            build_view(read_events(file))
         except H2TuneError:
             accepted = False
         try:
