@@ -19,7 +19,9 @@ from h2tune.events import read_events
 def finished(tmp_path_factory):
     """A federation run once: its file and its run folder."""
     folder = tmp_path_factory.mktemp("federation")
-    file = federations.write(folder, federations.federation(folder, server={"rounds": 3, "alone": True}))
+    file = federations.write(
+        folder, federations.federation(folder, server={"rounds": 3}, experimental={"alone": True})
+    )
     result = subprocess.run(  # the installed command itself
         federations.command("run", str(file), "--out", str(folder / "run"), "--strict"),
         env=federations.environment(), capture_output=True, text=True, check=True,
@@ -83,10 +85,10 @@ def test_inspect_predicts_exactly_what_the_run_records(finished):
 
 def test_trainable_parameters_are_counted_right(finished):
     from h2tune.config import load
-    from h2tune.federation.client_round import attach
+    from h2tune.federation.client_round import attach_adapter
     from h2tune.models import load_model
     from h2tune.runs.build import build_strategy
-    from h2tune.runs.enrol import enrol_all, load_member
+    from h2tune.runs.enrol import enrol_all, load_client
     from h2tune.runs.ranks import trainable
 
     federation = load(finished[0])
@@ -94,7 +96,7 @@ def test_trainable_parameters_are_counted_right(finished):
     strategy = build_strategy(federation, enrolments, size, slots)
     for s, e in zip(seen, enrolments, strict=True):
         base = load_model(s.client.model, s.kind, "float32", 0)
-        phases = attach(base, load_member(s, e, federation), strategy, None).phases()
+        phases = attach_adapter(base, load_client(s, e, federation), strategy, None).phases()
         counted = sum(p.numel() for group in phases.values() for p in group.values())
         assert counted == trainable(s, e.rank, size, slots)
 
@@ -114,7 +116,7 @@ def test_two_runs_with_one_seed_are_equal_and_another_order_changes_nothing(fini
 def test_another_seed_gives_another_run(finished, tmp_path):
     file, run, _ = finished
     federations.h2tune(
-        "run", str(file), "--set", "seed=1", "--set", "server.alone=false", "--out", str(tmp_path / "r")
+        "run", str(file), "--set", "seed=1", "--set", "experimental.alone=false", "--out", str(tmp_path / "r")
     )
     left, right = tensors(run), tensors(tmp_path / "r")
     assert any(not torch.equal(left[n], right[n]) for n in left.keys() & right.keys())

@@ -1,56 +1,40 @@
-"""From the words of a federation file to the method: strategy, noise, and what they need."""
+"""Build what a federation file names: the strategy, its settings, the noise; check what they need."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import Any
 
 from h2tune import baselines
 from h2tune.config import FederationConfig, ServerConfig
 from h2tune.errors import H2TuneError
 from h2tune.federation import dp
+from h2tune.federation.h2tune.settings import H2TuneSettings
 from h2tune.federation.h2tune.strategy import H2Tune
-from h2tune.federation.strategy import Strategy
 from h2tune.federation.messages import Enrolment
+from h2tune.federation.strategy import Strategy
 
 
-def build_strategy(federation: FederationConfig, enrolments: list[Enrolment], size: int, slots: int) -> Strategy:
+def build_strategy(
+    federation: FederationConfig, enrolments: Sequence[Enrolment], size: int, slots: int
+) -> Strategy[Any]:
     """Return the method that the federation file names.
+
+    Args:
+        federation: The file.
+        enrolments: The clients.
+        size: R.
+        slots: D.
 
     Raises:
         H2TuneError: No method has that name.
     """
-    server, adapter, train = federation.server, federation.adapter, federation.train
-    name = server.strategy
-    if name == "h2tune":
-        return H2Tune(
-            enrolments,
-            shared_rank=size,
-            slots=slots,
-            mask=adapter.mask,
-            alignment_mode=adapter.alignment,
-            temperature=adapter.temperature,
-            rate=server.learning_rate,
-            weighting=server.weighting,
-            wire_dtype=server.wire_dtype,
-            alternation=train.alternation,
-            alpha=adapter.alpha,
-            dropout=adapter.dropout,
-            size_weight=train.size_weight,
-            drift_weight=train.drift_weight,
-            distillation_weight=train.distillation_weight,
-            basis=federation.basis.kind,
-            basis_scale=federation.basis.scale,
-            start_norm=federation.basis.start_norm if federation.basis.start == "labels" else 0.0,
-            start_blocks=federation.basis.start_blocks,
-            increments=server.increments,
-            aggregation=server.aggregation,
-            hostile=server.assumed_hostile,
-            clip_norm=None if server.clip_norm == "median" else server.clip_norm,
-            mechanism=mechanism_of(federation),
-            secure=len(federation.client) if server.secure_aggregation else 0,
-        )
+    server, adapter = federation.server, federation.adapter
+    if server.strategy == "h2tune":
+        return H2Tune(enrolments, h2tune_settings(federation, size, slots))
     return baselines.build(
-        name,
+        server.strategy,
         enrolments,
         shared_rank=size,
         alpha=adapter.alpha,
@@ -60,12 +44,62 @@ def build_strategy(federation: FederationConfig, enrolments: list[Enrolment], si
     )
 
 
+def h2tune_settings(
+    federation: FederationConfig,
+    size: int,
+    slots: int,
+    *,
+    roles: tuple[str, ...] | None = None,
+    secure_members: int | None = None,
+) -> H2TuneSettings:
+    """Return the settings of the h2tune method that a federation file states.
+
+    Args:
+        federation: The file.
+        size: R.
+        slots: D.
+        roles: Roles that are shared, where they are fixed before clients enrol.
+        secure_members: With secure aggregation the members that may join; by default the file's clients.
+    """
+    server, adapter, switches = federation.server, federation.adapter, federation.experimental
+    members = len(federation.client) if secure_members is None else secure_members
+    return H2TuneSettings(
+        shared_rank=size,
+        slots=slots,
+        roles=roles,
+        mask=switches.mask,
+        alignment=switches.alignment,
+        temperature=switches.temperature,
+        basis=federation.basis.kind,
+        basis_scale=switches.basis_scale,
+        start_norm=switches.start_norm if switches.start == "labels" else 0.0,
+        start_blocks=switches.start_blocks,
+        alpha=adapter.alpha,
+        dropout=adapter.dropout,
+        alternation=switches.alternation,
+        size_weight=switches.size_weight,
+        drift_weight=switches.drift_weight,
+        distillation_weight=switches.distillation_weight,
+        rate=switches.server_learning_rate,
+        weighting=server.weighting,
+        wire_dtype=server.wire_dtype,
+        increments=switches.increments,
+        aggregation=server.aggregation,
+        hostile=server.assumed_hostile,
+        clip_norm=None if switches.clip_norm == "median" else switches.clip_norm,
+        mechanism=mechanism_of(federation),
+        secure_members=members if server.secure_aggregation else 0,
+    )
+
+
 def mechanism_of(federation: FederationConfig) -> dp.Mechanism | None:
     """Return the noise on what is shared; None if there is none."""
     asked = federation.privacy
     if asked.noise == "none":
         return None
-    shares = asked.shares_of(federation.server.min_clients) if asked.noise == "member" else 1
+    shares = (
+        federation.experimental.shares_of(federation.server.min_clients) if asked.noise == "member" else 1
+    )
     return dp.Mechanism(asked.noise, asked.clip, asked.multiplier, asked.delta, shares)
 
 
@@ -80,10 +114,10 @@ def check_privacy(federation: FederationConfig) -> None:
         return
     if mechanism.quorum > federation.server.min_clients:
         raise H2TuneError(
-            f"privacy.shares {mechanism.shares} needs {mechanism.quorum} members in a round (one knows its own share), "
+            f"{mechanism.shares} shares of the noise need {mechanism.quorum} members in a round (one knows its own), "
             f"but server.min_clients is {federation.server.min_clients}",
-            where="privacy",
-            remedy=f"Set server.min_clients = {mechanism.quorum}, or fewer shares of more noise each",
+            where="experimental.noise_shares",
+            remedy=f"Set server.min_clients = {mechanism.quorum}, or fewer shares with more noise each",
         )
     dp.check_budget(mechanism, federation.server.rounds, federation.privacy.target_epsilon)
 

@@ -144,7 +144,9 @@ def test_down_frames_ignore_the_mean_of_the_inputs():
 
 
 def test_a_federation_on_an_anchored_basis_runs_agrees_once_and_resumes(tmp_path):
-    federation = parse(federations.on_anchored_basis(tmp_path, rounds=2, alone=True), "test", tmp_path)
+    content = federations.on_anchored_basis(tmp_path, rounds=2)
+    content["experimental"]["alone"] = True
+    federation = parse(content, "test", tmp_path)
     first = run(federation, out=tmp_path / "run", strict=True)
     agreed = [e for e in first.events if e["event"] == "basis_agreed"]
     assert [e["client"] for e in agreed] == ["one", "two"]
@@ -165,16 +167,16 @@ def test_frames_that_were_altered_in_a_run_are_refused(tmp_path, monkeypatch):
     from h2tune.federation import local_engine
 
     federation = parse(federations.on_anchored_basis(tmp_path, rounds=2, min_clients=1), "test", tmp_path)
-    train = local_engine.run_round
+    train = local_engine.ClientRound.run
 
-    def altered(base, tokenizer, member, *rest, **named):
-        found = train(base, tokenizer, member, *rest, **named)
+    def altered(work, base, tokenizer):
+        found = train(work, base, tokenizer)
         file = tmp_path / "run" / "clients" / "one" / "frames" / "frames.safetensors"
         file.write_bytes(file.read_bytes()[:-4] + b"abcd")
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(local_engine, "run_round", altered)
+        patch.setattr(local_engine.ClientRound, "run", altered)
         with pytest.raises(H2TuneError, match=r"client 'one' were altered .* Go on with --resume"):
             run(federation, out=tmp_path / "run")
     finished = run(federation, out=tmp_path / "run", resume=True)  # makes them again
