@@ -1,0 +1,73 @@
+"""Directives of the documentation site: pages made from the code, and docstrings as Sphinx reads them."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+SECTIONS = ("Args:", "Returns:", "Raises:", "Yields:", "Attributes:", "Note:")
+SCHEMA = "h2tune.config.reference"
+
+
+class CommandLine(SphinxDirective):
+    """Inserts every command with its arguments and options, as typer documents them."""
+
+    def run(self) -> list[nodes.Node]:
+        with tempfile.TemporaryDirectory() as folder:
+            page = Path(folder) / "page.md"
+            arguments = ["h2tune.cli.main", "utils", "docs", "--name", "h2tune", "--output", str(page)]
+            subprocess.run([sys.executable, "-m", "typer", *arguments], check=True, capture_output=True)
+            text = page.read_text()
+        text = text.partition("\n")[2]  # the page has a title of its own
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+class Settings(SphinxDirective):
+    """Inserts a table for each section of a federation file, from the configuration's own schema."""
+
+    def run(self) -> list[nodes.Node]:
+        if importlib.util.find_spec(SCHEMA) is None:
+            return self.parse_text_to_nodes("See [the federation file](../federation-file.md).")
+        tables: dict[str, list[str]] = {}
+        for section, *cells in importlib.import_module(SCHEMA).rows():
+            row = " | ".join(str(cell).replace("|", r"\|") for cell in cells)
+            tables.setdefault(section, []).append(f"| {row} |")
+        head = "| key | type | default | meaning |\n|---|---|---|---|\n"
+        text = "\n\n".join(f"## `{name}`\n\n{head}" + "\n".join(rows) for name, rows in tables.items())
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+def mark_equations(app: Sphinx, kind: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Make literal blocks of a docstring's indented paragraphs, which hold equations and commands."""
+    inside_section, result = False, list[str]()
+    for line in lines:
+        if line and not line.startswith(" "):
+            inside_section = line in SECTIONS
+        starts = line.startswith("    ") and result and not result[-1].strip() and not inside_section
+        if starts and not any(earlier.startswith(" ") for earlier in _last_paragraph(result)):
+            result += ["::", ""]
+        # `name` is code; ``name`` stays as it is
+        result.append(re.sub(r"(?<!`)`([^`]+)`(?![`_])", r"``\1``", line))
+    lines[:] = result
+
+
+def _last_paragraph(lines: list[str]) -> list[str]:
+    texts = [line for line in lines if line.strip()]
+    return texts[-1:]
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the directives."""
+    app.add_directive("h2tune-command-line", CommandLine)
+    app.add_directive("h2tune-settings", Settings)
+    app.connect("autodoc-process-docstring", mark_equations, priority=400)  # before napoleon
+    return {"parallel_read_safe": True}
