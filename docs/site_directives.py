@@ -14,6 +14,15 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+ROOT = Path(__file__).resolve().parents[1]
+ROOT_PAGES = {
+    "paper": "PAPER.md",
+    "experiments": "EXPERIMENTS.md",
+    "changelog": "CHANGELOG.md",
+    "contributing": "CONTRIBUTING.md",
+    "report-a-problem": "SECURITY.md",
+}
+"""Page of the site → the file in the root of the repository that it shows."""
 SECTIONS = ("Args:", "Returns:", "Raises:", "Yields:", "Attributes:", "Note:")
 SCHEMA = "h2tune.config.reference"
 
@@ -25,7 +34,7 @@ class CommandLine(SphinxDirective):
         with tempfile.TemporaryDirectory() as folder:
             page = Path(folder) / "page.md"
             arguments = ["h2tune.cli.main", "utils", "docs", "--name", "h2tune", "--output", str(page)]
-            subprocess.run([sys.executable, "-m", "typer", *arguments], check=True, capture_output=True)
+            subprocess.run([sys.executable, "-m", "typer", *arguments], check=True, capture_output=True)  # noqa: S603
             text = page.read_text()
         text = text.partition("\n")[2]  # the page has a title of its own
         return self.parse_text_to_nodes(text, allow_section_headings=True)
@@ -46,28 +55,38 @@ class Settings(SphinxDirective):
         return self.parse_text_to_nodes(text, allow_section_headings=True)
 
 
-def mark_equations(app: Sphinx, kind: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+def show_root_page(app: Sphinx, name: str, content: list[str]) -> None:
+    """Show a file of the repository's root in place of a page that only links to it."""
+    if name in ROOT_PAGES:
+        text = (ROOT / ROOT_PAGES[name]).read_text().replace("](docs/", "](")
+        for page, file in ROOT_PAGES.items():
+            text = text.replace(f"]({file}", f"]({page}.md")
+        content[0] = text
+
+
+def mark_equations(
+    app: Sphinx, kind: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
     """Make literal blocks of a docstring's indented paragraphs, which hold equations and commands."""
+    if kind in ("data", "attribute") and lines:  # napoleon would take the words before a colon for a type
+        lines[0] = lines[0].replace(": ", " – ")
     inside_section, result = False, list[str]()
     for line in lines:
         if line and not line.startswith(" "):
             inside_section = line in SECTIONS
-        starts = line.startswith("    ") and result and not result[-1].strip() and not inside_section
-        if starts and not any(earlier.startswith(" ") for earlier in _last_paragraph(result)):
+        above = next((earlier for earlier in reversed(result) if earlier.strip()), "")
+        new_paragraph = bool(result) and not result[-1].strip()
+        if line.startswith("    ") and new_paragraph and not inside_section and not above.startswith(" "):
             result += ["::", ""]
         # `name` is code; ``name`` stays as it is
         result.append(re.sub(r"(?<!`)`([^`]+)`(?![`_])", r"``\1``", line))
     lines[:] = result
 
 
-def _last_paragraph(lines: list[str]) -> list[str]:
-    texts = [line for line in lines if line.strip()]
-    return texts[-1:]
-
-
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
     app.add_directive("h2tune-command-line", CommandLine)
     app.add_directive("h2tune-settings", Settings)
+    app.connect("source-read", show_root_page)
     app.connect("autodoc-process-docstring", mark_equations, priority=400)  # before napoleon
     return {"parallel_read_safe": True}
