@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # site_directives.py
+sys.path.insert(0, str(Path(__file__).parent))  # site_extension.py
 
 from h2tune._version import __version__
 
@@ -13,7 +13,7 @@ project = "h2tune"
 release = version = __version__
 html_title = f"h2tune {release}"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "site_directives"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "site_extension"]
 root_doc = "index"
 
 myst_enable_extensions = ["colon_fence"]

@@ -71,7 +71,7 @@ def test_paths_in_the_papers_tables_exist():
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_between_pages_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)\s]+)\)", text(page)):
+    for target in re.findall(r"(?:\]\(|src=\")([^)\s\"]+)[)\"]", text(page)):
         if not target.startswith(("http://", "https://")):
             path, _, anchor = target.partition("#")
             linked = (ROOT / page).parent / path if path else ROOT / page

@@ -1,4 +1,4 @@
-"""Directives of the documentation site: pages made from the code, and docstrings as Sphinx reads them."""
+"""What the documentation site makes from the code: the command line, settings, and docstrings as Sphinx reads them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOT_PAGES = {
@@ -27,32 +25,20 @@ SECTIONS = ("Args:", "Returns:", "Raises:", "Yields:", "Attributes:", "Note:")
 SCHEMA = "h2tune.config.reference"
 
 
-class CommandLine(SphinxDirective):
-    """Inserts every command with its arguments and options, as typer documents them."""
-
-    def run(self) -> list[nodes.Node]:
+def fill_commands(app: Sphinx, name: str, content: list[str]) -> None:
+    """Add every command with its arguments and options, as typer documents them."""
+    if name == "reference/command-line":
         with tempfile.TemporaryDirectory() as folder:
             page = Path(folder) / "page.md"
             arguments = ["h2tune.cli.main", "utils", "docs", "--name", "h2tune", "--output", str(page)]
             subprocess.run([sys.executable, "-m", "typer", *arguments], check=True, capture_output=True)  # noqa: S603
-            text = page.read_text()
-        text = text.partition("\n")[2]  # the page has a title of its own
-        return self.parse_text_to_nodes(text, allow_section_headings=True)
+            content[0] += page.read_text().partition("\n")[2]  # the page has a title of its own
 
 
-class Settings(SphinxDirective):
-    """Inserts a table for each section of a federation file, from the configuration's own schema."""
-
-    def run(self) -> list[nodes.Node]:
-        if importlib.util.find_spec(SCHEMA) is None:
-            return self.parse_text_to_nodes("See [the federation file](../federation-file.md).")
-        tables: dict[str, list[str]] = {}
-        for section, *cells in importlib.import_module(SCHEMA).rows():
-            row = " | ".join(str(cell).replace("|", r"\|") for cell in cells)
-            tables.setdefault(section, []).append(f"| {row} |")
-        head = "| key | type | default | meaning |\n|---|---|---|---|\n"
-        text = "\n\n".join(f"## `{name}`\n\n{head}" + "\n".join(rows) for name, rows in tables.items())
-        return self.parse_text_to_nodes(text, allow_section_headings=True)
+def fill_settings(app: Sphinx, name: str, content: list[str]) -> None:
+    """Make the tables of the federation file's page from the configuration's schema."""
+    if name == "federation-file" and importlib.util.find_spec(SCHEMA) is not None:
+        content[0] = importlib.import_module(SCHEMA).filled(content[0])
 
 
 def show_root_page(app: Sphinx, name: str, content: list[str]) -> None:
@@ -84,9 +70,9 @@ def mark_equations(
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the directives."""
-    app.add_directive("h2tune-command-line", CommandLine)
-    app.add_directive("h2tune-settings", Settings)
+    """Register the changes to pages and docstrings."""
     app.connect("source-read", show_root_page)
+    app.connect("source-read", fill_settings)
+    app.connect("source-read", fill_commands)
     app.connect("autodoc-process-docstring", mark_equations, priority=400)  # before napoleon
     return {"parallel_read_safe": True}
