@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import inspect
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
+from pathlib import Path
 
 import click
 import pytest
 import typer
+import yaml
 
 import h2tune
 from h2tune.cli.main import app
 
+ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
     "": "--version",
     "run": "file --set --out --resume --strict",
@@ -107,3 +111,11 @@ def test_an_error_takes_a_message_a_place_and_a_remedy():
 def test_the_commands_and_their_options_are_these():
     found = {name: parameters(command) for name, command in commands(typer.main.get_command(app))}
     assert found == COMMANDS
+
+
+def test_the_hosted_checks_cover_every_python_that_the_package_names():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    tested = workflow["jobs"]["test"]["strategy"]["matrix"]["python-version"]
+    classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
+    named = re.findall(r"Python :: (3\.\d+)", "\n".join(classifiers))
+    assert tested == named and len(named) == 3
