@@ -25,19 +25,19 @@ def process_start():
 
 def stub(module):
     """Train nothing: set what is shared to noise, so that updates are as full as after training; score nothing."""
-    from h2tune.evaluation.evaluate import Score
+    from h2tune.evaluation.result import Score
     from h2tune.training.trainer import Record
 
-    def train(participant, *_):
+    def train(work, adapted, *_):
         import torch
 
         with torch.no_grad():
-            for parameter in participant.phases()["shared"].values():
+            for parameter in adapted.phases()["shared"].values():
                 parameter.normal_(std=0.01)
         return Record()
 
-    module._train = train
-    module._evaluate = lambda *_: Score(0.0, 0.0, 1)
+    module.ClientRound._train = train
+    module.ClientRound._evaluate = lambda *_: Score(0.0, 0.0, 1)
 
 
 def watch_member(module):
@@ -65,9 +65,9 @@ def watch_coordinator(module):
         note(what="sent", client=client, round=down.round)
         return message_of(self, client, down, *rest)
 
-    def replied(self, client, wanted, round_number, *rest):
-        note(what="answered", client=client, round=round_number)
-        return reply(self, client, wanted, round_number, *rest)
+    def replied(self, client, wanted, downloads, *rest):
+        note(what="answered", client=client, round=downloads.round)
+        return reply(self, client, wanted, downloads, *rest)
 
     channel._round, channel._reply = sent, replied
 

@@ -36,7 +36,7 @@ ARROWS = {
         *("report", "tasks", "training"),
     },
     "flower": {"adapter", "config", "federation", "functional", "models", "report", "runs", "training"},
-    "compare": {"baselines", "config", "evaluation", "federation", "report", "runs"},
+    "compare": {"baselines", "config", "evaluation", "report", "runs"},
     "cli": {"assets", "compare", "config", "flower", "report", "runs", "training"},
     "__main__": {"cli"},
     "h2tune": {"adapter", "runs"},

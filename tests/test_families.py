@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import tiny
+from helpers.strategies import h2tune
 
 from h2tune.adapter.export import save_lora
 from h2tune.adapter.roles import depth, find_roles
-from h2tune.federation.client_round import LocalClient, attach
-from h2tune.federation.h2tune.strategy import H2Tune
+from h2tune.federation.client_round import attach_adapter
+from h2tune.federation.local_client import LocalClient
 from h2tune.federation.local_engine import LocalEngine
 from h2tune.federation.messages import Enrolment
-from h2tune.federation.rounds import run_rounds
+from h2tune.federation.rounds import Schedule, run_rounds
 from h2tune.federation.run_store import RunStore
 from h2tune.tasks.task import Example, Splits, Task
 from h2tune.training.local import LocalTraining
@@ -60,19 +61,18 @@ def member(family: str, number: int) -> LocalClient:
 def federation(tmp_path_factory):
     folder = tmp_path_factory.mktemp("families")
     members = [member(family, i) for i, family in enumerate(sorted(tiny.FAMILIES))]
-    strategy = H2Tune(
+    strategy = h2tune(
         [m.enrolment for m in members], shared_rank=4, slots=3, size_weight=1e-4, drift_weight=0.1,
         distillation_weight=0.1, alternation="step",
     )  # fmt: skip
-    ledger = RunStore(folder / "run")
-    engine = LocalEngine(members, dict.fromkeys(tiny.FAMILIES, "float32"), strategy, TinyModels(), ledger)
+    store = RunStore(folder / "run")
+    engine = LocalEngine(members, dict.fromkeys(tiny.FAMILIES, "float32"), strategy, TinyModels(), store)
     events: list[dict] = []
     state = run_rounds(
-        strategy, engine, ledger, rounds=2, min_clients=16, choose=lambda _: sorted(tiny.FAMILIES),
-        strict=True, notice=events.append,
+        strategy, engine, store, Schedule(2, 16, lambda *_: sorted(tiny.FAMILIES), strict=True), events.append,
     )  # fmt: skip
     yield members, strategy, engine, state, events
-    ledger.close()
+    store.close()
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -84,11 +84,12 @@ def test_a_family_takes_part(federation, family, tmp_path):
     assert {step["phase"] for step in trained[1]["losses"]} == {"shared", "specific"}
     # its own roles were changed by it, and what it keeps can be exported
     assert all(
-        float(state["shared"][:, strategy.roles.index(role)].norm()) > 0 for role in strategy.roles_of(family)
+        float(state["shared"][:, strategy.roles.index(role)].norm()) > 0
+        for role in strategy.codec.roles_of(family)
     )
     one = next(m for m in members if m.name == family)
     base, _ = TinyModels().get(family, one.kind, "float32")
-    participant = attach(base, one, strategy, engine.last_state(family, 2))
+    participant = attach_adapter(base, one, strategy, engine.last_state(family, 2))
     save_lora(participant.model, tmp_path / "lora")
     assert (tmp_path / "lora" / "adapter_model.safetensors").exists()
 

@@ -26,6 +26,7 @@ from picture import draw
 from scipy import stats
 
 from h2tune.federation.messages import Update
+from h2tune.federation.strategy import decoded
 
 HERE = Path(__file__).parent
 
@@ -44,7 +45,8 @@ def squared_gradients(case: tuple[int, int], scale: float, local_steps: int, bat
         for client in clients:
             client.train(t, scale / horizon**0.5, local_steps, batch, seed)
             sent = client.participant.send()
-            updates.append(Update(client.enrolment.name, t, client.enrolment.examples, sent))
+            update = Update(client.enrolment.name, t, client.enrolment.examples, sent)
+            updates.append(decoded(strategy, update))
         state, _ = strategy.aggregate(state, updates)
     return found
 

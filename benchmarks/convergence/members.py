@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from h2tune.adapter.roles import depth, find_roles
 from h2tune.federation.h2tune.adapted_model import ADAPTER, H2TuneAdaptedModel
+from h2tune.federation.h2tune.settings import H2TuneSettings
 from h2tune.federation.h2tune.strategy import NAME, H2Tune
 from h2tune.federation.messages import Download, Enrolment
 from h2tune.functional.aggregation import contribution
@@ -94,16 +95,14 @@ def build(seed: int) -> tuple[H2Tune, list[Client]]:
     enrolments = [_enrolment(name, base, SHAPES[name][3]) for name, base in bases.items()]
     ranks, depths = [e.rank for e in enrolments], [e.depth for e in enrolments]
     # masks and drift terms off: a mask that is chosen anew, or a term that moves, is another objective in every round
-    strategy = H2Tune(
-        enrolments, shared_rank=max(ranks), slots=max(depths), mask="leading", weighting="examples"
-    )
+    strategy = H2Tune(enrolments, H2TuneSettings(max(ranks), max(depths), mask="leading"))
     clients = []
     for enrolment in enrolments:
         base, causal = bases[enrolment.name], SHAPES[enrolment.name][0] != "bert"
         heads = [] if causal else head_modules(base)
         if heads:
             set_head(base, 2, seed)
-        participant = strategy.participant(base, enrolment, heads=heads, seed=seed)
+        participant = strategy.attach(base, enrolment, heads=heads, seed=seed)
         clients.append(Client(enrolment, causal, _data(enrolment.name, seed, causal), participant))
     return strategy, clients
 
@@ -122,9 +121,9 @@ def squared_gradient(
     for client in clients:
         name, weight = client.enrolment.name, client.enrolment.examples / total
         loss, middles, private = client.gradients(strategy.download(state, name, t))
-        shared, roles = client.participant.shared, strategy.roles_of(name)
+        shared, roles = client.participant.shared, strategy.codec.roles_of(name)
         part, _ = contribution(
-            middles, shared.masks(), shared.relation().detach(), roles, strategy.shared_rank
+            middles, shared.masks(), shared.relation().detach(), roles, strategy.settings.shared_rank
         )
         for i, role in enumerate(roles):
             to_shared[:, strategy.roles.index(role)] += weight * part[:, i]

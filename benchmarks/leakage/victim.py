@@ -11,13 +11,15 @@ import torch
 from torch import nn
 
 from h2tune.config import FederationConfig, parse
-from h2tune.federation.client_round import LocalClient, attach
+from h2tune.federation.client_round import attach_adapter
 from h2tune.federation.h2tune.adapted_model import ADAPTER, H2TuneAdaptedModel
+from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Download, Tensors, Update
+from h2tune.federation.strategy import decoded
 from h2tune.functional.losses import task_loss
 from h2tune.models import load_model, load_tokenizer
 from h2tune.runs.build import build_strategy
-from h2tune.runs.enrol import load_member
+from h2tune.runs.enrol import load_client
 from h2tune.runs.model_info import enrolment, see
 from h2tune.seeds import derive
 from h2tune.training.encode import Encoded, collator, encode_texts
@@ -41,7 +43,7 @@ class World:
         """Load the model and the film reviews."""
         federation = federation_of("h2tune", 0)
         seen = see(federation.client[0])
-        member = load_member(seen, enrolment(seen, RANK, 3000), federation)
+        member = load_client(seen, enrolment(seen, RANK, 3000), federation)
         tokenizer = load_tokenizer(MODEL)
         base = load_model(MODEL, "classifier", "float32", 0)
         return cls(base, tokenizer, member, encode_texts(member.task, member.splits.train, tokenizer))
@@ -84,7 +86,7 @@ class Victim:
         both = [self.member.enrolment, replace(self.member.enrolment, name="two")]
         self.strategy = build_strategy(federation_of(method, seed), both, RANK, both[0].depth)
         self.download = download or self.strategy.download(self.strategy.start(), "one", 0)
-        self.participant: Any = attach(world.base, self.member, self.strategy, state)
+        self.participant: Any = attach_adapter(world.base, self.member, self.strategy, state)
         self.participant.receive(self.download)
         self.start = {name: p.detach().clone() for name, p in self._parameters()}
 
@@ -148,7 +150,7 @@ class Victim:
     def kept(self) -> tuple[Tensors, Download]:
         """Return what the member keeps after this round, and what a server of this member alone sends it next."""
         update = Update("one", 0, self.member.enrolment.examples, self.participant.send())
-        after, _ = self.strategy.aggregate(self.strategy.start(), [update])
+        after, _ = self.strategy.aggregate(self.strategy.start(), [decoded(self.strategy, update)])
         return self.participant.state(), self.strategy.download(after, "one", 1)
 
 

@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from h2tune.federation.h2tune.settings import H2TuneSettings
 from h2tune.federation.h2tune.strategy import NAME, H2Tune
 from h2tune.federation.messages import Enrolment, Update, check_update
+from h2tune.federation.strategy import decoded
 from h2tune.seeds import generator
 
 CLIENTS, HOSTILE, SIZE, WIDTH, CLASSES, ROWS, STEPS, RATE = 10, 3, 16, 64, 10, 256, 5, 2.0
@@ -49,10 +51,11 @@ def measure(rule: str, attack: str, seed: int, args: argparse.Namespace) -> floa
         Enrolment(name, "linear", 1, rank, ROWS, {"attn.q": (0,)}, {})
         for name, rank in zip(names, ranks, strict=True)
     ]
-    strategy = H2Tune(
-        enrolments, shared_rank=SIZE, slots=1, mask="leading", alignment_mode="depth", aggregation=rule,
+    settings = H2TuneSettings(
+        shared_rank=SIZE, slots=1, mask="leading", alignment="depth", aggregation=rule,
         hostile=0 if rule == "mean" else HOSTILE,
     )  # fmt: skip
+    strategy = H2Tune(enrolments, settings)
     kept = torch.stack([_leading(rank) for rank in ranks])
     state = strategy.start()
     for number in range(args.rounds):
@@ -76,7 +79,7 @@ def measure(rule: str, attack: str, seed: int, args: argparse.Namespace) -> floa
             update = Update(name, number, ROWS, {"delta.attn.q": sent[None].contiguous()})
             spec = strategy.upload_spec(name, number)
             check_update(update, spec, client=name, round_number=number, examples=ROWS)
-            updates.append(update)
+            updates.append(decoded(strategy, update))
         state, _ = strategy.aggregate(state, updates)
     said = (test[0] @ state[NAME][0, 0].T @ up.T).argmax(-1)
     return 100 * float((said == test[1]).float().mean())

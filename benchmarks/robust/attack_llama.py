@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import llama as members
 
-from h2tune.federation.rounds import draw_from, run_rounds
+from h2tune.federation.rounds import Schedule, draw_from, run_rounds
 from h2tune.federation.run_store import RunStore
 
 RULES = ("mean", "clip", "median", "trimmed_mean", "nnm", "krum")
@@ -29,14 +29,13 @@ def measure(args: argparse.Namespace, rule: str, attack: str, seed: int) -> Foun
         batch=args.batch, rate=args.rate, rows=args.rows, rounds=args.rounds, scale=args.scale,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        ledger = RunStore(Path(folder) / "run")
+        store = RunStore(Path(folder) / "run")
         try:
-            choose = draw_from(strategy, 1.0, args.clients, seed)
-            state = run_rounds(
-                strategy, channel, ledger, rounds=args.rounds, min_clients=args.clients, choose=choose
-            )
+            choose = draw_from(1.0, args.clients, seed)
+            schedule = Schedule(args.rounds, args.clients, choose)
+            state = run_rounds(strategy, channel, store, schedule)
         finally:
-            ledger.close()
+            store.close()
     return channel.shared_accuracy(state), statistics.mean(channel.scores)
 
 

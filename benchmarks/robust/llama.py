@@ -12,10 +12,11 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from h2tune.adapter.roles import find_roles
+from h2tune.federation.channel import Channel, Downloads, Reply
 from h2tune.federation.h2tune.adapted_model import ADAPTER, H2TuneAdaptedModel
+from h2tune.federation.h2tune.settings import H2TuneSettings
 from h2tune.federation.h2tune.strategy import NAME, H2Tune
 from h2tune.federation.messages import Download, Enrolment, Update, digest
-from h2tune.federation.rounds import Reply
 from h2tune.quiet import quiet
 from h2tune.seeds import generator, isolated
 
@@ -67,7 +68,7 @@ ATTACKS: dict[str, Attack] = {
 
 
 @dataclass
-class Members:
+class Members(Channel):
     """A channel to members on this machine: h2tune's adapter and update, a plain Adam loop instead of its trainer.
 
     All have one base model and the same random frozen frames, and train nothing but T: what is learned passes through
@@ -100,7 +101,7 @@ class Members:
     def __post_init__(self) -> None:
         self.scores: list[float] = []
 
-    def exchange(self, round_number: int, downloads: Mapping[str, Download]) -> Iterator[Reply]:
+    def exchange(self, round_number: int, downloads: Downloads) -> Iterator[Reply]:
         """Train the members, and turn what the hostile ones send; these know what the honest ones send."""
         sent = {name: self._train(name, download) for name, download in downloads.items()}
         honest = [tensors for name, tensors in sent.items() if name not in self.hostile]
@@ -181,11 +182,12 @@ def build(
         )
         for i in range(clients)
     ]  # fmt: skip
-    strategy = H2Tune(
-        enrolments, shared_rank=RANK, slots=2, mask="leading", alignment_mode="depth", basis="anchored",
+    settings = H2TuneSettings(
+        shared_rank=RANK, slots=2, mask="leading", alignment="depth", basis="anchored",
         basis_scale=scale, aggregation=rule, hostile=0 if rule == "mean" else hostile,
     )  # fmt: skip
-    participant = strategy.participant(base, enrolments[0], heads=[], seed=seed)
+    strategy = H2Tune(enrolments, settings)
+    participant = strategy.attach(base, enrolments[0], heads=[], seed=seed)
     frames = {}
     for p in placements:
         draw = generator(seed, "frames", p.module)

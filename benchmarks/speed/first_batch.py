@@ -35,7 +35,7 @@ def seconds(model: str, basis: str, readings: Path) -> float:
         raise FirstBatchError
 
     AlternatingTrainer.training_step = stop
-    run.kept_readings = lambda: reading_cache.Kept(readings)
+    run.default_reading_cache = lambda: reading_cache.ReadingCache(readings)
     federation = members.federation_of(
         model, "h2tune", steps=1, rank=8, shared_rank=16, train="", examples=128
     )

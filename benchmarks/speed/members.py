@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 
 from h2tune.config import load
-from h2tune.federation.client_round import LocalClient, attach
+from h2tune.federation.client_round import attach_adapter
+from h2tune.federation.local_client import LocalClient
 from h2tune.federation.strategy import AdaptedModel
 from h2tune.models import load_model, load_tokenizer
 from h2tune.runs.build import build_strategy
-from h2tune.runs.enrol import enrol_all, load_member
+from h2tune.runs.enrol import enrol_all, load_client
 from h2tune.training.encode import Encoded
 
 MODELS = ("all-minilm-l6-v2", "smollm2-135m-instruct", "gemma-3-270m")
@@ -64,12 +65,12 @@ def member_of(federation) -> tuple[LocalClient, object]:
     """Return the client with its data, and the strategy."""
     seen, enrolments, size, slots = enrol_all(federation)
     strategy = build_strategy(federation, enrolments, size, slots)
-    return load_member(seen[0], enrolments[0], federation), strategy
+    return load_client(seen[0], enrolments[0], federation), strategy
 
 
 def wear(base, member: LocalClient, strategy) -> AdaptedModel:
     """Attach an adapter to a copy of the base, and bring it to a later round, so that the phases take turns."""
-    participant = attach(copy.deepcopy(base), member, strategy, None)
+    participant = attach_adapter(copy.deepcopy(base), member, strategy, None)
     state = strategy.start()
     participant.receive(strategy.download(state, member.name, 0))
     if hasattr(participant, "later_alternation"):

@@ -17,8 +17,10 @@ import torch
 from timing import Spread, in_process, in_turn, memory, ratios, table
 
 from h2tune.federation.h2tune import wire
+from h2tune.federation.h2tune.settings import H2TuneSettings
 from h2tune.federation.h2tune.strategy import H2Tune
 from h2tune.federation.messages import Enrolment, Update
+from h2tune.federation.strategy import decoded
 from h2tune.functional.masks import choose_mask
 
 DEPTH, SIZE = 32, 64
@@ -59,7 +61,7 @@ def strategy(kind: str, members: int, depth: int = DEPTH) -> H2Tune:
     """Return the server's half."""
     mask = "entry" if kind == "dense" else kind
     enrolments = [enrolment(f"m{i}", KINDS[kind], depth) for i in range(members)]
-    return H2Tune(enrolments, shared_rank=SIZE, slots=depth, mask=mask, alignment_mode="depth")
+    return H2Tune(enrolments, H2TuneSettings(SIZE, depth, mask=mask, alignment="depth"))
 
 
 def prepared(kind: str, updates: int, depth: int = DEPTH):
@@ -70,10 +72,10 @@ def prepared(kind: str, updates: int, depth: int = DEPTH):
 
 
 def aggregate(kind: str, updates: int) -> float:
-    """Return the seconds that a round's aggregation takes, from updates in memory."""
+    """Return the seconds that decoding and aggregating a round's updates takes, from updates in memory."""
     method, state, sent = prepared(kind, updates)
     start = time.perf_counter()
-    method.aggregate(state, sent)
+    method.aggregate(state, [decoded(method, update) for update in sent])
     return time.perf_counter() - start
 
 
@@ -93,9 +95,9 @@ def growth(kind: str, updates: int) -> float:
     for depth in (1, DEPTH):  # the first is small: what Python and PyTorch load once is not the aggregation's
         method, state, sent = prepared(kind, updates if depth > 1 else 1, depth)
         if depth == 1:
-            method.aggregate(state, sent)
+            method.aggregate(state, [decoded(method, update) for update in sent])
     before = memory("VmRSS")
-    method.aggregate(state, sent)
+    method.aggregate(state, [decoded(method, update) for update in sent])
     size = next(iter(state.values())).numel() * 4 / 2**20
     return (memory() - before) / size
 

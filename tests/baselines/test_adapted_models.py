@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import tiny
+from helpers.strategies import aggregate
 from peft import PeftModel, get_peft_model
 from torch import Tensor
 
@@ -52,7 +53,7 @@ def build(name: str, *clients: Enrolment, dropout: float = 0.0) -> Any:
 def attach(strategy: Any, base: Any, client: str) -> Any:
     enrolled = strategy.enrolments[client]
     heads = head_modules(base) if "Classification" in type(base).__name__ else []
-    return strategy.participant(base, enrolled, heads=heads, seed=base_seed(0, enrolled.model))
+    return strategy.attach(base, enrolled, heads=heads, seed=base_seed(0, enrolled.model))
 
 
 @torch.no_grad()
@@ -147,7 +148,7 @@ def test_rounds_of_every_method(name: str) -> None:
             assert participant.detach() is bases[client]
             assert not hasattr(bases[client], "peft_config")
             assert same(bases[client].state_dict(), weights[client])
-        state, _ = strategy.aggregate(state, updates)
+        state, _ = aggregate(strategy, state, updates)
 
 
 @pytest.mark.parametrize("name", SHARING)
@@ -171,7 +172,7 @@ def test_what_is_exported_is_a_plain_lora_that_does_the_same(name: str, tmp_path
             kept[client] = participant.state()
             after = logits(participant.model)
             participant.detach()
-        state, _ = strategy.aggregate(state, updates)
+        state, _ = aggregate(strategy, state, updates)
     participant = attach(strategy, base, "b")
     participant.load_state(kept["b"])
     torch.testing.assert_close(logits(participant.model), after, rtol=1e-4, atol=1e-5)
@@ -216,7 +217,7 @@ def test_flora_starts_each_round_from_the_exact_sum_of_all_updates() -> None:
             for u in updates:
                 scale = 4.0 / strategy.enrolments[u.client].rank
                 dense[module] += 0.5 * scale * u.tensors[f"{module}.lora_B"] @ u.tensors[f"{module}.lora_A"]
-        state, _ = strategy.aggregate(state, updates)
+        state, _ = aggregate(strategy, state, updates)
     with pytest.raises(H2TuneError, match="lost"):
         attach(strategy, base, "a").receive(strategy.download(state, "a", 3))
 

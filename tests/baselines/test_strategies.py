@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.strategies import aggregate
 
 from h2tune import baselines
 from h2tune.baselines.fed_sb import factors
 from h2tune.errors import H2TuneError
 from h2tune.federation.messages import Enrolment, Tensors, Update, digest, payload_bytes, spec_of
-from h2tune.federation.strategy import note_of
 
 NAMES = tuple(baselines.MODULES)
 D_IN, D_OUT = 5, 4
@@ -52,7 +52,7 @@ def numpy(update: Update) -> dict[str, np.ndarray]:
 def test_averaging_methods_average_what_they_share(name: str) -> None:
     strategy = build(name, enrolment("a", examples=1), enrolment("b", examples=3))
     sent = [update(strategy, "b", 1), update(strategy, "a", 0)]
-    following, facts = strategy.aggregate(strategy.start(), sent)
+    following, facts = aggregate(strategy, strategy.start(), sent)
     b, a = map(numpy, sent)
     kinds = {"fedit": {"lora_A", "lora_B"}, "ffa-lora": {"lora_B"}, "fedsa-lora": {"lora_A"}}
     assert {n.rpartition(".")[2] for n in a} == kinds.get(name, {"middle"})
@@ -68,7 +68,7 @@ def test_uniform_weights_and_missing_clients() -> None:
     clients = enrolment("a", examples=1), enrolment("b", examples=3), enrolment("c", examples=5)
     strategy = build("fedit", *clients, weighting="uniform")
     a, c = update(strategy, "a", 0), update(strategy, "c", 2)
-    following, _ = strategy.aggregate(strategy.start(), [c, a])
+    following, _ = aggregate(strategy, strategy.start(), [c, a])
     for key in a.tensors:
         expected = (numpy(a)[key] + numpy(c)[key]) / 2
         np.testing.assert_allclose(following[f"a/{key}"], expected, rtol=1e-6, atol=1e-7)
@@ -78,7 +78,7 @@ def test_uniform_weights_and_missing_clients() -> None:
 def test_two_equal_clients_give_what_each_sent(name: str) -> None:
     strategy = build(name, enrolment("a"), enrolment("b"))
     tensors = drawn(strategy, "a", 0)
-    following, _ = strategy.aggregate(strategy.start(), [Update(c, 0, 1, tensors) for c in "ab"])
+    following, _ = aggregate(strategy, strategy.start(), [Update(c, 0, 1, tensors) for c in "ab"])
     back = strategy.download(following, "b", 1).tensors
     for key, tensor in back.items():
         torch.testing.assert_close(tensor, tensors[key], rtol=1e-6, atol=1e-7)
@@ -93,15 +93,15 @@ def test_groups_alone_and_what_travels(name: str) -> None:
     assert [c for c in "abcd" if strategy.upload_spec(c, 0)] == list(together)
     state = strategy.start()
     for client in "abcd":
-        note = note_of(strategy, client)
+        note = strategy.note(client)
         assert note == "" if client in together or name == "local" else "same as local" in note
         first = strategy.download(state, client, 0)
         assert first.tensors == {} and strategy.download_spec(client, 0) == {}
     updates = [update(strategy, client, i) for i, client in enumerate("abcd")]
-    following, facts = strategy.aggregate(state, updates)
+    following, facts = aggregate(strategy, state, updates)
     assert facts["groups"] == ([list(together)] if together else [])
     assert following == {} if name == "local" else facts["change"] > 0
-    assert all(torch.equal(t, following[k]) for k, t in strategy.aggregate(state, updates[::-1])[0].items())
+    assert all(torch.equal(t, following[k]) for k, t in aggregate(strategy, state, updates[::-1])[0].items())
     for client in "abcd":
         later = strategy.download(following, client, 1)
         assert spec_of(later.tensors) == strategy.download_spec(client, 1)
@@ -115,7 +115,7 @@ def test_a_group_that_sent_nothing_stays_as_it_is() -> None:
     for name in NAMES[1:-1]:
         strategy = build(name, *clients)
         state = strategy.start()
-        following, _ = strategy.aggregate(state, [update(strategy, "a", 0), update(strategy, "b", 1)])
+        following, _ = aggregate(strategy, state, [update(strategy, "a", 0), update(strategy, "b", 1)])
         untouched = {k: t for k, t in following.items() if k.startswith("c/")}
         assert untouched.keys() == {k for k in state if k.startswith("c/")}
         assert all(torch.equal(tensor, state[key]) for key, tensor in untouched.items())
@@ -135,7 +135,7 @@ def test_hetlora_by_hand() -> None:
                 "rank": torch.tensor([len(a)], dtype=torch.int32)})
         for c, (a, b) in sent.items()
     ]  # fmt: skip
-    following, _ = strategy.aggregate(strategy.start(), updates)
+    following, _ = aggregate(strategy, strategy.start(), updates)
     np.testing.assert_allclose(
         following["a/b0.q.lora_A"], [[0.6, 0.4, 0, 0, 0], [0, 0, 0.4, 0, 0]], rtol=1e-6
     )
@@ -147,7 +147,7 @@ def test_hetlora_by_hand() -> None:
     np.testing.assert_allclose(poor["b0.q.lora_B"], up[:, :1] / 2, rtol=1e-6)
     # a client that has given up its second rank gets zeros there
     updates[1].tensors["rank"] = torch.tensor([1], dtype=torch.int32)
-    pruned = strategy.download(strategy.aggregate(following, updates)[0], "b", 1).tensors
+    pruned = strategy.download(aggregate(strategy, following, updates)[0], "b", 1).tensors
     assert not pruned["b0.q.lora_A"][1].any() and not pruned["b0.q.lora_B"][:, 1].any()
     assert pruned["b0.q.lora_A"][0].any() and pruned["b0.q.lora_B"][:, 0].any()
 
@@ -167,7 +167,7 @@ def test_flexlora_gives_each_client_the_best_of_its_rank(ranks: tuple[int, ...],
     updates = [update(strategy, client, i) for i, client in enumerate("abc") if client in present]
     total = sum(u.examples for u in updates)
     mean = sum(u.examples / total * _update_of(strategy, u.client, u.tensors) for u in updates)
-    following, _ = strategy.aggregate(strategy.start(), updates)
+    following, _ = aggregate(strategy, strategy.start(), updates)
     left, singular, right = np.linalg.svd(mean)
     for client, rank in zip("abc", ranks, strict=True):
         best = left[:, :rank] * singular[:rank] @ right[:rank]
@@ -184,7 +184,7 @@ def test_flora_is_exact_round_after_round_and_late_clients_catch_up() -> None:
         updates = [update(strategy, c, 10 * number + i, number) for i, c in enumerate(present)]
         total = sum(u.examples for u in updates)
         expected += sum(u.examples / total * _update_of(strategy, u.client, u.tensors) for u in updates)
-        state, _ = strategy.aggregate(state, updates)
+        state, _ = aggregate(strategy, state, updates)
         assert state["a/b0.q.lora_A"].shape[0] == 6 * (number + 1)
         if number in (0, 3):  # c was there in the second round alone, holding what was stacked before it
             got = strategy.download(state, "c", number + 1)
@@ -216,11 +216,11 @@ def test_co_lora_averages_each_entry_over_those_who_have_it() -> None:
         full = {k: torch.zeros(shape) for k, (shape, _) in strategy.upload_spec(client, 0).items()}
         full |= {k: torch.tensor(v) for k, v in tensors.items()}
         updates.append(Update(client, 0, strategy.enrolments[client].examples, full))
-    following, _ = strategy.aggregate(strategy.start(), updates)
+    following, _ = aggregate(strategy, strategy.start(), updates)
     assert following["a/attn.q.0.middle"].tolist() == [[5.0, 1.0], [2.0, 3.0]]
     assert following["a/attn.q.0.offset"].tolist() == [1.0, 5.0]
     assert strategy.download(following, "a", 1).tensors["attn.q.0.middle"].tolist() == [[5.0]]
-    alone, _ = strategy.aggregate(following, updates[:1])  # entries that nobody sent stay
+    alone, _ = aggregate(strategy, following, updates[:1])  # entries that nobody sent stay
     assert alone["a/attn.q.0.middle"].tolist() == [[8.0, 1.0], [2.0, 3.0]]
 
 

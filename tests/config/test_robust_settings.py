@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.strategies import aggregate, h2tune
 
 from h2tune.config import dump, parse
 from h2tune.errors import H2TuneError
 from h2tune.federation.h2tune.strategy import NAME, H2Tune
 from h2tune.federation.messages import Enrolment, Update
 from h2tune.flower.files import Coordinator, MemberFile, Settings, validated
-from h2tune.functional.aggregation import Sums, contribution
+from h2tune.functional.aggregation import Dense, Sums
 
 
 def content(count: int, **server):
@@ -64,12 +65,12 @@ def strategy(aggregation: str, ranks=(2, 2, 2, 1), **more) -> H2Tune:
         Enrolment(f"c{i}", "model", 1, rank, 10 ** (6 * (i == 0)), {"attn.q": (0,)}, {})
         for i, rank in enumerate(ranks)
     ]
-    return H2Tune(
+    return h2tune(
         enrolments,
         shared_rank=2,
         slots=1,
         mask="leading",
-        alignment_mode="depth",
+        alignment="depth",
         aggregation=aggregation,
         **more,
     )
@@ -85,26 +86,26 @@ def updates(method: H2Tune, values: list[float]) -> list[Update]:
 def test_a_hostile_client_that_claims_a_million_examples_decides_nothing():
     values = [1e30, 1.0, 1.0, 1.0]
     method = strategy("median", hostile=1)
-    after, facts = method.aggregate(method.start(), updates(method, values))
+    after, facts = aggregate(method, method.start(), updates(method, values))
     assert after[NAME].flatten().tolist() == [1.0, 1.0, 1.0, 1.0]
     assert facts["left"] == 0.0
     plain = strategy("mean")
-    assert float(plain.aggregate(plain.start(), updates(plain, values))[0][NAME].max()) > 1e29
+    assert float(aggregate(plain, plain.start(), updates(plain, values))[0][NAME].max()) > 1e29
 
 
 def test_events_say_how_much_was_left_and_who_was_kept():
     method = strategy("trimmed_mean", ranks=(2, 2, 1, 1), hostile=1)
-    after, facts = method.aggregate(method.start(), updates(method, [5.0, 1.0, 2.0, 3.0]))
+    after, facts = aggregate(method, method.start(), updates(method, [5.0, 1.0, 2.0, 3.0]))
     assert after[NAME].flatten().tolist() == [2.5, 0.0, 0.0, 0.0]  # two clients cover the rest: too few
     assert facts["left"] == facts["left_by_role"]["attn.q"] == 0.75
     krum = strategy("krum", ranks=(2,) * 5, hostile=1)
-    _, facts = krum.aggregate(krum.start(), updates(krum, [-9.0, 1.0, 1.1, 0.9, 1.2]))
+    _, facts = aggregate(krum, krum.start(), updates(krum, [-9.0, 1.0, 1.1, 0.9, 1.2]))
     assert facts["kept"] == ["c1", "c2", "c3", "c4"]
     krum = strategy("krum", ranks=(2,) * 3, hostile=0)
-    _, facts = krum.aggregate(krum.start(), updates(krum, [1.0, 1.1, 0.9]))
+    _, facts = aggregate(krum, krum.start(), updates(krum, [1.0, 1.1, 0.9]))
     assert facts["kept"] == ["c0", "c1", "c2"]  # said where nobody is left out, too
     clip = strategy("clip", hostile=1)
-    _, facts = clip.aggregate(clip.start(), updates(clip, [100.0, 1.0, 1.0, 1.0]))
+    _, facts = aggregate(clip, clip.start(), updates(clip, [100.0, 1.0, 1.0, 1.0]))
     assert facts["clip_norm"] == 2.0 and facts["norms"]["c0"] == 200.0
 
 
@@ -115,8 +116,8 @@ def test_the_mean_is_what_it_was_to_the_bit():
     sent = updates(method, torch.randn(4, generator=draw).tolist())
     sums = Sums(state[NAME].shape)
     for update in sent:
-        increments, masks, relation = method.read(update)
-        sums.add(*contribution(increments, masks, relation, ["attn.q"], 2), float(update.examples), [0])
-    after, facts = method.aggregate(state, list(reversed(sent)))
+        dense = Dense.of(method.decode(update), ["attn.q"], 2)
+        sums.add(dense.learned, dense.coverage, float(update.examples), [0])
+    after, facts = aggregate(method, state, list(reversed(sent)))
     assert torch.equal(after[NAME], sums.step(state[NAME]))
     assert facts.keys() == {"change", "change_by_role", "norm"}

@@ -83,10 +83,10 @@ def test_inspect_predicts_exactly_what_the_run_records(finished):
 
 def test_trainable_parameters_are_counted_right(finished):
     from h2tune.config import load
-    from h2tune.federation.client_round import attach
+    from h2tune.federation.client_round import attach_adapter
     from h2tune.models import load_model
     from h2tune.runs.build import build_strategy
-    from h2tune.runs.enrol import enrol_all, load_member
+    from h2tune.runs.enrol import enrol_all, load_client
     from h2tune.runs.ranks import trainable
 
     federation = load(finished[0])
@@ -94,7 +94,7 @@ def test_trainable_parameters_are_counted_right(finished):
     strategy = build_strategy(federation, enrolments, size, slots)
     for s, e in zip(seen, enrolments, strict=True):
         base = load_model(s.client.model, s.kind, "float32", 0)
-        phases = attach(base, load_member(s, e, federation), strategy, None).phases()
+        phases = attach_adapter(base, load_client(s, e, federation), strategy, None).phases()
         counted = sum(p.numel() for group in phases.values() for p in group.values())
         assert counted == trainable(s, e.rank, size, slots)
 

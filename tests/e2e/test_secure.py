@@ -67,14 +67,14 @@ def secure(file, tmp_path_factory):
 def losing(name, stage):
     """Make a member fail: before it masks its values, or after that and before it reveals shares."""
     if stage == "training":
-        train = local_engine.run_round
+        train = local_engine.ClientRound.run
 
-        def fail(base, tokenizer, member, *rest, **named):
-            if member.name == name:
+        def fail(work, base, tokenizer):
+            if work.client.name == name:
                 raise H2TuneError("lost in training")
-            return train(base, tokenizer, member, *rest, **named)
+            return train(work, base, tokenizer)
 
-        local_engine.run_round = fail
+        local_engine.ClientRound.run = fail
     else:
         reveal = SecAggClient.reveal
 

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 import torch
 from helpers import processes
+from helpers.strategies import h2tune
 
 from h2tune.errors import H2TuneError
 from h2tune.federation.h2tune import wire
-from h2tune.federation.h2tune.strategy import H2Tune
 from h2tune.federation.messages import Enrolment, Tensors, Update, check_update, from_bytes, to_bytes
 
 ENROLMENT = Enrolment("one", "", 3, 2, 10, {"attn.q": (0, 1, 2), "mlp.up": (0, 1, 2)}, {})
 RICH = Enrolment("rich", "", 3, 4, 10, {"attn.q": (0, 1, 2), "mlp.up": (0, 1, 2)}, {})
-STRATEGY = H2Tune([ENROLMENT, RICH], shared_rank=4, slots=3)
+STRATEGY = h2tune([ENROLMENT, RICH], shared_rank=4, slots=3)
 ROUND = 2
 
 
@@ -38,7 +38,7 @@ def accept(update: Update) -> None:
     """The gate that every update goes through, as in the round loop."""
     spec = STRATEGY.upload_spec("one", ROUND)
     check_update(update, spec, client="one", round_number=ROUND, examples=ENROLMENT.examples)
-    STRATEGY.read(update)
+    STRATEGY.decode(update)
 
 
 def changed(**tensors: Any) -> Update:
@@ -123,7 +123,7 @@ def test_the_good_one_is_accepted():
 
 
 WIDE = Enrolment("one", "", 1, 2, 10, {"attn.q": (0,)}, {})
-WIDE_STRATEGY = H2Tune([WIDE, replace(WIDE, name="rich", rank=64)], shared_rank=64, slots=1)
+WIDE_STRATEGY = h2tune([WIDE, replace(WIDE, name="rich", rank=64)], shared_rank=64, slots=1)
 POSITIONS = {
     "positions that fall": [9, 5, 17, 40],
     "a position twice": [5, 5, 17, 40],
@@ -137,7 +137,7 @@ def test_positions(kind):
     packed = (torch.tensor([POSITIONS[kind]]) - 2**15).to(torch.int16)
     tensors = {"delta.attn.q": torch.zeros(1, 2, 2), "mask.attn.q": packed, "relation": torch.ones(1, 1)}
     with pytest.raises(H2TuneError, match="not 4 rising positions below 4096"):
-        WIDE_STRATEGY.read(Update("one", ROUND, 10, tensors))
+        WIDE_STRATEGY.decode(Update("one", ROUND, 10, tensors))
 
 
 def test_bits_beyond_the_grid():

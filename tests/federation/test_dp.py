@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from helpers.strategies import aggregate, h2tune
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
@@ -17,6 +18,7 @@ from h2tune.errors import H2TuneError
 from h2tune.federation import dp
 from h2tune.federation.h2tune.strategy import H2Tune
 from h2tune.federation.messages import Enrolment, Update
+from h2tune.functional.aggregation import Dense
 
 SLOTS, SIZE, ROLES = 3, 4, ("attn.q", "mlp.up")
 
@@ -41,8 +43,8 @@ def strategy(ranks: dict[str, int], mechanism: dp.Mechanism | None, **changes) -
         Enrolment(name, "tiny", depth, rank, 10, {role: tuple(range(depth)) for role in ROLES}, {})
         for depth, (name, rank) in enumerate(ranks.items(), 2)
     ]
-    fixed = {"mask": "leading", "alignment_mode": "depth", "weighting": "uniform"} | changes
-    return H2Tune(enrolments, shared_rank=SIZE, slots=SLOTS, mechanism=mechanism, **fixed)
+    fixed = {"mask": "leading", "alignment": "depth", "weighting": "uniform"} | changes
+    return h2tune(enrolments, shared_rank=SIZE, slots=SLOTS, mechanism=mechanism, **fixed)
 
 
 def update(method: H2Tune, name: str, seed: int, scale: float = 1.0, round_number: int = 0) -> Update:
@@ -83,7 +85,7 @@ def test_one_client_changes_the_sum_by_at_most_the_clipping_norm(seed, scale, wh
         total = torch.zeros(SLOTS, len(ROLES), SIZE, SIZE, dtype=torch.float64)
         for i, name in enumerate(method.enrolments):
             told = update(method, name, seed + i, 0.0 if zero and name == who else scale)
-            total += method._contribution(told)[0].double()
+            total += method.decode(told).learned.double()
         sums.append(total)
     assert float((sums[0] - sums[1]).norm()) <= bound * (1 + 1e-12)
 
@@ -109,8 +111,8 @@ def test_noise_comes_from_the_operating_system_and_is_never_the_same():
 def residual(method: H2Tune, updates: list[Update], clean: H2Tune, plain: list[Update]) -> torch.Tensor:
     """What the noise made of G, times the coverage: the noise on the sum."""
     state = method.start()
-    noisy, still = method.aggregate(state, updates)[0], clean.aggregate(state, plain)[0]
-    coverage = sum(clean._contribution(u)[1] for u in plain)
+    noisy, still = aggregate(method, state, updates)[0], aggregate(clean, state, plain)[0]
+    coverage = sum(Dense.of(clean.decode(u), clean.codec.roles_of(u.client), SIZE).coverage for u in plain)
     covered = coverage > 0
     return ((noisy["shared"] - still["shared"]) * coverage)[covered]
 
@@ -158,9 +160,9 @@ def test_a_role_with_too_few_shares_of_noise_is_held_back():
     updates = []
     for seed, name in enumerate(method.enrolments):
         clean = update(method, name, seed).tensors
-        kept = {n: t for n, t in clean.items() if n.split(".", 1)[1] in method.roles_of(name)}
+        kept = {n: t for n, t in clean.items() if n.split(".", 1)[1] in method.codec.roles_of(name)}
         updates.append(Update(name, 0, 10, method.release(name, kept)))
-    following, facts = method.aggregate(method.start(), updates)
+    following, facts = aggregate(method, method.start(), updates)
     assert facts["privacy"]["held_back"] == ["mlp.up"]
     assert bool(following["shared"][:, 0].any()) and not bool(following["shared"][:, 1].any())
 

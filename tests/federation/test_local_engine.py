@@ -12,11 +12,12 @@ from h2tune.config import load
 from h2tune.errors import H2TuneError
 from h2tune.events import read_events
 from h2tune.federation import client_round as client_module
-from h2tune.federation.client_round import attach
+from h2tune.federation import local_client
+from h2tune.federation.client_round import attach_adapter
 from h2tune.federation.h2tune.strategy import H2Tune
 from h2tune.models import load_model
 from h2tune.runs.build import build_strategy
-from h2tune.runs.enrol import enrol_all, load_member
+from h2tune.runs.enrol import enrol_all, load_client
 
 
 def first_member(file):
@@ -24,14 +25,14 @@ def first_member(file):
     seen, enrolments, size, slots = enrol_all(federation)
     strategy = build_strategy(federation, enrolments, size, slots)
     base = load_model(seen[0].client.model, seen[0].kind, "float32", 0)
-    return base, load_member(seen[0], enrolments[0], federation), strategy
+    return base, load_client(seen[0], enrolments[0], federation), strategy
 
 
 def test_a_client_that_cannot_attach_leaves_the_base_model_clean(tmp_path):
     base, member, strategy = first_member(federations.write(tmp_path, federations.federation(tmp_path)))
     names = set(base.state_dict())
     with pytest.raises(H2TuneError, match="missing"):
-        attach(base, member, strategy, {"stranger": torch.zeros(1)})
+        attach_adapter(base, member, strategy, {"stranger": torch.zeros(1)})
     assert set(base.state_dict()) == names
     assert not any(isinstance(module, H2TuneLayer) for module in base.modules())
 
@@ -40,7 +41,7 @@ def test_everything_is_made_on_the_trainers_device(tmp_path, monkeypatch):
     base, member, strategy = first_member(federations.write(tmp_path, federations.federation(tmp_path)))
     meta = torch.device("meta")  # the one other device that every machine has
     monkeypatch.setattr(client_module, "training_device", lambda numbers: meta)
-    participant = attach(base, member, strategy, None)
+    participant = attach_adapter(base, member, strategy, None)
     assert participant.shared.logits.device == meta
     assert {t.device for t in participant.model.state_dict().values()} == {meta}
 
@@ -104,8 +105,8 @@ def test_free_answers_are_generated_and_scored(tmp_path):
 def test_examples_are_tokenised_once(tmp_path, monkeypatch):
     calls = []
     for name in ("encode_causal", "encode_texts"):
-        original = getattr(client_module, name)
-        monkeypatch.setattr(client_module, name, lambda *a, f=original: calls.append(1) or f(*a))
+        original = getattr(local_client, name)
+        monkeypatch.setattr(local_client, name, lambda *a, f=original: calls.append(1) or f(*a))
     file = federations.write(tmp_path, federations.federation(tmp_path, server={"rounds": 2, "alone": True}))
     h2tune.run(file, out=tmp_path / "run")
     assert len(calls) == 4  # two clients, what they train on and what they are scored on

@@ -20,16 +20,16 @@ FACTS = {"events": [{"event": "x", "loss": 0.1}], "examples": 3}
 
 
 @pytest.fixture(scope="module")
-def ledger(tmp_path_factory):
-    one = RunStore(tmp_path_factory.mktemp("ledger"))
+def store(tmp_path_factory):
+    one = RunStore(tmp_path_factory.mktemp("store"))
     yield one
     one.close()
 
 
 @given(st.sampled_from(["facts.json", "state.safetensors"]), st.data())
-def test_any_byte_that_is_altered_or_missing_is_noticed(ledger, name, data):
-    ledger.commit("server/round-0001", TENSORS, FACTS)
-    file = ledger.folder / "server" / "round-0001" / name
+def test_any_byte_that_is_altered_or_missing_is_noticed(store, name, data):
+    store.commit("server/round-0001", TENSORS, FACTS)
+    file = store.folder / "server" / "round-0001" / name
     content = file.read_bytes()
     place = data.draw(st.integers(0, len(content) - 1))
     if data.draw(st.booleans()):
@@ -37,19 +37,19 @@ def test_any_byte_that_is_altered_or_missing_is_noticed(ledger, name, data):
         file.write_bytes(content[:place] + bytes([content[place] ^ other]) + content[place + 1 :])
     else:
         file.write_bytes(content[:place])
-    assert ledger.committed("server/round-0001") is None
-    assert ledger.is_damaged("server/round-0001")
+    assert store.committed("server/round-0001") is None
+    assert store.is_damaged("server/round-0001")
     file.write_bytes(content)
-    tensors, facts = ledger.committed("server/round-0001")
+    tensors, facts = store.committed("server/round-0001")
     assert facts == FACTS and torch.equal(tensors["state"]["a"], TENSORS["state"]["a"])
 
 
-def test_a_commit_of_another_place_is_not_taken(ledger):
-    ledger.commit("clients/one/state/round-0000", TENSORS, FACTS)
-    shutil.copytree(ledger.folder / "clients/one", ledger.folder / "clients/two")
-    assert ledger.committed("clients/one/state/round-0000") is not None
-    assert ledger.committed("clients/two/state/round-0000") is None
-    assert not ledger.is_damaged("clients/three/state/round-0000")
+def test_a_commit_of_another_place_is_not_taken(store):
+    store.commit("clients/one/state/round-0000", TENSORS, FACTS)
+    shutil.copytree(store.folder / "clients/one", store.folder / "clients/two")
+    assert store.committed("clients/one/state/round-0000") is not None
+    assert store.committed("clients/two/state/round-0000") is None
+    assert not store.is_damaged("clients/three/state/round-0000")
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +86,9 @@ def test_a_damaged_private_state_is_refused_by_name(finished, tmp_path):
 
 @pytest.mark.parametrize("line", [b"{", b"[]", b'{"event": "x"}', b'{"unit": 1}', b"\xff", b"[" * 10**5])
 def test_a_log_that_was_altered_is_refused_with_its_line(tmp_path, line):
-    ledger = RunStore(tmp_path)
-    ledger.record("one", [{"event": "a"}])
-    ledger.close()
+    store = RunStore(tmp_path)
+    store.record("one", [{"event": "a"}])
+    store.close()
     with (tmp_path / "events.jsonl").open("ab") as stream:
         stream.write(line + b"\n")
     with pytest.raises(H2TuneError, match="line 2: this line is no event"):

@@ -15,8 +15,8 @@ pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
 
 from helpers.grids import EXPERIMENT, Grid, coordinator_of, identify, lay_out
 
-from h2tune.flower.anchors import MOST_TEXTS, give_view, take_frames, texts_of
 from h2tune.flower.coordinator.app import coordinate
+from h2tune.flower.member.basis import MOST_TEXTS, give_view, take_frames, texts_of
 from h2tune.flower.messages import unpack
 
 CLIENTS = (("one", "llama", 4), ("two", "bert", 8))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -12,7 +11,7 @@ import torch
 
 from h2tune.errors import H2TuneError
 from h2tune.federation.messages import WIRE, Download, Update
-from h2tune.federation.rounds import run_rounds
+from h2tune.federation.rounds import Schedule, run_rounds
 from h2tune.federation.run_store import RunStore
 from h2tune.functional.alignment import fixed_relation
 from h2tune.runs.build import build_strategy
@@ -20,12 +19,10 @@ from h2tune.runs.build import build_strategy
 pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
 
 from flwr.app import Error, Message, RecordDict
-from helpers.grids import EXPERIMENT, Node, Post
+from helpers.grids import FixedDownloads, Node, Post, channel_over
 
 from h2tune.flower.card import Card
-from h2tune.flower.coordinator.channel import GridChannel
 from h2tune.flower.coordinator.queries import ask
-from h2tune.flower.coordinator.roster import Roster
 from h2tune.flower.messages import pack
 
 pytestmark = pytest.mark.usefixtures("identity")
@@ -73,10 +70,10 @@ def sends(name: str, round_number: int = 0):
 
 def exchanged(coordinator, tmp_path, table):
     grid = Grid(table)
-    channel = GridChannel(grid, coordinator, EXPERIMENT, Roster(coordinator, tmp_path / "m.json"), poll=0.01)
-    channel.gather()
+    channel = channel_over(grid, coordinator, tmp_path / "m.json")
+    channel.messenger.gather()
     downloads = {name: Download(0, {}, "") for name in ("one", "two")}
-    return {reply.client: reply for reply in channel.exchange(0, downloads)}
+    return {reply.client: reply for reply in channel.exchange(0, FixedDownloads(downloads))}
 
 
 def test_a_round_goes_on_with_those_who_answer(coordinator, cards, tmp_path):
@@ -222,10 +219,10 @@ def test_an_answer_that_the_superlink_loses_as_it_is_fetched_is_asked_for_again(
 
     grid = Grid({i: answers(cards[name], loses(name)) for i, name in ((1, "one"), (2, "two"))})
     patient = coordinator.model_copy(update={"patience": 0.5, "deadline": 600.0, "gather": 5.0})
-    channel = GridChannel(grid, patient, EXPERIMENT, Roster(patient, tmp_path / "m.json"), poll=0.01)
-    channel.gather()
+    channel = channel_over(grid, patient, tmp_path / "m.json")
+    channel.messenger.gather()
     downloads = {name: Download(0, {}, "") for name in ("one", "two")}
-    replies = list(channel.exchange(0, downloads))
+    replies = list(channel.exchange(0, FixedDownloads(downloads)))
     assert all(reply.update is not None for reply in replies) and sorted(lost) == ["one", "two"]
     assert [e["code"] for reply in replies for e in reply.events] == ["sent_again"] * 2
 
@@ -238,9 +235,11 @@ def test_a_query_that_is_lost_is_asked_again(coordinator, cards, tmp_path):
 
     table = {1: answers(cards["one"], lambda m: pack({"told": "one"})), 2: answers(cards["two"], two)}
     patient = coordinator.model_copy(update={"patience": 5.0})
-    channel = GridChannel(Grid(table), patient, EXPERIMENT, Roster(patient, tmp_path / "m.json"), poll=0.01)
-    channel.gather()
-    told = ask(channel, "x", {"one": {}, "two": {}}, lambda name, head, _: head["told"], seconds=20.0)
+    channel = channel_over(Grid(table), patient, tmp_path / "m.json")
+    channel.messenger.gather()
+    told = ask(
+        channel.messenger, "x", {"one": {}, "two": {}}, lambda name, head, _: head["told"], seconds=20.0
+    )
     assert told == {"one": "one", "two": "two"} and not lost
 
 
@@ -251,7 +250,7 @@ def test_a_run_that_found_too_few_members_waits_for_the_others_when_it_is_starte
     least = coordinator.server.model_copy(update={"min_clients": 2})
     both = coordinator.model_copy(update={"server": least, "gather": 0.2})
     with pytest.raises(H2TuneError, match="1 members enrolled within 0 s, min_clients is 2"):
-        GridChannel(grid, both, EXPERIMENT, Roster(both, tmp_path / "m.json"), poll=0.01).gather()
+        channel_over(grid, both, tmp_path / "m.json").messenger.gather()
     grid.answers[2] = lambda message: None if len(grid.trained) < 3 else answers(cards["two"], None)(message)
     look = grid.get_nodes
 
@@ -261,9 +260,9 @@ def test_a_run_that_found_too_few_members_waits_for_the_others_when_it_is_starte
 
     grid.get_nodes = looked
     longer = both.model_copy(update={"gather": 10.0})
-    channel = GridChannel(grid, longer, EXPERIMENT, Roster(longer, tmp_path / "m.json"), poll=0.01)
-    channel.gather()
-    assert channel.nodes == {"one": 1, "two": 2}
+    channel = channel_over(grid, longer, tmp_path / "m.json")
+    channel.messenger.gather()
+    assert channel.messenger.nodes == {"one": 1, "two": 2}
 
 
 def test_a_node_whose_process_dies_at_each_question_is_given_up_and_told(coordinator, cards, tmp_path):
@@ -274,14 +273,14 @@ def test_a_node_whose_process_dies_at_each_question_is_given_up_and_told(coordin
         return Error(8, "killed")
 
     grid = Grid({1: answers(cards["one"], sends("one")), 2: two})
-    channel = GridChannel(grid, coordinator, EXPERIMENT, Roster(coordinator, tmp_path / "m.json"), poll=0.01)
-    channel.gather()
+    channel = channel_over(grid, coordinator, tmp_path / "m.json")
+    channel.messenger.gather()
     assert len(asked) == 3
-    assert "node 2 was asked 3 times who it is" in channel.attendance.warnings[0]
+    assert "node 2 was asked 3 times who it is" in channel.messenger.directory.warnings[0]
     grid.present = {1}
-    channel.attendance.look()
+    channel.messenger.directory.look()
     grid.present, grid.answers[2] = {1, 2}, answers(cards["two"], sends("two"))  # it was started again
-    (reply,) = channel.exchange(0, {"two": Download(0, {}, "")})
+    (reply,) = channel.exchange(0, FixedDownloads({"two": Download(0, {}, "")}))
     assert reply.update is not None
 
 
@@ -306,12 +305,15 @@ def test_a_late_update_is_left_out_and_told(coordinator, cards, tmp_path):
 
     grid = Grid({1: answers(cards["one"], sends("one")), 2: answers(cards["two"], two)})
     hasty = coordinator.model_copy(update={"deadline": 0.3})
-    channel = GridChannel(grid, hasty, EXPERIMENT, Roster(hasty, tmp_path / "m.json"), poll=0.01)
-    channel.gather()
-    first = {r.client: r for r in channel.exchange(0, {name: Download(0, {}, "") for name in ("one", "two")})}
+    channel = channel_over(grid, hasty, tmp_path / "m.json")
+    channel.messenger.gather()
+    first = {
+        r.client: r
+        for r in channel.exchange(0, FixedDownloads({name: Download(0, {}, "") for name in ("one", "two")}))
+    }
     assert first["two"].update is None and "no answer within" in first["two"].reason
     slow[0] = True
-    (second,) = channel.exchange(1, {"two": Download(1, {}, "")})
+    (second,) = channel.exchange(1, FixedDownloads({"two": Download(1, {}, "")}))
     assert second.update.round == 1
     assert [(e["code"], e["round"]) for e in second.events] == [("late_update", 0)]
 
@@ -350,14 +352,13 @@ def test_an_update_that_comes_after_its_round_changes_no_aggregate_or_counts_les
 
         grid = Grid({1: answers(cards["one"], trains("one")), 2: answers(cards["two"], trains("two"))})
         of_file = hasty.model_copy(update={"late": "use" if how == "used" else "drop"})
-        channel = GridChannel(grid, of_file, EXPERIMENT, Roster(of_file, folder / "m.json"), poll=0.01)
-        channel.gather()
-        channel.strategy, ledger = strategy, RunStore(folder / "run")
-        shared = run_rounds(
-            strategy, channel, ledger, rounds=2, min_clients=1, choose=lambda _: ["one", "two"]
-        )
-        ledger.close()
-        return [json.loads(line) for line in ledger.events_file.read_text().splitlines()], shared["shared"]
+        channel = channel_over(grid, of_file, folder / "m.json")
+        channel.messenger.gather()
+        channel.joined()  # those who enrolled are in the strategy already
+        store = RunStore(folder / "run")
+        shared = run_rounds(strategy, channel, store, Schedule(2, 1, lambda *_: ["one", "two"]))
+        store.close()
+        return [json.loads(line) for line in store.events_file.read_text().splitlines()], shared["shared"]
 
     (with_late, _), (without, _), (used, shared) = map(run, ("dropped", "lost", "used"))
     took_part = [e["clients"] for e in with_late if e["event"] == "aggregated"]
@@ -380,14 +381,14 @@ def test_an_update_that_comes_after_its_round_changes_no_aggregate_or_counts_les
 
 def test_a_member_that_returns_as_another_node_is_known_by_name(coordinator, cards, tmp_path):
     grid = Grid({1: answers(cards["one"], sends("one")), 2: answers(cards["two"], sends("two"))})
-    roster = Roster(coordinator, tmp_path / "m.json")
-    channel = GridChannel(grid, coordinator, EXPERIMENT, roster, poll=0.01)
-    channel.gather()
+    channel = channel_over(grid, coordinator, tmp_path / "m.json")
+    channel.messenger.gather()
     grid.answers[7] = grid.answers.pop(2)
     replies = {
-        r.client: r for r in channel.exchange(0, {name: Download(0, {}, "") for name in ("one", "two")})
+        r.client: r
+        for r in channel.exchange(0, FixedDownloads({name: Download(0, {}, "") for name in ("one", "two")}))
     }
-    assert replies["two"].update is not None and channel.nodes == {"one": 1, "two": 7}
+    assert replies["two"].update is not None and channel.messenger.nodes == {"one": 1, "two": 7}
 
 
 def test_a_member_that_was_cut_off_is_not_asked_again_who_it_is(coordinator, cards, tmp_path):
@@ -399,25 +400,26 @@ def test_a_member_that_was_cut_off_is_not_asked_again_who_it_is(coordinator, car
         return answers(cards["two"], sends("two"))(message)
 
     grid = Grid({1: answers(cards["one"], sends("one")), 2: two})
-    channel = GridChannel(grid, coordinator, EXPERIMENT, Roster(coordinator, tmp_path / "m.json"), poll=0.01)
-    channel.gather()
+    channel = channel_over(grid, coordinator, tmp_path / "m.json")
+    channel.messenger.gather()
     grid.present = {1}
-    (lost,) = channel.exchange(0, {"two": Download(0, {}, "")})
+    (lost,) = channel.exchange(0, FixedDownloads({"two": Download(0, {}, "")}))
     assert lost.update is None and lost.reason == "it is not connected"
     grid.present = {1, 2}
-    (back,) = channel.exchange(0, {"two": Download(0, {}, "")})
+    (back,) = channel.exchange(0, FixedDownloads({"two": Download(0, {}, "")}))
     assert back.update is not None and len(asked) == 1
 
 
 def test_a_member_may_join_between_rounds(coordinator, cards, tmp_path):
     grid = Grid({1: answers(cards["one"], sends("one"))})
     early = coordinator.model_copy(update={"gather": 0.1})
-    channel = GridChannel(grid, early, EXPERIMENT, Roster(early, tmp_path / "m.json"), poll=0.01)
-    channel.gather()
-    channel.strategy = SimpleNamespace(upload_spec=lambda *_: {}, enrolments={"one": cards["one"].enrolment})
+    channel = channel_over(grid, early, tmp_path / "m.json")
+    channel.messenger.gather()
+    assert channel.joined() == [cards["one"].enrolment]
     grid.answers[2] = answers(cards["two"], sends("two"))
-    assert [r.client for r in channel.exchange(0, {"one": Download(0, {}, "")})] == ["one"]
-    assert channel.strategy.enrolments["two"] == cards["two"].enrolment
+    assert [r.client for r in channel.exchange(0, FixedDownloads({"one": Download(0, {}, "")}))] == ["one"]
+    assert channel.joined() == [cards["two"].enrolment]
+    assert channel.joined() == []
 
 
 def test_one_name_at_two_nodes_belongs_to_the_first(coordinator, cards, tmp_path):

@@ -61,9 +61,8 @@ def full(*arguments, **named):
 
 def test_a_full_disk_is_told_before_training_and_the_round_is_run_when_there_is_room(ask, monkeypatch):
     trained = []
-    monkeypatch.setattr(
-        client_round, "_train", lambda *a, _train=client_round._train: trained.append(1) or _train(*a)
-    )
+    run = client_round.ClientRound.run
+    monkeypatch.setattr(client_round.ClientRound, "run", lambda *a: trained.append(1) or run(*a))
     with monkeypatch.context() as patch:
         patch.setattr(round.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
         head, update = ask()
@@ -83,10 +82,10 @@ def test_a_disk_that_fills_while_a_round_is_kept_is_told_and_the_round_can_be_ru
 
 def test_a_folder_that_is_in_use_or_cannot_be_written_is_told_without_its_path(ask, party, monkeypatch):
     folder = party[0].parent / "private"
-    ledger = RunStore(folder / EXPERIMENT, resume=True)
+    store = RunStore(folder / EXPERIMENT, resume=True)
     head, _ = ask()
     assert head["reason"].startswith("its folder: another process is running in this folder")
-    ledger.close()
+    store.close()
     monkeypatch.setattr(round.Path, "mkdir", full)
     head, _ = ask()
     assert head["reason"].startswith("its folder cannot be written (No space left on device)")

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 from helpers import federations
 from helpers.processes import environment
+from helpers.strategies import aggregate
 
 pytest.importorskip("flwr")
 
@@ -54,7 +55,7 @@ def two_rounds(parties, name: str = "one"):
         context = SimpleNamespace(node_config={app.NODE_KEY: str(file)})
         found, update = unpack(app.train(message, context).content)
         assert update is not None, found
-        state, _ = strategy.aggregate(state, [update])
+        state, _ = aggregate(strategy, state, [update])
         told.append((federations.comparable(json.loads(found["events"])), digest(update.tensors)))
     return told
 

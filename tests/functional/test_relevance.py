@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import federations
+from helpers.strategies import aggregate, h2tune
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -55,8 +56,8 @@ def test_a_worked_example():
 
 def strategy(rate: float = 1.0) -> H2Tune:
     enrolments = [Enrolment(f"c{i}", "model", 1, 2, 10, {"attn.q": (0,)}, {}) for i in range(3)]
-    return H2Tune(
-        enrolments, shared_rank=2, slots=1, mask="leading", alignment_mode="depth", rate=rate,
+    return h2tune(
+        enrolments, shared_rank=2, slots=1, mask="leading", alignment="depth", rate=rate,
         increments="relevance",
     )  # fmt: skip
 
@@ -73,13 +74,13 @@ def held(method: H2Tune, state: dict[str, torch.Tensor], client: int) -> list[fl
 def test_each_client_gets_its_own_g_and_one_that_comes_later_the_mean():
     method = strategy()
     first = [update(0, [1.0, 0, 0, 0]), update(1, [1.0, 0, 0, 1.0])]
-    state, facts = method.aggregate(method.start(), first)
+    state, facts = aggregate(method, method.start(), first)
     assert facts["relevance"] == {"clients": ["c0", "c1"], "weights": [[1.0, 0.7071], [0.7071, 1.0]]}
     cosine = 0.5**0.5
     assert held(method, state, 0) == pytest.approx([1 + cosine, 0, 0, cosine])
     assert held(method, state, 1) == pytest.approx([1 + cosine, 0, 0, 1])
     assert held(method, state, 2) == pytest.approx([1, 0, 0, 0.5])  # equation (5)
-    again, _ = method.aggregate(state, [update(2, [0, 8.0, 0, 0], 1)])
+    again, _ = aggregate(method, state, [update(2, [0, 8.0, 0, 0], 1)])
     assert held(method, again, 2) == pytest.approx([1, 8, 0, 0.5])
     assert held(method, again, 0) == held(method, state, 0)  # it sat the round out
 
@@ -87,7 +88,7 @@ def test_each_client_gets_its_own_g_and_one_that_comes_later_the_mean():
 def test_a_late_update_counts_less_and_the_rate_is_applied():
     method = strategy(rate=0.5)
     updates = [update(0, [4.0, 0, 0, 0], 1), update(1, [0, 4.0, 0, 0], 0)]
-    state, _ = method.aggregate(method.start(), updates)
+    state, _ = aggregate(method, method.start(), updates)
     assert held(method, state, 0) == pytest.approx([2, 0, 0, 0])
     assert held(method, state, 1) == pytest.approx([0, 2 * 0.5**0.5, 0, 0])
 
@@ -98,10 +99,10 @@ def test_to_a_client_by_itself_it_is_the_mean_whatever_its_depth(slots, depth):
     sent = Update("one", 0, 10, {"delta.attn.q": drawn(3, depth)[:, 0, 0, :2, :2].contiguous()})
     found = []
     for increments in ("mean", "relevance"):
-        method = H2Tune(
-            enrolments, shared_rank=2, slots=slots, mask="leading", alignment_mode="depth", increments=increments
+        method = h2tune(
+            enrolments, shared_rank=2, slots=slots, mask="leading", alignment="depth", increments=increments
         )  # fmt: skip
-        state, _ = method.aggregate(method.start(), [sent])
+        state, _ = aggregate(method, method.start(), [sent])
         found.append(next(iter(method.download(state, "one", 1).tensors.values())))
     assert torch.allclose(*found, atol=1e-6)
 

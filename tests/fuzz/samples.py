@@ -7,9 +7,9 @@ import math
 
 import torch
 from fuzz.draws import Draw, bytes_changed, pick, structure_changed
+from helpers.strategies import h2tune
 
 from h2tune.federation.h2tune import wire
-from h2tune.federation.h2tune.strategy import H2Tune
 from h2tune.federation.messages import Enrolment, Tensors, Update, payload_bytes, to_bytes
 
 ROUND = 2
@@ -18,7 +18,7 @@ ENROLMENTS = [
     Enrolment(n, "", 3, r, 10, {k: tuple(v) for k, v in ROLES.items()}, {})
     for n, r in (("one", 2), ("two", 4))
 ]
-STRATEGY = H2Tune(ENROLMENTS, shared_rank=4, slots=3)
+STRATEGY = h2tune(ENROLMENTS, shared_rank=4, slots=3)
 SPEC = STRATEGY.upload_spec("one", ROUND)
 MOST = payload_bytes(SPEC)
 CARD = {"name": "one", "depth": 3, "rank": 2, "examples": 10, "roles": ROLES, "labels": ["yes", "no"]}

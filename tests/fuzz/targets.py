@@ -32,10 +32,13 @@ from fuzz.samples import (
     good,
     update_bytes,
 )
+from helpers.grids import channel_over
+from helpers.strategies import aggregate
 
 from h2tune.config import load_resolved
 from h2tune.errors import H2TuneError
 from h2tune.events import read_events
+from h2tune.federation.channel import Downloads
 from h2tune.federation.messages import HEAD_BYTES, Update, digest, from_bytes, to_bytes
 from h2tune.federation.rounds import _accept
 from h2tune.federation.run_store import RunStore, _seal
@@ -60,16 +63,18 @@ def message(draw: Draw) -> bool:
     content = _content(draw, dumped(draw, head), update_bytes(draw))
     answer = Answer(content)
     with tempfile.TemporaryDirectory() as folder:
-        reply = _channel(Path(folder))._reply("one", PendingRequest(lambda node: answer), ROUND, "m0", answer)
+        downloads = Downloads(STRATEGY, STRATEGY.start(), ["one"], ROUND)
+        request = PendingRequest(lambda node: answer)
+        reply = _channel(Path(folder))._reply("one", request, downloads, "m0", answer)
         assert reply is not None and reply.client == "one"
         told, accepted = _accept(STRATEGY, reply, ROUND)
-        ledger = RunStore(Path(folder) / "run")
-        ledger.record("unit", told)
-        ledger.close()
-        view(read_events(ledger.events_file))
+        store = RunStore(Path(folder) / "run")
+        store.record("unit", told)
+        store.close()
+        view(read_events(store.events_file))
     assert accepted is not None or any(event["event"] == "client_failed" for event in told)
     if accepted is not None:
-        _is_valid(accepted)
+        _is_valid(reply.update)
     return accepted is not None
 
 
@@ -80,14 +85,14 @@ def enrolment(draw: Draw) -> bool:
     )
     head = dumped(draw, structure_changed(draw, {"card": card}, 1))
     with tempfile.TemporaryDirectory() as folder:
-        channel = _channel(Path(folder))
-        channel.attendance.queries["m0"] = 7
-        channel._enrolled("m0", Answer(_content(draw, head, b"")))
-        joined = channel.roster.cards
-        assert set(joined) <= {"one", "two"} and bool(joined) == bool(channel.nodes)
-        assert bool(joined) != bool(channel.attendance.warnings)
+        messenger = _channel(Path(folder)).messenger
+        messenger.directory.queries["m0"] = 7
+        messenger.directory.enrol("m0", Answer(_content(draw, head, b"")))
+        joined = messenger.roster.cards
+        assert set(joined) <= {"one", "two"} and bool(joined) == bool(messenger.nodes)
+        assert bool(joined) != bool(messenger.directory.warnings)
         if joined:  # what is kept is read again after a restart
-            assert Roster(channel.coordinator, Path(folder) / "members.json").cards == joined
+            assert Roster(messenger.coordinator, Path(folder) / "members.json").cards == joined
     return bool(joined)
 
 
@@ -110,9 +115,9 @@ def settings(draw: Draw) -> bool:
 def commit(draw: Draw) -> bool:
     """A checkpoint in a run folder that was cut, altered, swapped, or altered and sealed again."""
     with tempfile.TemporaryDirectory() as folder:
-        ledger = RunStore(Path(folder))
-        ledger.commit("a/b", {"state": good().tensors}, {"events": EVENTS})
-        ledger.close()
+        store = RunStore(Path(folder))
+        store.commit("a/b", {"state": good().tensors}, {"events": EVENTS})
+        store.close()
         place = Path(folder) / "a" / "b"
         file = place / pick(draw, ("facts.json", "state.safetensors"))
         sealed = draw.integer(0, 2) == 0
@@ -125,7 +130,7 @@ def commit(draw: Draw) -> bool:
             (place / "facts.json").write_text(dumped(draw, content))
         else:
             file.write_bytes(bytes_changed(draw, file.read_bytes()))
-        found = ledger.committed("a/b")
+        found = store.committed("a/b")
     assert sealed or found is None or digest(found[0]["state"]) == digest(good().tensors)
     assert sealed or found is None or found[1] == {"events": EVENTS}
     return found is not None
@@ -187,7 +192,7 @@ def _through_the_gate(data: bytes) -> bool:
     told, accepted = _accept(STRATEGY, reply, ROUND)
     assert (accepted is None) == any(event.get("code") == "update_refused" for event in told)
     if accepted is not None:
-        _is_valid(accepted)
+        _is_valid(reply.update)
     return accepted is not None
 
 
@@ -203,7 +208,7 @@ def _is_valid(found: Update) -> None:
             assert sum(byte.bit_count() for byte in row) == 4
     relation = found.tensors["relation"]
     assert bool((relation >= 0).all()) and bool(((relation.sum(0) - 1).abs() < 2e-3).all())
-    after, _ = STRATEGY.aggregate(STRATEGY.start(), [found])
+    after, _ = aggregate(STRATEGY, STRATEGY.start(), [found])
     assert bool(torch.isfinite(after["shared"]).all())
     again = from_bytes(to_bytes(found), MOST)
     assert digest(again.tensors) == digest(found.tensors)
@@ -240,6 +245,4 @@ def _coordinator() -> Coordinator:
 
 def _channel(folder: Path) -> GridChannel:
     grid: Any = SimpleNamespace(get_nodes=list)
-    channel = GridChannel(grid, _coordinator(), "0" * 32, Roster(_coordinator(), folder / "members.json"))
-    channel.strategy = STRATEGY
-    return channel
+    return channel_over(grid, _coordinator(), folder / "members.json")

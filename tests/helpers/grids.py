@@ -12,12 +12,38 @@ from flwr.app import Error, Message
 from flwr.supercore.task_identity import TaskIdentity
 
 from h2tune.config import load
+from h2tune.federation.channel import Downloads
+from h2tune.federation.messages import Download
+from h2tune.flower.coordinator.channel import GridChannel
+from h2tune.flower.coordinator.messenger import Messenger
+from h2tune.flower.coordinator.roster import Roster
 from h2tune.flower.deploy import kit
 from h2tune.flower.files import Coordinator, load_coordinator
 from h2tune.flower.member import app
 from helpers import federations
 
 EXPERIMENT = "0" * 32
+
+
+def channel_over(grid: Any, coordinator: Coordinator, members_file: Path) -> GridChannel:
+    """Return a channel over a grid, whose roster is kept in a file."""
+    roster = Roster(coordinator, members_file)
+    return GridChannel(Messenger(grid, coordinator, EXPERIMENT, roster, poll=0.01))
+
+
+class FixedDownloads(Downloads):
+    """Messages that are given beforehand; updates of any size may answer them."""
+
+    def __init__(self, downloads: Mapping[str, Download]) -> None:
+        self.downloads = downloads
+        self.round = next(iter(downloads.values())).round
+        self.clients = dict.fromkeys(downloads)
+
+    def __getitem__(self, client: str) -> Download:
+        return self.downloads[client]
+
+    def upload_bytes(self, client: str, round_number: int) -> int:
+        return 2**30
 
 
 def identify(monkeypatch) -> None:

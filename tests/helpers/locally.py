@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
+from h2tune.adapter.roles import find_roles
 from h2tune.federation.h2tune.adapted_model import H2TuneAdaptedModel
-from h2tune.federation.messages import Download, digest
+from h2tune.federation.h2tune.settings import H2TuneSettings
+from h2tune.federation.messages import Download, Enrolment, digest
 from h2tune.tasks.task import Example, Task
 from h2tune.training.encode import encode_causal, encode_texts
 from h2tune.training.local import LocalTraining, train_locally
@@ -22,20 +26,29 @@ EXAMPLES = [
 
 
 def participant(
-    family: str = "llama", base_dtype: torch.dtype = torch.float32, **changes
+    family: str = "llama",
+    base_dtype: torch.dtype = torch.float32,
+    *,
+    rank: int = 3,
+    seed: int = 0,
+    weights: tuple[float, float, float] = (1e-4, 0.1, 0.1),
+    **settings: Any,
 ) -> H2TuneAdaptedModel:
+    """Return a tiny model with an h2tune adapter; `weights` are λ_reg, λ_kl and λ_kd."""
     encoder = family in tiny.ENCODERS
     base = tiny.classifier(family, labels=2, blocks=2) if encoder else tiny.causal(family, blocks=2)
-    from h2tune.adapter.roles import find_roles
-
     placements = find_roles(base)
-    settings = {
-        "rank": 3, "shared_rank": 5, "slots": 3, "mask": "entry", "alignment_mode": "learned", "temperature": 1.0,
-        "wire_dtype": "float32", "alternation": "step", "alpha": 8.0, "dropout": 0.0, "weights": (1e-4, 0.1, 0.1),
-        "heads": ["classifier"] if encoder else [], "seed": 0,
-        "roles": tuple(dict.fromkeys(p.role for p in placements)), "modules": [p.module for p in placements],
-    }  # fmt: skip
-    return H2TuneAdaptedModel(base.to(base_dtype), **{**settings, **changes})
+    roles = tuple(dict.fromkeys(p.role for p in placements))
+    modules = {p.module: (p.d_in, p.d_out) for p in placements}
+    size, drift, distillation = weights
+    chosen = {
+        "shared_rank": 5, "slots": 3, "alpha": 8.0,
+        "size_weight": size, "drift_weight": drift, "distillation_weight": distillation,
+    } | settings  # fmt: skip
+    return H2TuneAdaptedModel(
+        base.to(base_dtype), Enrolment("one", "tiny", 2, rank, 1, {}, modules), H2TuneSettings(**chosen),
+        roles=roles, heads=["classifier"] if encoder else [], seed=seed,
+    )  # fmt: skip
 
 
 def download(of: H2TuneAdaptedModel, round_number: int) -> Download:
@@ -49,7 +62,7 @@ def download(of: H2TuneAdaptedModel, round_number: int) -> Download:
 
 def train(of: H2TuneAdaptedModel, round_number: int, *, steps: int = 2, causal: bool = True, **changes):
     numbers = {
-        "alternation": of.later_alternation, "rounds": 3, "local_steps": steps, "batch_size": 4, "accumulation": 1,
+        "alternation": of.settings.alternation, "rounds": 3, "local_steps": steps, "batch_size": 4, "accumulation": 1,
         "learning_rates": {"specific": 1e-2, "shared": 1e-2, "relation": 1e-2}, "weight_decay": 0.0,
         "scheduler": "constant", "warmup_steps": 0, "max_grad_norm": 1.0, "arguments": {},
     }  # fmt: skip

@@ -57,10 +57,7 @@ def tell_stage(file: Path) -> Callable[[], None]:
 
 
 STAGES = {
-    "training": (
-        ("h2tune.federation.client_round", "run_round"),
-        ("h2tune.federation.local_engine", "run_round"),
-    ),
+    "training": (("h2tune.federation.client_round.ClientRound", "run"),),
     "aggregating": (("h2tune.federation.h2tune.strategy.H2Tune", "aggregate"),),
     "saving": (
         ("h2tune.federation.run_store.RunStore", "commit"),

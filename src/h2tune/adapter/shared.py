@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from peft import PeftModel
@@ -12,9 +11,8 @@ from torch import Tensor, nn
 from h2tune.adapter.layer import H2TuneLayer
 from h2tune.errors import H2TuneError
 from h2tune.functional import alignment
+from h2tune.functional.alignment import Alignment
 from h2tune.functional.masks import Mask, gather
-
-Alignment = Literal["learned", "depth"]
 
 
 class SharedMiddle(nn.Module):

@@ -1,6 +1,6 @@
 """Methods to compare with, by name; one file each.
 
-A method is a rule of the server (`groups.Method`) and a client's half (`lora.LoraParticipant` or one built on it):
+A method is a rule of the server (`groups.Method`) and a client's half (`lora.LoraAdaptedModel` or one built on it):
 
 | name | what travels | paper (arXiv) | clients share within |
 |---|---|---|---|

@@ -78,7 +78,7 @@ def merge(state: Mapping[str, Tensor], contributions: Sequence[Contribution]) ->
     return merged
 
 
-def participant(
+def adapted_model(
     base: PreTrainedModel, enrolment: Enrolment, *, parts: int, seed: int, **options: Any
 ) -> MiddleAdaptedModel:
     """Return the client's half: P and q in the last block of each part, plain LoRA in the others."""
@@ -105,7 +105,7 @@ def build(enrolments: Sequence[Enrolment], *, shared_rank: int, **options: Any) 
         alone="no other client: same as local",
         sends=partial(sends, parts=parts),
         start=partial(start, parts=parts),
-        participant=partial(participant, parts=parts),
+        adapted_model=partial(adapted_model, parts=parts),
         merge=merge,
         fit=partial(fit, parts=parts),
     )

@@ -42,7 +42,7 @@ def sends(enrolment: Enrolment) -> Spec:
     return {f"{module}.{MIDDLE}": (shape, "float32") for module in enrolment.modules}
 
 
-def participant(base: PreTrainedModel, enrolment: Enrolment, **options: Any) -> MiddleAdaptedModel:
+def adapted_model(base: PreTrainedModel, enrolment: Enrolment, **options: Any) -> MiddleAdaptedModel:
     """Return the client's half: R in every module."""
 
     def frames(module: str, layer: nn.Module, rank: int) -> tuple[Tensor, Tensor]:
@@ -61,6 +61,6 @@ def build(enrolments: Sequence[Enrolment], *, shared_rank: int, **options: Any) 
         alone="no other client has this model at this rank: same as local",
         sends=sends,
         start=lambda group, seed: {name: torch.zeros(shape) for name, (shape, _) in sends(group[0]).items()},
-        participant=participant,
+        adapted_model=adapted_model,
     )
     return Grouped(method, enrolments, **options)

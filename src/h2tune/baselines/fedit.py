@@ -31,7 +31,7 @@ def averaging(name: str, *, trained: Sequence[str], shared: Sequence[str]) -> Gr
         alone="no other client has this model at this rank: same as local",
         sends=partial(shapes, kinds=shared),
         start=lambda group, seed: common_start(group, model_seed(group, seed), shared),
-        participant=partial(LoraAdaptedModel, trained=trained, shared=shared),
+        adapted_model=partial(LoraAdaptedModel, trained=trained, shared=shared),
     )
 
 

@@ -74,7 +74,7 @@ def build(enrolments: Sequence[Enrolment], *, shared_rank: int, alpha: float, **
         alone="no other client has this model: same as local",
         sends=shapes,
         start=lambda group, seed: common_start(group, model_seed(group, seed)),
-        participant=partial(LoraAdaptedModel, shared=BOTH),
+        adapted_model=partial(LoraAdaptedModel, shared=BOTH),
         merge=partial(merge, alpha=alpha),
         fit=partial(truncated, alpha=alpha),
     )

@@ -89,7 +89,7 @@ def build(enrolments: Sequence[Enrolment], *, shared_rank: int, alpha: float, **
         alone="no other client has this model: same as local",
         sends=shapes,
         start=lambda group, seed: {},
-        participant=FloraAdaptedModel,
+        adapted_model=FloraAdaptedModel,
         merge=partial(merge, members=members, alpha=alpha),
         fit=fit,
         news=news,

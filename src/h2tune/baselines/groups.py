@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from h2tune.baselines.lora import LoraAdaptedModel
 from h2tune.federation.messages import Download, Enrolment, Spec, Tensors, Update, digest
+from h2tune.federation.strategy import Decoded, Strategy
 from h2tune.models import base_seed
 
 Group = Sequence[Enrolment]
@@ -60,7 +61,7 @@ class GroupRule:
         alone: What a table says of a client that has that in common with nobody.
         sends: Names, shapes and types of a client's update.
         start: The group and the run's seed → the server's tensors at the start.
-        participant: The client's half; built with a base model and an enrolment, α, dropout, heads and a seed.
+        adapted_model: The client's part; built with a base model and an enrolment, α, dropout, heads and a seed.
         merge: The server's tensors and what was sent → the server's tensors after the round.
         fit: The server's tensors and a client → what that client must hold before it trains.
         news: The same → what of it travels to the client; by default all.
@@ -72,14 +73,14 @@ class GroupRule:
     alone: str
     sends: Callable[[Enrolment], Spec]
     start: Callable[[Group, int], Tensors]
-    participant: Callable[..., LoraAdaptedModel]
+    adapted_model: Callable[..., LoraAdaptedModel]
     merge: Callable[[Mapping[str, Tensor], Sequence[Contribution]], Tensors] = mean
     fit: Callable[[Mapping[str, Tensor], Enrolment], Tensors] = whole
     news: Callable[[Mapping[str, Tensor], Enrolment], Tensors] | None = None
     receives: Callable[[Enrolment], Spec] | None = None
 
 
-class Grouped:
+class Grouped(Strategy[Tensors]):
     """A strategy that applies a method within groups; a client that is alone in its group trains as `local` does.
 
     Args:
@@ -140,8 +141,11 @@ class Grouped:
     def upload_spec(self, client: str, round_number: int) -> Spec:
         return self.method.sends(self.enrolments[client]) if client in self.group_of else {}
 
+    def decode(self, update: Update) -> Tensors:
+        return update.tensors
+
     def aggregate(
-        self, state: Mapping[str, Tensor], updates: Sequence[Update]
+        self, state: Mapping[str, Tensor], updates: Sequence[Decoded[Tensors]]
     ) -> tuple[Tensors, dict[str, Any]]:
         """Merge what was sent, group by group and by client name; a group that sent nothing stays as it is."""
         following = dict(state)
@@ -149,7 +153,7 @@ class Grouped:
             sent = [u for u in sorted(updates, key=lambda u: u.client) if self.group_of.get(u.client) == name]
             weights = [float(u.examples) if self.weighting == "examples" else 1.0 for u in sent]
             contributions = [
-                Contribution(self.enrolments[u.client], weight / sum(weights), u.tensors)
+                Contribution(self.enrolments[u.client], weight / sum(weights), u.content)
                 for u, weight in zip(sent, weights, strict=True)
             ]
             if contributions:
@@ -160,10 +164,10 @@ class Grouped:
             "groups": [[e.name for e in group] for group in self.groups.values()],
         }
 
-    def participant(
+    def attach(
         self, base: PreTrainedModel, enrolment: Enrolment, *, heads: Sequence[str], seed: int
     ) -> LoraAdaptedModel:
-        build = self.method.participant if enrolment.name in self.group_of else LoraAdaptedModel
+        build = self.method.adapted_model if enrolment.name in self.group_of else LoraAdaptedModel
         return build(base, enrolment, alpha=self.alpha, dropout=self.dropout, heads=heads, seed=seed)
 
 

@@ -65,7 +65,7 @@ def build(enrolments: Sequence[Enrolment], *, shared_rank: int, alpha: float, **
         alone="no other client has this model: same as local",
         sends=sends,
         start=lambda group, seed: common_start(group, model_seed(group, seed)),
-        participant=HetLoraAdaptedModel,
+        adapted_model=HetLoraAdaptedModel,
         merge=partial(merge, alpha=alpha),
         fit=partial(fit, alpha=alpha),
         receives=shapes,

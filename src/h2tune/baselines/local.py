@@ -29,6 +29,6 @@ def build(enrolments: Sequence[Enrolment], *, shared_rank: int, **options: Any) 
         alone="",
         sends=lambda enrolment: {},
         start=lambda group, seed: {},
-        participant=LoraAdaptedModel,
+        adapted_model=LoraAdaptedModel,
     )
     return Grouped(method, enrolments, **options)

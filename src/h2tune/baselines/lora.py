@@ -10,17 +10,16 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from h2tune.adapter.heads import keep_in_float32
 from h2tune.adapter.state import check_names, take_off
 from h2tune.federation.messages import Download, Enrolment, Spec, Tensors, check_tensors, digest, spec_of
+from h2tune.federation.strategy import AdaptedModel
 from h2tune.quiet import quiet
 from h2tune.seeds import generator, isolated
-from h2tune.training.encode import Encoded
 from h2tune.training.schedule import Alternation
-from h2tune.training.terms import Terms
 
 ADAPTER = "default"
 DOWN, UP = "lora_A", "lora_B"
@@ -55,7 +54,7 @@ def common_start(group: Sequence[Enrolment], seed: int, kinds: Collection[str] =
     }
 
 
-class LoraAdaptedModel:
+class LoraAdaptedModel(AdaptedModel):
     """A LoRA adapter on a base model, and its part in a round. A is drawn from the seed, B is zero.
 
     Tensors are named by module and kind, as in `model.layers.0.self_attn.q_proj.lora_A`.
@@ -129,9 +128,6 @@ class LoraAdaptedModel:
         heads = {n: p for n, p in self.model.named_parameters() if f".modules_to_save.{ADAPTER}." in n}
         return {"specific": self._of(self.trained) | heads}
 
-    def terms(self) -> Terms:
-        return Terms()
-
     @torch.no_grad()
     def receive(self, download: Download) -> None:
         if download.tensors:
@@ -139,11 +135,6 @@ class LoraAdaptedModel:
             check_tensors(download.tensors, spec_of(mine), "download")
             for name, tensor in download.tensors.items():
                 mine[name].copy_(tensor)
-
-    def begin(
-        self, rows: Sequence[Encoded], tokenizer: PreTrainedTokenizerBase, *, causal: bool, batch_size: int
-    ) -> None:
-        """Start as LoRA does, whatever the examples."""
 
     def loaded_digest(self) -> str:
         return digest({name: parameter.detach() for name, parameter in self._of(self.shared).items()})
@@ -155,9 +146,6 @@ class LoraAdaptedModel:
         """The same, as PEFT would save it."""
         saved = get_peft_model_state_dict(self.model, adapter_name=ADAPTER, save_embedding_layers=False)
         return {name: saved[f"base_model.model.{name}.weight"].cpu() for name in self._of(self.shared)}
-
-    def facts(self) -> dict[str, Any]:
-        return {}
 
     def state(self) -> Tensors:
         return {name: p.detach().to("cpu", copy=True) for name, p in self.phases()["specific"].items()}

@@ -46,11 +46,11 @@ class MiddleAdaptedModel(LoraAdaptedModel):
     a bias of B.
 
     Args:
-        arguments: As in `LoraParticipant`.
+        arguments: As in `LoraAdaptedModel`.
         frames: Gives the frozen A and B of a module.
         stems: Module with middle parts → what these are called on the wire.
         offset: Whether there is a q.
-        options: As in `LoraParticipant`.
+        options: As in `LoraAdaptedModel`.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ def cut(tensors: Mapping[str, Tensor], rank: int) -> Tensors:
 
 
 class HetLoraAdaptedModel(LoraAdaptedModel):
-    """A client that gives up ranks it does not need. Arguments as in `LoraParticipant`."""
+    """A client that gives up ranks it does not need. Arguments as in `LoraAdaptedModel`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, shared=BOTH, **options)

@@ -22,7 +22,7 @@ OFFSET = "offset"
 
 
 class FloraAdaptedModel(LoraAdaptedModel):
-    """A client with a frozen stack. Arguments as in `LoraParticipant`.
+    """A client with a frozen stack. Arguments as in `LoraAdaptedModel`.
 
     Between `load_state` and `receive` the adapter is one LoRA of the whole rank, which is what is exported.
     """

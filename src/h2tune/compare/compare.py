@@ -15,7 +15,7 @@ from h2tune.compare.methods import Method, as_local, parse_methods, reference_of
 from h2tune.compare.results import RunResult, is_finished, read_result
 from h2tune.compare.rows import Row, rows_of
 from h2tune.compare.tables import csv_text, event_of, markdown
-from h2tune.config import FederationConfig, dump, load, load_resolved
+from h2tune.config import FederationConfig, load, load_resolved
 from h2tune.errors import H2TuneError
 
 if TYPE_CHECKING:
@@ -192,16 +192,16 @@ def _run_folder(folder: Path, name: str, seed: int) -> Path:
 
 def _check_run(folder: Path, federation: FederationConfig) -> None:
     """Refuse a folder whose run was of other settings, before anything is trained."""
-    if (folder / "config.toml").exists():
-        there = _settings(load_resolved(folder / "config.toml"))
-        wanted = _settings(federation)
-        if there != wanted:
-            differing = sorted(k for k in there.keys() | wanted.keys() if there.get(k) != wanted.get(k))
-            raise H2TuneError(
-                f"holds a run with another {', '.join(differing)}",
-                where=str(folder),
-                remedy="Put the settings back, or name another --out",
-            )
+    path = folder / "config.toml"
+    if path.exists():
+        from h2tune.runs.plan import sorted_dump
+        from h2tune.runs.same import flat, refuse_other_settings
+
+        # whether clients also train alone changes nothing else
+        old, new = (flat(sorted_dump(f), ("server.alone",)) for f in (load_resolved(path), federation))
+        refuse_other_settings(
+            old, new, where=str(folder), remedy="Put the settings back, or name another --out"
+        )
 
 
 def _is_done(folder: Path, federation: FederationConfig) -> bool:
@@ -216,22 +216,8 @@ def _is_done(folder: Path, federation: FederationConfig) -> bool:
     return is_finished(read_events(folder / "events.jsonl"))
 
 
-def _settings(federation: FederationConfig) -> dict[str, Any]:
-    """Return the settings by dotted key, without whether clients also train alone: that changes nothing else."""
-    plain = dump(federation.model_copy(update={"client": federation.sorted_clients()}))
-    plain["server"].pop("alone")
-    flat: dict[str, Any] = {}
-    for section, content in plain.items():
-        if isinstance(content, dict):
-            flat |= {f"{section}.{key}": value for key, value in content.items()}
-        else:
-            flat[section] = content
-    return flat
-
-
 def _notes(methods: Sequence[Method], file: Path, changes: Sequence[str]) -> dict[tuple[str, str], str]:
     """Ask each method how each client takes part; what cannot be built says so before anything is trained."""
-    from h2tune.federation.strategy import note_of
     from h2tune.runs.build import build_strategy
     from h2tune.runs.enrol import enrol_all
 
@@ -241,7 +227,7 @@ def _notes(methods: Sequence[Method], file: Path, changes: Sequence[str]) -> dic
         _, enrolments, size, slots = enrol_all(federation)
         strategy = build_strategy(federation, enrolments, size, slots)
         for enrolment in enrolments:
-            note = "" if method.stage == "alone" else note_of(strategy, enrolment.name)
+            note = "" if method.stage == "alone" else strategy.note(enrolment.name)
             if note:
                 notes[method.label, enrolment.name] = note
     return notes

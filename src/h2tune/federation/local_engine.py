@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from h2tune.errors import H2TuneError
 from h2tune.events import Event
-from h2tune.federation.client_round import LocalClient, run_round
+from h2tune.federation.channel import Channel, Downloads, Reply
+from h2tune.federation.client_round import ClientRound
+from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Download, Tensors, Update
-from h2tune.federation.rounds import Reply
 from h2tune.federation.run_store import Commit, RunStore
 from h2tune.federation.strategy import Strategy
 from h2tune.models import Kind, load_model, load_tokenizer
@@ -51,15 +53,15 @@ class BaseModels:
         return base, tokenizer
 
 
-class LocalEngine:
+class LocalEngine(Channel):
     """Runs the clients' rounds in this process; each is kept on disk before its update counts.
 
     Args:
-        members: The clients with their data.
+        clients: The clients with their data.
         dtypes: Client → type of its base model's weights.
         strategy: The method.
         models: Base models in memory.
-        ledger: Keeps the clients' state.
+        store: Keeps the clients' state.
         stage: "trained", or "alone".
         first: An engine whose first round was the same: nothing was shared yet, so it need not be done again.
         keep_first: Whether another engine has this one as its `first`.
@@ -69,11 +71,11 @@ class LocalEngine:
 
     def __init__(
         self,
-        members: Sequence[LocalClient],
+        clients: Sequence[LocalClient],
         dtypes: Mapping[str, str],
-        strategy: Strategy,
+        strategy: Strategy[Any],
         models: BaseModels,
-        ledger: RunStore,
+        store: RunStore,
         *,
         stage: str = "trained",
         first: LocalEngine | None = None,
@@ -81,42 +83,36 @@ class LocalEngine:
         progress: Callable[[str], Progress] | None = None,
         starting: Callable[[int, str], None] | None = None,
     ) -> None:
-        self.members = {member.name: member for member in members}
+        self.clients = {client.name: client for client in clients}
         self.dtypes, self.strategy = dtypes, strategy
-        self.models, self.ledger, self.stage = models, ledger, stage
+        self.models, self.store, self.stage = models, store, stage
         self.first, self.keep_first = first, keep_first
         self.progress, self.starting = progress, starting
         self._trained = 0
 
-    def exchange(self, round_number: int, downloads: Mapping[str, Download]) -> Iterator[Reply]:
+    def exchange(self, round_number: int, downloads: Downloads) -> Iterator[Reply]:
         """Run the chosen clients one after the other, by name."""
         for client in sorted(downloads):
-            yield self._client(client, downloads[client])
+            yield self.run_client(client, downloads[client])
 
-    def _client(self, client: str, download: Download) -> Reply:
+    def run_client(self, client: str, download: Download) -> Reply:
+        """Run one client's round, or return what it sent if the round was run before."""
         path = self.path(client, download.round)
-        found = self.ledger.committed(path) or self._same_first_round(client, download.round)
+        found = self.store.committed(path) or self._same_first_round(client, download.round)
         if found is not None:
             tensors, facts = found
             update = Update(client, download.round, facts["examples"], tensors.get("update", {}))
             return Reply(client, update, facts["events"])
         if self.starting is not None:
             self.starting(download.round, client)
-        member = self.members[client]
+        member = self.clients[client]
         try:
             base, tokenizer = self.base_of(member)
             state = self.last_state(client, download.round)
-            outcome = run_round(
-                base,
-                tokenizer,
-                member,
-                self.strategy,
-                download,
-                state,
-                frames=self.frames(client),
-                stage=self.stage,
-                progress=self.progress,
+            work = ClientRound(
+                member, self.strategy, download, state, self.frames(client), self.stage, self.progress
             )
+            outcome = work.run(base, tokenizer)
         except Exception as error:
             # one client's trouble is not the federation's: the round goes on while min_clients allow
             return Reply(client, None, [], f"{type(error).__name__}: {error}".removeprefix("H2TuneError: "))
@@ -129,16 +125,16 @@ class LocalEngine:
 
     def _commit(self, path: str, update: Update, state: Tensors, events: list[Event]) -> None:
         facts = {"examples": update.examples, "events": events}
-        self.ledger.commit(path, {"update": update.tensors, "private": state}, facts)
+        self.store.commit(path, {"update": update.tensors, "private": state}, facts)
 
     def _forget(self, client: str) -> None:
         """Remove what a client kept before its last two rounds; it may have been left out of some in between."""
-        folder = (self.ledger.folder / self.path(client, 0)).parent
+        folder = (self.store.folder / self.path(client, 0)).parent
         numbers = (place.name.removeprefix("round-") for place in folder.glob("round-*"))
         rounds = sorted(int(number) for number in numbers if number.isdecimal())
         for round_number in rounds[:-2]:
             if round_number or not self.keep_first:
-                self.ledger.remove(self.path(client, round_number))
+                self.store.remove(self.path(client, round_number))
 
     def base_of(self, member: LocalClient) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Return a client's base model and tokenizer."""
@@ -153,13 +149,13 @@ class LocalEngine:
             return None
         if self.strategy.upload_spec(client, 0) != self.first.strategy.upload_spec(client, 0):
             return None
-        found = self.ledger.committed(self.first.path(client, 0))
+        found = self.store.committed(self.first.path(client, 0))
         if found is None:
             return None
         tensors, facts = found
         events = [{**e, "stage": self.stage} for e in facts["events"] if e.get("stage") == "trained"]
         facts = {**facts, "events": events}
-        self.ledger.commit(self.path(client, 0), tensors, facts)
+        self.store.commit(self.path(client, 0), tensors, facts)
         return tensors, facts
 
     def frames(self, client: str) -> Tensors | None:
@@ -169,11 +165,11 @@ class LocalEngine:
             H2TuneError: They are there but were altered.
         """
         path = f"clients/{client}/frames"
-        found = self.ledger.committed(path)
-        if found is None and self.ledger.is_damaged(path):
+        found = self.store.committed(path)
+        if found is None and self.store.is_damaged(path):
             raise H2TuneError(
                 f"the frames of client '{client}' were altered or are incomplete",
-                where=str(self.ledger.folder / path),
+                where=str(self.store.folder / path),
                 remedy="Go on with --resume, which makes them again",
             )
         return None if found is None else found[0]["frames"]
@@ -191,13 +187,13 @@ class LocalEngine:
         """
         for round_number in range(before - 1, -1, -1):
             path = self.path(client, round_number)
-            found = self.ledger.committed(path)
+            found = self.store.committed(path)
             if found is not None:
                 return found[0]["private"]
-            if self.ledger.is_damaged(path):
+            if self.store.is_damaged(path):
                 raise H2TuneError(
                     f"what client '{client}' kept after round {round_number} was altered or is incomplete",
-                    where=str(self.ledger.folder / path),
+                    where=str(self.store.folder / path),
                     remedy="Put it back from a copy, or start anew with another --out",
                 )
         return None

@@ -3,235 +3,212 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from h2tune.errors import H2TuneError
 from h2tune.events import Event
+from h2tune.federation.channel import Channel, Downloads, Reply
 from h2tune.federation.checks import warning
-from h2tune.federation.messages import Download, Tensors, Update, check_update, digest
+from h2tune.federation.messages import Tensors, check_update, digest
 from h2tune.federation.run_store import RunStore
-from h2tune.federation.strategy import Strategy
+from h2tune.federation.strategy import Decoded, Strategy, decoded
 from h2tune.functional.quorum import drawn_clients
 from h2tune.seeds import generator
 
+Choice = Callable[[Sequence[str], int], Sequence[str]]
+"""The clients that are enrolled, by name, and the number of a round → those that take part in it."""
+Notice = Callable[[Event], None]
+
 
 @dataclass(frozen=True)
-class Reply:
-    """A client's answer in a round: an update, or the reason why there is none; and its events.
-
-    `late` is the number of the earlier round that it answers, where a channel hands on what came after its round.
-    """
-
-    client: str
-    update: Update | None
-    events: Sequence[Event]
-    reason: str = ""
-    late: int | None = None
-
-
-Choice = Callable[[int], Sequence[str]]
-"""Number of a round → the clients that take part in it."""
-
-
-class Channel(Protocol):
-    """Carries messages to clients and back: the embedded engine, or Flower.
-
-    One whose updates are under masks also has `unmask(updates)`, which returns their sum and facts of it: see
-    `secagg.channel`. Then the strategy has `aggregate_sum`.
-    """
-
-    def exchange(self, round_number: int, downloads: Mapping[str, Download]) -> Iterable[Reply]:
-        """Send each client its download and yield the replies; a client that is gone gives a reason."""
-
-
-def run_rounds(
-    strategy: Strategy,
-    channel: Channel,
-    ledger: RunStore,
-    *,
-    rounds: int,
-    min_clients: int,
-    choose: Choice,
-    path: str = "server",
-    stage: str = "trained",
-    strict: bool = False,
-    notice: Callable[[Event], None] | None = None,
-) -> Tensors:
-    """Run a federation's rounds, or what is left of them.
+class Schedule:
+    """How the rounds of a federation are run.
 
     Args:
-        strategy: The method.
-        channel: Carries the messages.
-        ledger: Keeps state and events.
         rounds: Number of rounds in all.
         min_clients: Updates that must arrive for a round to count.
         choose: Returns the clients that take part in a round; a round without any is left out.
         path: Folder of the server's state in the run folder.
         stage: "trained", or "alone" for a client by itself.
         strict: Whether a warning is an error.
-        notice: Called with every event as it is logged.
-
-    Returns:
-        The server's tensors after the last round.
-
-    Raises:
-        H2TuneError: Too few updates arrived, or (with `strict`) a round does not show what a working one shows.
     """
 
-    def record(unit: str, events: Sequence[Event]) -> None:
-        ledger.record(unit, events, notice)
-        if strict:
+    rounds: int
+    min_clients: int
+    choose: Choice
+    path: str = "server"
+    stage: str = "trained"
+    strict: bool = False
+
+
+def run_rounds(
+    strategy: Strategy[Any],
+    channel: Channel,
+    store: RunStore,
+    schedule: Schedule,
+    notice: Notice | None = None,
+) -> Tensors:
+    """Run a federation's rounds, or what is left of them, and return the server's tensors after the last.
+
+    Args:
+        strategy: The method.
+        channel: Carries the messages.
+        store: Keeps state and events.
+        schedule: How the rounds are run.
+        notice: Called with every event as it is logged.
+
+    Raises:
+        H2TuneError: Too few updates arrived, or (with `strict`) a check of a round failed.
+    """
+    return _Rounds(strategy, channel, store, schedule, notice).run()
+
+
+class _Rounds:
+    """The rounds of one federation; arguments as in `run_rounds`."""
+
+    def __init__(
+        self,
+        strategy: Strategy[Any],
+        channel: Channel,
+        store: RunStore,
+        schedule: Schedule,
+        notice: Notice | None,
+    ) -> None:
+        self.strategy, self.channel, self.store = strategy, channel, store
+        self.schedule, self.notice = schedule, notice
+
+    def run(self) -> Tensors:
+        state, first, last = self._last_state()
+        self._check(last)
+        for number in range(first, self.schedule.rounds):
+            for enrolment in self.channel.joined():
+                self.strategy = self.strategy.with_client(enrolment)
+            chosen = self.schedule.choose(sorted(self.strategy.enrolments), number)
+            if chosen:
+                state = self._round(state, chosen, number)
+        return state
+
+    def _round(self, state: Tensors, chosen: Sequence[str], number: int) -> Tensors:
+        """Run one round: send, collect, aggregate, keep."""
+        collected = self._collect(Downloads(self.strategy, state, chosen, number))
+        if len(collected.updates) < self.schedule.min_clients:
+            raise H2TuneError(
+                f"round {number}: {len(collected.updates)} of {len(chosen)} updates arrived, "
+                f"min_clients is {self.schedule.min_clients}",
+                where="server",
+                remedy="Fix the clients named in events.jsonl and go on with --resume",
+            )
+        state, events = self._step(state, collected, number)
+        facts = {"events": events, "told": collected.events}
+        path = self.schedule.path
+        self.store.commit(f"{path}/round-{number + 1:04d}", {"state": state}, facts)
+        self._record(f"{path}/{number}/aggregate", events)
+        return state
+
+    def _record(self, unit: str, events: Sequence[Event]) -> None:
+        self.store.record(unit, events, self.notice)
+        self._check(events)
+
+    def _check(self, events: Sequence[Event]) -> None:
+        if self.schedule.strict:
             _raise_first_warning(events)
 
-    state, first, last = _last_state(strategy, ledger, path, rounds)
-    if strict:
-        _raise_first_warning(last)
-    for round_number in range(first, rounds):
-        chosen = choose(round_number)
-        if not chosen:
-            continue
-        downloads = _Downloads(strategy, state, chosen, round_number)
-        found = _collect(strategy, channel, downloads, round_number, path, record)
-        if len(found.updates) < min_clients:
-            raise H2TuneError(
-                f"round {round_number}: {len(found.updates)} of {len(chosen)} updates arrived, "
-                f"min_clients is {min_clients}",
-                where="server",
-                remedy="Mend the clients named in events.jsonl and go on with --resume",
+    def _last_state(self) -> tuple[Tensors, int, list[Event]]:
+        """Return the server's tensors after its last round, the number of the next, and the events of its step."""
+        path = self.schedule.path
+        for done in range(self.schedule.rounds, 0, -1):
+            commit = self.store.committed(f"{path}/round-{done:04d}")
+            if commit is not None:
+                tensors, facts = commit
+                for unit, events in facts[
+                    "told"
+                ].items():  # those that a crash right after the commit cut off
+                    self.store.record(unit, events)
+                self.store.record(f"{path}/{done - 1}/aggregate", facts["events"])
+                return tensors["state"], done, facts["events"]
+        return self.strategy.start(), 0, []
+
+    def _collect(self, downloads: Downloads) -> _Collected:
+        """Send the downloads; check, decode and record each reply as it comes."""
+        collected = _Collected()
+        for reply in self.channel.exchange(downloads.round, downloads):
+            events, update = _accept(self.strategy, reply, downloads.round)
+            # a failure is a unit of its own: a resumed run may do better, and logs it
+            unit = f"{self.schedule.path}/{downloads.round}/{reply.client}"
+            unit += ("" if update is not None else "/failed") + (
+                "" if reply.late is None else f"/of-{reply.late}"
             )
-        state, events = _step(strategy, channel, state, found, round_number, stage)
-        facts = {"events": events, "told": found.told}
-        ledger.commit(f"{path}/round-{round_number + 1:04d}", {"state": state}, facts)
-        record(f"{path}/{round_number}/aggregate", events)
-    return state
+            collected.events[unit] = events
+            self._record(unit, events)
+            if update is not None:
+                (collected.updates if reply.late is None else collected.late).append(update)
+        return collected
+
+    def _step(self, state: Tensors, collected: _Collected, number: int) -> tuple[Tensors, list[Event]]:
+        """Return the server's tensors after the round, and its events."""
+        began = time.perf_counter()
+        following, facts = self._combine(state, [*collected.updates, *collected.late], number)
+        if collected.late:
+            late = sorted(collected.late, key=lambda update: (update.client, update.round))
+            facts["late"] = [{"client": update.client, "round": update.round} for update in late]
+        event = {
+            "event": "aggregated",
+            "round": number,
+            "stage": self.schedule.stage,
+            "clients": sorted(update.client for update in collected.updates),
+            **facts,
+            "seconds": round(time.perf_counter() - began, 3),
+            "sha256": digest(following),
+        }
+        events: list[Event] = [event]
+        if state and digest(state) == event["sha256"]:
+            message = "what is shared did not change in this round"
+            events.append(warning("", number, "aggregate_unchanged", message))
+        return following, events
+
+    def _combine(
+        self, state: Tensors, updates: Sequence[Decoded[Any]], number: int
+    ) -> tuple[Tensors, dict[str, Any]]:
+        """Return the server's tensors after the round, from the updates or, where they are under masks, their sum."""
+        unmasked = self.channel.unmask(updates)
+        if unmasked is None:
+            return self.strategy.aggregate(state, updates)
+        clients = sorted(update.client for update in updates)
+        following, facts = self.strategy.aggregate_sum(state, unmasked.total, clients, number)
+        return following, {**facts, "secure_aggregation": unmasked.facts}
 
 
-def draw_from(strategy: Strategy, participation: float, min_clients: int, seed: int) -> Choice:
-    """Return how a round's clients are drawn from those that a strategy knows then; see `participants`."""
-    return lambda round_number: participants(
-        sorted(strategy.enrolments), participation, min_clients, seed, round_number
-    )
+def draw_from(participation: float, min_clients: int, seed: int) -> Choice:
+    """Return how a round's clients are drawn from those that are enrolled then; see `drawn`."""
+    return lambda clients, round_number: drawn(clients, participation, min_clients, seed, round_number)
 
 
-def participants(
+def drawn(
     clients: Sequence[str], participation: float, min_clients: int, seed: int, round_number: int
 ) -> list[str]:
-    """Return who takes part in a round, by name; drawn from the seed and the round alone."""
+    """Return the clients of a round, by name; drawn from the seed and the round alone."""
     count = drawn_clients(len(clients), participation, min_clients)
     order = torch.randperm(len(clients), generator=generator(seed, "participants", round_number))
     return sorted(clients[i] for i in order[:count].tolist())
 
 
-def _last_state(
-    strategy: Strategy, ledger: RunStore, path: str, rounds: int
-) -> tuple[Tensors, int, list[Event]]:
-    """Return the server's tensors after its last round, the number of the next, and the events of its step."""
-    for done in range(rounds, 0, -1):
-        found = ledger.committed(f"{path}/round-{done:04d}")
-        if found is not None:
-            tensors, facts = found
-            for unit, events in facts["told"].items():  # what a crash right after the commit cut off the log
-                ledger.record(unit, events)
-            ledger.record(f"{path}/{done - 1}/aggregate", facts["events"])
-            return tensors["state"], done, facts["events"]
-    return strategy.start(), 0, []
-
-
-class _Downloads(Mapping[str, Download]):
-    """What the server sends in a round, by client; each is made when it is asked for, so that they need not all fit."""
-
-    def __init__(self, strategy: Strategy, state: Tensors, clients: Sequence[str], round_number: int) -> None:
-        self.strategy, self.state, self.round = strategy, state, round_number
-        self.clients = dict.fromkeys(clients)
-
-    def __getitem__(self, client: str) -> Download:
-        if client not in self.clients:
-            raise KeyError(client)
-        return self.strategy.download(self.state, client, self.round)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.clients)
-
-    def __len__(self) -> int:
-        return len(self.clients)
-
-
 @dataclass(frozen=True)
 class _Collected:
-    """What came back in a round: its updates, those of earlier rounds, and events by the unit they are logged as."""
+    """The replies of a round: its updates, those of earlier rounds, and events by the unit they are logged as."""
 
-    updates: list[Update] = field(default_factory=list)
-    late: list[Update] = field(default_factory=list)
-    told: dict[str, list[Event]] = field(default_factory=dict)
-
-
-def _collect(
-    strategy: Strategy,
-    channel: Channel,
-    downloads: Mapping[str, Download],
-    round_number: int,
-    path: str,
-    record: Callable[[str, Sequence[Event]], None],
-) -> _Collected:
-    """Send the downloads, and check and record each reply as it comes."""
-    found = _Collected()
-    for reply in channel.exchange(round_number, downloads):
-        events, update = _accept(strategy, reply, round_number)
-        # a failure is a unit of its own: a resumed run may do better, and tells so
-        unit = f"{path}/{round_number}/{reply.client}" + ("" if update is not None else "/failed")
-        unit += "" if reply.late is None else f"/of-{reply.late}"
-        found.told[unit] = events
-        record(unit, events)
-        if update is not None:
-            (found.updates if reply.late is None else found.late).append(update)
-    return found
+    updates: list[Decoded[Any]] = field(default_factory=list)
+    late: list[Decoded[Any]] = field(default_factory=list)
+    events: dict[str, list[Event]] = field(default_factory=dict)
 
 
-def _step(
-    strategy: Strategy, channel: Channel, state: Tensors, found: _Collected, round_number: int, stage: str
-) -> tuple[Tensors, list[Event]]:
-    """Return the server's tensors after the round, and what is told of it."""
-    began = time.perf_counter()
-    following, facts = _combine(strategy, channel, state, [*found.updates, *found.late], round_number)
-    if found.late:
-        late = sorted(found.late, key=lambda update: (update.client, update.round))
-        facts["late"] = [{"client": update.client, "round": update.round} for update in late]
-    event = {
-        "event": "aggregated",
-        "round": round_number,
-        "stage": stage,
-        "clients": sorted(update.client for update in found.updates),
-        **facts,
-        "seconds": round(time.perf_counter() - began, 3),
-        "sha256": digest(following),
-    }
-    events: list[Event] = [event]
-    if state and digest(state) == event["sha256"]:
-        message = "what is shared did not change in this round"
-        events.append(warning("", round_number, "aggregate_unchanged", message))
-    return following, events
-
-
-def _combine(
-    strategy: Any, channel: Channel, state: Tensors, updates: Sequence[Update], round_number: int
-) -> tuple[Tensors, dict[str, Any]]:
-    """Return the server's tensors after the round, from the updates or, where they are under masks, from their sum."""
-    unmask = getattr(channel, "unmask", None)
-    if unmask is None:
-        following, facts = strategy.aggregate(state, updates)
-    else:
-        total, told = unmask(updates)
-        clients = sorted(update.client for update in updates)
-        following, facts = strategy.aggregate_sum(state, total, clients, round_number)
-        facts = {**facts, "secure_aggregation": told}
-    return following, facts
-
-
-def _accept(strategy: Strategy, reply: Reply, round_number: int) -> tuple[list[Event], Update | None]:
+def _accept(
+    strategy: Strategy[Any], reply: Reply, round_number: int
+) -> tuple[list[Event], Decoded[Any] | None]:
+    """Return a reply's events and its update, checked and decoded; None with the reason in the events."""
     if reply.late is not None:
         round_number = reply.late
     if reply.update is None:
@@ -242,13 +219,11 @@ def _accept(strategy: Strategy, reply: Reply, round_number: int) -> tuple[list[E
         check_update(
             reply.update, spec, client=reply.client, round_number=round_number, examples=enrolment.examples
         )
-        check = getattr(strategy, "read", None)
-        if check is not None:
-            check(reply.update)
+        update = decoded(strategy, reply.update)
     except H2TuneError as error:
         refused = warning(reply.client, round_number, "update_refused", str(error))
         return [*reply.events, refused, _failed(reply.client, round_number, str(error))], None
-    return list(reply.events), reply.update
+    return list(reply.events), update
 
 
 def _failed(client: str, round_number: int, reason: str) -> Event:

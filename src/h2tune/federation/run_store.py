@@ -143,7 +143,7 @@ class RunStore:
         """Return whether something is at `path` that is not, or no longer, what was committed there."""
         return (self.folder / path).exists() and self.committed(path) is None
 
-    def once(self, path: str, compute: Callable[[], Commit]) -> Commit:
+    def get_or_compute(self, path: str, compute: Callable[[], Commit]) -> Commit:
         """Return what was committed at `path`; compute and commit it if it is not there."""
         found = self.committed(path)
         if found is None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from h2tune.errors import H2TuneError
-from h2tune.federation.client_round import LocalClient, majority
+from h2tune.federation.local_client import LocalClient, majority
 from h2tune.federation.messages import Enrolment
 from h2tune.flower.files import Name, problem
 from h2tune.runs.model_info import ClientInfo

@@ -98,7 +98,7 @@ class Factors:
 
     Args:
         increments: Role → ΔT (blocks, r, r).
-        masks: Role → Ω (blocks, r²), of distinct entries; None for a client that keeps the whole grid.
+        masks: Role → Ω (blocks, r²), distinct entries; None for a client that keeps the whole grid.
         blocks: Role → the blocks that have it, in the order of the others' first axis.
         relation: P (D, L).
         leading: r, where all masks are the leading r × r.
@@ -118,6 +118,36 @@ class Factors:
         if blocks not in self.routes:
             self.routes[blocks] = Route.of(self.relation, blocks)
         return self.routes[blocks]
+
+
+@dataclass(frozen=True)
+class Dense:
+    """What one client learned, multiplied out: N and C of equation (4), over the client's roles.
+
+    Args:
+        learned: N.
+        coverage: C.
+    """
+
+    learned: Float[Tensor, "D some R R"]
+    coverage: Float[Tensor, "D some R R"]
+
+    @classmethod
+    def of(cls, factors: Factors, roles: Sequence[str], size: int) -> Dense:
+        """Return N and C of a client's factors.
+
+        Args:
+            factors: What the client sent.
+            roles: The client's roles, in the order of the second axis.
+            size: R.
+        """
+        increments, masks = {}, {}
+        for role, blocks in factors.blocks.items():
+            index = factors.masks[role]
+            for i, block in enumerate(blocks):
+                increments[block, role] = factors.increments[role][i].float()
+                masks[block, role] = torch.arange(size**2) if index is None else index[i].long()
+        return cls(*contribution(increments, masks, factors.relation, roles, size))
 
 
 class Sums:

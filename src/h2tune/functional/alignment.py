@@ -6,9 +6,14 @@ distributions over slots.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+Alignment = Literal["learned", "depth"]
+"""Whether a relation is learned, or fixed by relative depth."""
 
 SHARPNESS = 8.0
 """Fall of the initial logits per squared slot of distance: a neighbouring slot starts at e⁻⁸ ≈ 0.03 %."""

@@ -1,62 +1,94 @@
-"""From the words of a federation file to the method: strategy, noise, and what they need."""
+"""Build what a federation file names: the strategy, its settings, the noise; check what they need."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import Any
 
 from h2tune import baselines
 from h2tune.config import FederationConfig, ServerConfig
 from h2tune.errors import H2TuneError
 from h2tune.federation import dp
+from h2tune.federation.h2tune.settings import H2TuneSettings
 from h2tune.federation.h2tune.strategy import H2Tune
-from h2tune.federation.strategy import Strategy
 from h2tune.federation.messages import Enrolment
+from h2tune.federation.strategy import Strategy
 
 
-def build_strategy(federation: FederationConfig, enrolments: list[Enrolment], size: int, slots: int) -> Strategy:
+def build_strategy(
+    federation: FederationConfig, enrolments: Sequence[Enrolment], size: int, slots: int
+) -> Strategy[Any]:
     """Return the method that the federation file names.
+
+    Args:
+        federation: The file.
+        enrolments: The clients.
+        size: R.
+        slots: D.
 
     Raises:
         H2TuneError: No method has that name.
     """
-    server, adapter, train = federation.server, federation.adapter, federation.train
-    name = server.strategy
-    if name == "h2tune":
-        return H2Tune(
-            enrolments,
-            shared_rank=size,
-            slots=slots,
-            mask=adapter.mask,
-            alignment_mode=adapter.alignment,
-            temperature=adapter.temperature,
-            rate=server.learning_rate,
-            weighting=server.weighting,
-            wire_dtype=server.wire_dtype,
-            alternation=train.alternation,
-            alpha=adapter.alpha,
-            dropout=adapter.dropout,
-            size_weight=train.size_weight,
-            drift_weight=train.drift_weight,
-            distillation_weight=train.distillation_weight,
-            basis=federation.basis.kind,
-            basis_scale=federation.basis.scale,
-            start_norm=federation.basis.start_norm if federation.basis.start == "labels" else 0.0,
-            start_blocks=federation.basis.start_blocks,
-            increments=server.increments,
-            aggregation=server.aggregation,
-            hostile=server.assumed_hostile,
-            clip_norm=None if server.clip_norm == "median" else server.clip_norm,
-            mechanism=mechanism_of(federation),
-            secure=len(federation.client) if server.secure_aggregation else 0,
-        )
+    server, adapter = federation.server, federation.adapter
+    if server.strategy == "h2tune":
+        return H2Tune(enrolments, h2tune_settings(federation, size, slots))
     return baselines.build(
-        name,
+        server.strategy,
         enrolments,
         shared_rank=size,
         alpha=adapter.alpha,
         dropout=adapter.dropout,
         weighting=server.weighting,
         seed=federation.seed,
+    )
+
+
+def h2tune_settings(
+    federation: FederationConfig,
+    size: int,
+    slots: int,
+    *,
+    roles: tuple[str, ...] | None = None,
+    secure_members: int | None = None,
+) -> H2TuneSettings:
+    """Return the settings of the h2tune method that a federation file states.
+
+    Args:
+        federation: The file.
+        size: R.
+        slots: D.
+        roles: Roles that are shared, where they are fixed before clients enrol.
+        secure_members: With secure aggregation the members that may join; by default the file's clients.
+    """
+    server, adapter, basis, train = federation.server, federation.adapter, federation.basis, federation.train
+    members = len(federation.client) if secure_members is None else secure_members
+    return H2TuneSettings(
+        shared_rank=size,
+        slots=slots,
+        roles=roles,
+        mask=adapter.mask,
+        alignment=adapter.alignment,
+        temperature=adapter.temperature,
+        basis=basis.kind,
+        basis_scale=basis.scale,
+        start_norm=basis.start_norm if basis.start == "labels" else 0.0,
+        start_blocks=basis.start_blocks,
+        alpha=adapter.alpha,
+        dropout=adapter.dropout,
+        alternation=train.alternation,
+        size_weight=train.size_weight,
+        drift_weight=train.drift_weight,
+        distillation_weight=train.distillation_weight,
+        rate=server.learning_rate,
+        weighting=server.weighting,
+        wire_dtype=server.wire_dtype,
+        increments=server.increments,
+        aggregation=server.aggregation,
+        hostile=server.assumed_hostile,
+        clip_norm=None if server.clip_norm == "median" else server.clip_norm,
+        mechanism=mechanism_of(federation),
+        secure_members=members if server.secure_aggregation else 0,
     )
 
 

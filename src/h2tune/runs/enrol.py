@@ -7,11 +7,11 @@ from dataclasses import replace
 from h2tune.adapter.roles import depth
 from h2tune.config import ClientConfig, DataConfig, FederationConfig
 from h2tune.errors import H2TuneError
-from h2tune.runs.ranks import common_rank, rank_of
-from h2tune.federation.client_round import LocalClient
-from h2tune.runs.build import check_privacy, check_secure
-from h2tune.runs.model_info import ModelInfos, ClientInfo, enrolment, see
+from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Enrolment
+from h2tune.runs.build import check_privacy, check_secure
+from h2tune.runs.model_info import ClientInfo, ModelInfos, enrolment, see
+from h2tune.runs.ranks import common_rank, rank_of
 from h2tune.tasks.load import load_task
 from h2tune.tasks.task import Splits, Task
 from h2tune.training.local import LocalTraining, check_arguments
@@ -88,7 +88,7 @@ def load_data(client: ClientConfig, data: DataConfig, seed: int) -> tuple[Task, 
     return (replace(task, max_length=client.max_length) if client.max_length else task), splits
 
 
-def load_member(seen: ClientInfo, enrolled: Enrolment, federation: FederationConfig) -> LocalClient:
+def load_client(seen: ClientInfo, enrolled: Enrolment, federation: FederationConfig) -> LocalClient:
     """Return a client with its data.
 
     Raises:

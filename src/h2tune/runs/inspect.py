@@ -8,12 +8,11 @@ from typing import Any
 from h2tune.config import FederationConfig
 from h2tune.federation import dp
 from h2tune.federation.h2tune.basis import view_spec
-from h2tune.runs.ranks import ADAM_BYTES, trainable_in
-from h2tune.runs.enrol import enrol_all
-from h2tune.runs.build import build_strategy, mechanism_of
-from h2tune.runs.model_info import ClientInfo
-from h2tune.federation.strategy import note_of
 from h2tune.federation.messages import payload_bytes
+from h2tune.runs.build import build_strategy, mechanism_of
+from h2tune.runs.enrol import enrol_all
+from h2tune.runs.model_info import ClientInfo
+from h2tune.runs.ranks import ADAM_BYTES, trainable_in
 
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 QUANTISED = 0.5625
@@ -75,7 +74,7 @@ def inspect(federation: FederationConfig) -> Forecast:
                 "trainable_parameters": parameters,
                 "base_parameters": s.base_parameters,
                 "memory_bytes": base_bytes(s) + parameters * ADAM_BYTES + frames * WIDTH["float32"],
-                "note": note_of(strategy, e.name),
+                "note": strategy.note(e.name),
                 "bytes_up": payload_bytes(strategy.upload_spec(e.name, 0)),
                 "bytes_down": [
                     payload_bytes(strategy.download_spec(e.name, number))
@@ -84,7 +83,7 @@ def inspect(federation: FederationConfig) -> Forecast:
                 "basis_bytes": [payload_bytes(spec) for spec in agreed],
             }
         )
-    roles = tuple(getattr(strategy, "roles", ()))
+    roles = strategy.roles
     return Forecast(size, slots, roles, tuple(clients), tuple(guards(federation)))
 
 

@@ -9,7 +9,7 @@ from h2tune.adapter.roles import Placement, depth, find_roles
 from h2tune.config import ClientConfig
 from h2tune.errors import H2TuneError
 from h2tune.federation.messages import Enrolment
-from h2tune.models import (Kind, empty_model, head_modules, kind_of, position_limit, read_config, summary)
+from h2tune.models import Kind, empty_model, head_modules, kind_of, position_limit, read_config, summary
 from h2tune.tasks.load import describe_task
 from h2tune.tasks.task import Task
 

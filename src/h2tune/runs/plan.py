@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from h2tune._version import __version__
-from h2tune.config import FederationConfig, dump, load_resolved, parse
-from h2tune.errors import H2TuneError
-from h2tune.runs.ranks import trainable_in
-from h2tune.federation.client_round import LocalClient, majority
-from h2tune.runs.enrol import enrol_all, load_member
+from h2tune.config import FederationConfig, dump, load_resolved
 from h2tune.events import Event
-from h2tune.runs.build import build_strategy
-from h2tune.runs.model_info import ClientInfo
-from h2tune.federation.strategy import Strategy, note_of
+from h2tune.federation.local_client import LocalClient, majority
 from h2tune.federation.messages import Enrolment
+from h2tune.federation.strategy import Strategy
+from h2tune.runs.build import build_strategy
+from h2tune.runs.enrol import enrol_all, load_client
+from h2tune.runs.model_info import ClientInfo
+from h2tune.runs.ranks import trainable_in
+from h2tune.runs.record import run_started
+from h2tune.runs.same import flat, refuse_other_settings
 from h2tune.training.local import try_arguments
 
 
@@ -28,7 +29,7 @@ class Plan:
         federation: The file.
         seen: What the clients' models and tasks look like.
         enrolments: What the server knows of the clients.
-        members: The clients with their data.
+        clients: The clients with their data.
         strategy: The method.
         shared_rank: R.
         slots: D.
@@ -37,8 +38,8 @@ class Plan:
     federation: FederationConfig
     seen: Sequence[ClientInfo]
     enrolments: Sequence[Enrolment]
-    members: Sequence[LocalClient]
-    strategy: Strategy
+    clients: Sequence[LocalClient]
+    strategy: Strategy[Any]
     shared_rank: int
     slots: int
 
@@ -52,65 +53,49 @@ def planned(federation: FederationConfig) -> Plan:
     seen, enrolments, size, slots = enrol_all(federation)
     try_arguments(federation.train.arguments)
     strategy = build_strategy(federation, enrolments, size, slots)
-    members = [load_member(s, e, federation) for s, e in zip(seen, enrolments, strict=True)]
-    return Plan(federation, seen, enrolments, members, strategy, size, slots)
+    clients = [load_client(s, e, federation) for s, e in zip(seen, enrolments, strict=True)]
+    return Plan(federation, seen, enrolments, clients, strategy, size, slots)
 
 
 def check_same(path: Path, federation: FederationConfig) -> None:
     """Refuse to go on with the run of another federation file; more rounds, or also training alone, are fine."""
-    if not path.exists():
-        return
-    old, new = load_resolved(path), parse(dump(federation), str(path))
-    differing = [
-        f"{section}.{key}"
-        for section in ("server", "adapter", "basis", "train", "data", "privacy")
-        for key, value in getattr(new, section).model_dump().items()
-        if value != getattr(old, section).model_dump()[key]
-        and (section, key) not in (("server", "rounds"), ("server", "alone"))
-    ]
-    differing += [key for key in ("name", "seed") if getattr(old, key) != getattr(new, key)]
-    differing += ["client"] if old.sorted_clients() != new.sorted_clients() else []
-    if differing:
-        raise H2TuneError(
-            f"the run that is to go on had another {', '.join(differing)}",
-            where=str(path),
-            remedy="Put it back, or start anew with another --out",
-        )
+    if path.exists():
+        may_differ = ("server.rounds", "server.alone")
+        old, new = (flat(sorted_dump(f), may_differ) for f in (load_resolved(path), federation))
+        remedy = "Put it back, or start anew with another --out"
+        refuse_other_settings(old, new, where=str(path), remedy=remedy)
+
+
+def sorted_dump(federation: FederationConfig) -> dict[str, Any]:
+    """Return the plain content of a resolved file, its clients by name."""
+    return dump(federation.model_copy(update={"client": federation.sorted_clients()}))
 
 
 def started(plan: Plan) -> Event:
     """Return a run's first event: the settings that say what it is, and its clients."""
     federation, strategy = plan.federation, plan.strategy
-    return {
-        "event": "run_started",
-        "name": federation.name,
-        "version": __version__,
-        "seed": federation.seed,
-        "strategy": strategy.name,
-        "rounds": federation.server.rounds,
-        "shared_rank": plan.shared_rank,
-        "slots": plan.slots,
-        "roles": list(getattr(strategy, "roles", ())),
-        "alternation": federation.train.alternation,
-        "mask": federation.adapter.mask,
-        "wire_dtype": federation.server.wire_dtype,
-        "clients": [
-            {
-                "name": s.client.name,
-                "model": s.client.model,
-                "family": s.family,
-                "task": member.task.name,
-                "rank": e.rank,
-                "depth": e.depth,
-                "width": s.width,
-                "labels": list(member.task.labels),
-                "examples": {
-                    split: len(getattr(member.splits, split)) for split in ("train", "validation", "test")
-                },
-                "trainable_parameters": trainable_in(federation, s, e.rank, plan.shared_rank, plan.slots),
-                "note": note_of(strategy, e.name),
-                "majority_accuracy": majority(member.scored),
-            }
-            for s, e, member in zip(plan.seen, plan.enrolments, plan.members, strict=True)
-        ],
-    }
+    clients = [
+        {
+            "name": s.client.name,
+            "model": s.client.model,
+            "family": s.family,
+            "task": client.task.name,
+            "rank": e.rank,
+            "depth": e.depth,
+            "width": s.width,
+            "labels": list(client.task.labels),
+            "examples": {
+                split: len(examples)
+                for split, examples in (
+                    ("train", client.splits.train),
+                    ("validation", client.splits.validation),
+                    ("test", client.splits.test),
+                )
+            },
+            "trainable_parameters": trainable_in(federation, s, e.rank, plan.shared_rank, plan.slots),
+            "note": strategy.note(e.name),
+            "majority_accuracy": majority(client.scored),
+        }
+        for s, e, client in zip(plan.seen, plan.enrolments, plan.clients, strict=True)
+    ]
+    return run_started(federation, strategy, plan.shared_rank, plan.slots, clients)

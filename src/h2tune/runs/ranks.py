@@ -5,9 +5,12 @@ from __future__ import annotations
 from h2tune.adapter.roles import depth
 from h2tune.config import FederationConfig
 from h2tune.errors import H2TuneError
-from h2tune.runs.build import build_strategy
-from h2tune.runs.model_info import ClientInfo, enrolment
+from h2tune.federation.h2tune.codec import FactorCodec
+from h2tune.federation.h2tune.protection import protection_of
+from h2tune.federation.h2tune.settings import H2TuneSettings
 from h2tune.federation.messages import payload_bytes
+from h2tune.runs.build import h2tune_settings
+from h2tune.runs.model_info import ClientInfo, enrolment
 
 ADAM_BYTES = 16
 """Bytes a trained float32 parameter takes: itself, its gradient, and Adam's two moments."""
@@ -34,9 +37,10 @@ def rank_of(seen: ClientInfo, federation: FederationConfig, size: int, slots: in
     client = seen.client
     if isinstance(client.rank, int):
         return client.rank
+    settings = h2tune_settings(federation, size, slots)
     most = min(size, *(min(p.d_in, p.d_out) for p in seen.placements))
     for rank in range(most, 0, -1):
-        up = bytes_up(seen, federation, rank, size, slots)
+        up = bytes_up(seen, settings, rank)
         memory = trainable_in(federation, seen, rank, size, slots) * ADAM_BYTES
         if (client.uplink_bytes is None or up <= client.uplink_bytes) and (
             client.memory_bytes is None or memory <= client.memory_bytes
@@ -49,12 +53,11 @@ def rank_of(seen: ClientInfo, federation: FederationConfig, size: int, slots: in
     )
 
 
-def bytes_up(seen: ClientInfo, federation: FederationConfig, rank: int, size: int, slots: int) -> int:
+def bytes_up(seen: ClientInfo, settings: H2TuneSettings, rank: int) -> int:
     """Return the bytes of an h2tune update of a client at some rank."""
-    server = federation.server.model_copy(update={"strategy": "h2tune"})
     one = enrolment(seen, rank, 0)
-    strategy = build_strategy(federation.model_copy(update={"server": server}), [one], size, slots)
-    return payload_bytes(strategy.upload_spec(one.name, 0))
+    protection = protection_of(FactorCodec({one.name: one}, settings))
+    return payload_bytes(protection.spec(one.name))
 
 
 def trainable_in(federation: FederationConfig, seen: ClientInfo, rank: int, size: int, slots: int) -> int:

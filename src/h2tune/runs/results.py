@@ -11,9 +11,9 @@ from h2tune.config import FederationConfig, load_resolved
 from h2tune.errors import H2TuneError, nearest
 from h2tune.evaluation.evaluate import evaluate
 from h2tune.evaluation.result import Score
+from h2tune.models import load_model, load_tokenizer
 from h2tune.runs.enrol import load_data
 from h2tune.runs.model_info import see
-from h2tune.models import load_model, load_tokenizer
 
 
 def read_run(folder: Path) -> FederationConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,19 +11,22 @@ from typing import Any, Protocol
 import tomli_w
 
 from h2tune import files
+from h2tune.adapter.export import save_adapter
 from h2tune.config import FederationConfig, PrivacyConfig, dump, load
+from h2tune.events import Event, read_events
+from h2tune.federation.channel import Channel
+from h2tune.federation.client_round import attach_adapter
 from h2tune.federation.h2tune.basis import agree_on_basis, anchor_texts
-from h2tune.federation.client_round import LocalClient, attach, majority
+from h2tune.federation.h2tune.model_reader import ModelReader
+from h2tune.federation.h2tune.reading_cache import default_reading_cache
+from h2tune.federation.local_client import LocalClient, majority
 from h2tune.federation.local_engine import BaseModels, LocalEngine
-from h2tune.federation.h2tune.reading_cache import kept_readings
-from h2tune.events import Event
+from h2tune.federation.rounds import Choice, Schedule, draw_from, run_rounds
 from h2tune.federation.run_store import RunStore
+from h2tune.federation.strategy import Strategy
 from h2tune.runs.build import build_strategy
 from h2tune.runs.plan import Plan, check_same, planned, started
-from h2tune.federation.h2tune.model_reader import ModelReader
-from h2tune.federation.rounds import Channel, Choice, draw_from, run_rounds
-from h2tune.federation.strategy import Strategy
-from h2tune.events import read_events
+from h2tune.runs.record import accuracy_table
 from h2tune.training.local import unscanned
 from h2tune.training.terms import Progress
 
@@ -82,13 +85,13 @@ def run(
     plan = planned(federation)
     if resume:
         check_same(folder / "config.toml", federation)
-    ledger = RunStore(folder, resume=resume)
+    store = RunStore(folder, resume=resume)
     try:
         files.write_text(folder / "config.toml", tomli_w.dumps(dump(federation)))
         with unscanned():
-            found = _Job(plan, ledger, strict, display).work()
+            found = _Job(plan, store, strict, display).work()
     finally:
-        ledger.close()
+        store.close()
     from h2tune.report import write_report
 
     write_report(folder)
@@ -100,13 +103,13 @@ class _Job:
 
     Args:
         plan: What there is to do.
-        ledger: The run folder.
+        store: The run folder.
         strict: Whether a warning is an error.
         display: Shows what happens.
     """
 
-    def __init__(self, plan: Plan, ledger: RunStore, strict: bool, display: Display | None) -> None:
-        self.plan, self.ledger, self.strict, self.display = plan, ledger, strict, display
+    def __init__(self, plan: Plan, store: RunStore, strict: bool, display: Display | None) -> None:
+        self.plan, self.store, self.strict, self.display = plan, store, strict, display
         self.notice = display.notice if display else None
         self.models = BaseModels(plan.federation.seed)
 
@@ -114,32 +117,37 @@ class _Job:
         """Train, aggregate, evaluate and export; return the table of the last event."""
         plan, server = self.plan, self.plan.federation.server
         began = time.perf_counter()
-        self.ledger.record("start", [started(plan)], self.notice)
-        federated = self._engine(plan.members, plan.strategy, "trained")
+        self.store.record("start", [started(plan)], self.notice)
+        federated = self._engine(plan.clients, plan.strategy, "trained")
         self._agree(federated)
-        choose = draw_from(plan.strategy, server.participation, server.min_clients, plan.federation.seed)
+        choose = draw_from(server.participation, server.min_clients, plan.federation.seed)
         self._rounds(federated, plan.federation, choose, "server")
         if server.alone:
             self._alone(federated, choose)
-        for member in plan.members:
-            folder = self.ledger.folder / "clients" / member.name
-            export_adapters(federated, member, server.rounds, folder)
-        found = _table(read_events(self.ledger.events_file), plan.members)
-        finished = {"event": "run_finished", "rounds": server.rounds, "table": found}
+        for client in plan.clients:
+            folder = self.store.folder / "clients" / client.name
+            export_adapters(federated, client, server.rounds, folder)
+        majorities = {client.name: majority(client.scored) for client in plan.clients}
+        table = accuracy_table(read_events(self.store.events_file), majorities)
+        finished = {"event": "run_finished", "rounds": server.rounds, "table": table}
         finished["seconds"] = round(time.perf_counter() - began, 3)
-        self.ledger.record("finish", [finished], self.notice)
-        return found
+        self.store.record("finish", [finished], self.notice)
+        return table
 
     def _engine(
-        self, members: Sequence[LocalClient], method: Strategy, stage: str, first: LocalEngine | None = None
+        self,
+        clients: Sequence[LocalClient],
+        strategy: Strategy[Any],
+        stage: str,
+        first: LocalEngine | None = None,
     ) -> LocalEngine:
         display = self.display
         return LocalEngine(
-            members,
+            clients,
             {s.client.name: s.client.dtype for s in self.plan.seen},
-            method,
+            strategy,
             self.models,
-            self.ledger,
+            self.store,
             stage=stage,
             first=first,
             keep_first=stage == "trained",  # a run may be resumed with training alone
@@ -152,91 +160,63 @@ class _Job:
         federation = self.plan.federation
         if federation.anchored:
             texts = anchor_texts(federation.basis.texts, federation.basis.count, federation.seed)
-            reader = ModelReader(federated.base_of, texts, kept=kept_readings())
-            agree_on_basis(self.plan.members, reader, self.plan.shared_rank, self.ledger, notice=self.notice)
+            reader = ModelReader(federated.base_of, texts, cache=default_reading_cache())
+            agree_on_basis(self.plan.clients, reader, self.plan.shared_rank, self.store, notice=self.notice)
 
     def _alone(self, federated: LocalEngine, choose: Choice) -> None:
         """Train every client by itself, in the rounds in which it trained in the federation."""
         plan, federation = self.plan, self.plan.federation
-        chosen = [frozenset(choose(number)) for number in range(federation.server.rounds)]
-        # nobody to bear, and nothing that leaves: no robust rule and no noise
-        by_itself = federation.model_copy(update={"server": federation.server.of_one(), "privacy": PrivacyConfig()})
-        for member, enrolled in zip(plan.members, plan.enrolments, strict=True):
+        names = sorted(plan.strategy.enrolments)
+        chosen = [frozenset(choose(names, number)) for number in range(federation.server.rounds)]
+        # no hostile clients, and nothing that leaves: no robust rule and no noise
+        by_itself = federation.model_copy(
+            update={"server": federation.server.of_one(), "privacy": PrivacyConfig()}
+        )
+        for client, enrolled in zip(plan.clients, plan.enrolments, strict=True):
             single = build_strategy(by_itself, [enrolled], plan.shared_rank, plan.slots)
-            engine = self._engine([member], single, "alone", federated)
-            path = f"clients/{member.name}/alone/server"
-            self._rounds(engine, by_itself, _only(member.name, chosen), path)
+            engine = self._engine([client], single, "alone", federated)
+            path = f"clients/{client.name}/alone/server"
+            self._rounds(engine, by_itself, _only(client.name, chosen), path)
 
     def _rounds(self, engine: LocalEngine, federation: FederationConfig, choose: Choice, path: str) -> None:
         server = federation.server
-        channel: Channel = engine
-        if server.secure_aggregation:
-            from h2tune.federation.secagg.channel import MaskedChannel
-            from h2tune.federation.secagg.local import LocalCarrier
+        schedule = Schedule(server.rounds, server.min_clients, choose, path, engine.stage, self.strict)
+        run_rounds(engine.strategy, _channel(engine, federation), self.store, schedule, self.notice)
 
-            channel = MaskedChannel(
-                LocalCarrier(engine),
-                federation.name,
-                threshold=server.min_clients,
-                members=len(federation.client),
-                roles=getattr(engine.strategy, "roles", ()),
-            )
-        run_rounds(
-            engine.strategy,
-            channel,
-            self.ledger,
-            rounds=server.rounds,
-            min_clients=server.min_clients,
-            choose=choose,
-            path=path,
-            stage=engine.stage,
-            strict=self.strict,
-            notice=self.notice,
-        )
+
+def _channel(engine: LocalEngine, federation: FederationConfig) -> Channel:
+    """Return the engine, or a channel that puts secure aggregation around it."""
+    server = federation.server
+    if not server.secure_aggregation:
+        return engine
+    from h2tune.federation.secagg.channel import MaskedChannel
+    from h2tune.federation.secagg.local import LocalCarrier
+
+    return MaskedChannel(
+        LocalCarrier(engine),
+        federation.name,
+        threshold=server.min_clients,
+        members=len(federation.client),
+        roles=engine.strategy.roles,
+    )
 
 
 def _only(client: str, chosen: Sequence[frozenset[str]]) -> Choice:
     """Return the same rounds with one client: alone it trains when it would have in the federation, and no more."""
-    return lambda round_number: [client] if client in chosen[round_number] else []
+    return lambda _, round_number: [client] if client in chosen[round_number] else []
 
 
-def _table(events: Iterable[Event], members: Sequence[LocalClient]) -> list[dict[str, Any]]:
-    """Return per client its accuracy before training, alone (or None), federated, and of the majority label."""
-    last: dict[tuple[str, str], float] = {}
-    for event in events:
-        if event["event"] == "evaluated":
-            key = (event["client"], event["stage"])
-            if event["stage"] != "before" or key not in last:
-                last[key] = event["accuracy"]
-    return [
-        {
-            "client": member.name,
-            "before": last.get((member.name, "before")),
-            "alone": last.get((member.name, "alone")),
-            "federated": last.get((member.name, "trained")),
-            "majority": majority(member.scored),
-        }
-        for member in members
-    ]
-
-
-def export_adapters(engine: LocalEngine, member: LocalClient, rounds: int, folder: Path) -> None:
+def export_adapters(engine: LocalEngine, client: LocalClient, rounds: int, folder: Path) -> None:
     """Write a client's adapter in PEFT's format and as plain LoRA."""
-    from h2tune.adapter.export import save_adapter, save_lora
-    from h2tune.federation.h2tune.adapted_model import H2TuneAdaptedModel
-
-    state = engine.last_state(member.name, rounds)
+    state = engine.last_state(client.name, rounds)
     if state is None:
         return  # it never finished a round; its failures are in the events
-    base, tokenizer = engine.base_of(member)
-    participant = attach(base, member, engine.strategy, state, engine.frames(member.name))
+    base, tokenizer = engine.base_of(client)
+    adapted = attach_adapter(base, client, engine.strategy, state, engine.frames(client.name))
     try:
-        save_adapter(participant.model, folder / "adapter")
-        if isinstance(participant, H2TuneAdaptedModel):
-            save_lora(participant.model, folder / "lora")
-        else:
-            save_adapter(participant.model, folder / "lora")
+        save_adapter(adapted.model, folder / "adapter")
+        adapted.save_lora(folder / "lora")
         for name in ("adapter", "lora"):
             tokenizer.save_pretrained(folder / name)
     finally:
-        participant.detach()
+        adapted.detach()

@@ -165,16 +165,16 @@ def test_frames_that_were_altered_in_a_run_are_refused(tmp_path, monkeypatch):
     from h2tune.federation import local_engine
 
     federation = parse(federations.on_anchored_basis(tmp_path, rounds=2, min_clients=1), "test", tmp_path)
-    train = local_engine.run_round
+    train = local_engine.ClientRound.run
 
-    def altered(base, tokenizer, member, *rest, **named):
-        found = train(base, tokenizer, member, *rest, **named)
+    def altered(work, base, tokenizer):
+        found = train(work, base, tokenizer)
         file = tmp_path / "run" / "clients" / "one" / "frames" / "frames.safetensors"
         file.write_bytes(file.read_bytes()[:-4] + b"abcd")
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(local_engine, "run_round", altered)
+        patch.setattr(local_engine.ClientRound, "run", altered)
         with pytest.raises(H2TuneError, match=r"client 'one' were altered .* Go on with --resume"):
             run(federation, out=tmp_path / "run")
     finished = run(federation, out=tmp_path / "run", resume=True)  # makes them again

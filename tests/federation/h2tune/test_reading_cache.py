@@ -66,7 +66,7 @@ def test_what_is_kept_has_a_bound_and_the_longest_unused_goes_first(tmp_path):
     kept, computed = ReadingCache(tmp_path, room=4000), []
 
     def once(name, count=200):  # 800 bytes of values and a head
-        kept.once(name, lambda: computed.append(name) or {"x": torch.zeros(count)})
+        kept.get_or_compute(name, lambda: computed.append(name) or {"x": torch.zeros(count)})
         return len(computed)
 
     assert [once(n) for n in "abca"] == [1, 2, 3, 3]
@@ -86,4 +86,4 @@ def test_what_is_kept_has_a_bound_and_the_longest_unused_goes_first(tmp_path):
 def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path):
     (tmp_path / "file").write_text("no folder")
     kept = ReadingCache(tmp_path / "file" / "readings")
-    assert kept.once("x", lambda: {"x": torch.ones(2)})["x"].tolist() == [1, 1]
+    assert kept.get_or_compute("x", lambda: {"x": torch.ones(2)})["x"].tolist() == [1, 1]

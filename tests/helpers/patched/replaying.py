@@ -2,16 +2,19 @@
 
 
 def replay(module):
-    push, earlier = module.Enduring.push, []
+    from h2tune.flower.messages import TRAIN
+
+    Message = module.Message
+    push, earlier = module.TolerantGrid.push, []
 
     def again(self, old, round_number):
         content, metadata = old.content, old.metadata
         push(
             self,
-            module.Message(
+            Message(
                 content,
                 dst_node_id=metadata.dst_node_id,
-                message_type=module.TRAIN,
+                message_type=TRAIN,
                 group_id=str(round_number),
                 ttl=metadata.ttl,
             ),
@@ -19,7 +22,7 @@ def replay(module):
 
     def replaying(self, message):
         identifier = push(self, message)
-        if message.metadata.message_type == module.TRAIN:
+        if message.metadata.message_type == TRAIN:
             earlier.append(message)
             for old in earlier:
                 if old.metadata.dst_node_id == message.metadata.dst_node_id:
@@ -27,7 +30,7 @@ def replay(module):
             again(self, message, int(message.metadata.group_id) + 1)
         return identifier
 
-    module.Enduring.push = replaying
+    module.TolerantGrid.push = replaying
 
 
-CHANGES = {"h2tune.flower.coordinator.channel": replay}
+CHANGES = {"h2tune.flower.coordinator.tolerant_grid": replay}

@@ -1,8 +1,9 @@
-"""The client's half of h2tune: the adapter on a base model, what it receives and what it sends."""
+"""The h2tune adapter on a client's model: what it receives, what it learns, what it sends."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,13 +12,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from h2tune.adapter import H2TuneConfig
-from h2tune.adapter.config import Basis
+from h2tune.adapter.export import save_lora
 from h2tune.adapter.heads import keep_in_float32
-from h2tune.adapter.shared import Alignment, SharedMiddle
+from h2tune.adapter.shared import SharedMiddle
 from h2tune.adapter.state import load_private_state, phase_parameters, private_state, take_off
 from h2tune.federation.h2tune import wire
-from h2tune.federation.messages import Download, Tensors, digest
-from h2tune.functional.masks import Mask, gather, scatter
+from h2tune.federation.h2tune.settings import H2TuneSettings
+from h2tune.federation.messages import Download, Enrolment, Tensors, digest
+from h2tune.federation.strategy import AdaptedModel
+from h2tune.functional.masks import gather, scatter
 from h2tune.quiet import quiet
 from h2tune.training.encode import Encoded
 from h2tune.training.schedule import Alternation
@@ -31,76 +34,48 @@ OWED = "owed."
 """Prefix of what rounding to int8 left out of the last update, in a client's state: the next one carries it."""
 
 
-class H2TuneAdaptedModel:
+class H2TuneAdaptedModel(AdaptedModel):
     """An h2tune adapter on a base model, and its part in a round.
 
     Args:
-        base: The base model; `detach` gives it back unchanged.
-        rank: r.
-        shared_rank: R.
-        slots: D.
+        base: The base model; `detach` returns it unchanged.
+        enrolment: The client: its rank and its adapted modules.
+        settings: The settings of the method.
         roles: The client's shared roles, in order.
-        modules: Names of the adapted modules.
-        mask: How Ω is chosen.
-        alignment_mode: Whether the relation is learned.
-        temperature: τ.
-        wire_dtype: Type of ΔT on the wire.
-        alternation: How the phases take turns after the first round, which trains all jointly.
-        alpha: LoRA's α.
-        dropout: Dropout on the adapter's input.
-        weights: λ_reg, λ_kl, λ_kd.
-        basis: `"free"` or `"anchored"`.
-        basis_scale: s of an anchored basis.
-        start_norm: c of equation (9); 0 starts T from zero.
-        start_blocks: Blocks, from the output, in which T starts from labels.
         heads: Modules trained beside the adapter.
-        seed: Seed of A and S, common to the federation.
+        seed: Seed of A and S, common to all clients of one base model.
     """
 
     def __init__(
         self,
         base: PreTrainedModel,
+        enrolment: Enrolment,
+        settings: H2TuneSettings,
         *,
-        rank: int,
-        shared_rank: int,
-        slots: int,
         roles: Sequence[str],
-        modules: Sequence[str],
-        mask: Mask,
-        alignment_mode: Alignment,
-        temperature: float,
-        wire_dtype: str,
-        alternation: Alternation,
-        alpha: float,
-        dropout: float,
-        weights: tuple[float, float, float],
-        basis: Basis = "free",
-        basis_scale: float = 1.0,
-        start_norm: float = 0.0,
-        start_blocks: int = 1,
         heads: Sequence[str],
         seed: int,
     ) -> None:
         config = H2TuneConfig(
-            r=rank,
-            shared_rank=shared_rank,
-            alpha=alpha,
-            dropout=dropout,
-            mask=mask,
-            basis=basis,
-            basis_scale=basis_scale,
-            target_modules=list(modules),
+            r=enrolment.rank,
+            shared_rank=settings.shared_rank,
+            alpha=settings.alpha,
+            dropout=settings.dropout,
+            mask=settings.mask,
+            basis=settings.basis,
+            basis_scale=settings.basis_scale,
+            target_modules=list(enrolment.modules),
             modules_to_save=list(heads) or None,
             init_seed=seed,
         )
-        self.base, self.mask, self.wire_dtype, self.weights = base, mask, wire_dtype, weights
-        self.start_norm, self.start_blocks = start_norm, start_blocks
+        self.base, self.settings = base, settings
         self.heads = {name: base.get_submodule(name) for name in heads}
         with quiet():
             self.model = get_peft_model(base, config)
         keep_in_float32(self.model, heads)
-        self.shared = SharedMiddle(self.model, roles, slots, alignment_mode, temperature)
-        self.later_alternation = alternation
+        self.shared = SharedMiddle(
+            self.model, roles, settings.slots, settings.alignment, settings.temperature
+        )
         self.alternation: Alternation = "joint"
         self.previous: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
         self.received: dict[tuple[int, str], Tensor] = {}
@@ -111,13 +86,19 @@ class H2TuneAdaptedModel:
         return {"shared": in_shared, "specific": in_specific}
 
     def terms(self) -> Terms:
-        size, drift, distillation = self.weights
-        return Terms(size, drift, distillation, self._middles, self._previous_at_current_masks())
+        settings = self.settings
+        return Terms(
+            settings.size_weight,
+            settings.drift_weight,
+            settings.distillation_weight,
+            self._middles,
+            self._previous_at_current_masks(),
+        )
 
     def receive(self, download: Download) -> None:
         """Choose Ω anew, load G, set Δ to zero; a client's first round trains all phases jointly."""
         first = not self.previous and not self.received
-        self.shared.choose_masks(self.mask)
+        self.shared.choose_masks(self.settings.mask)
         size = self.shared.size
         shared = torch.zeros(self.shared.slots, len(self.shared.roles), size, size)
         for i, role in enumerate(self.shared.roles):
@@ -125,14 +106,14 @@ class H2TuneAdaptedModel:
                 shared[:, i] = wire.read_matrices("shared", role, download.tensors)
         self.shared.load(shared)
         self.received = self.shared.middles()
-        self.alternation = "joint" if first else self.later_alternation
+        self.alternation = "joint" if first else self.settings.alternation
 
-    def begin(
+    def prepare(
         self, rows: Sequence[Encoded], tokenizer: PreTrainedTokenizerBase, *, causal: bool, batch_size: int
     ) -> None:
         """Start T from what tells the labels apart, where that is wanted; what it starts from is learned, and sent."""
-        if self.start_norm:
-            blocks = range(self.shared.depth - self.start_blocks, self.shared.depth)
+        if self.settings.start_norm:
+            blocks = range(self.shared.depth - self.settings.start_blocks, self.shared.depth)
             layers = {p: layer for p, layer in self.shared.layers.items() if p[0] in blocks}
             start_from_labels(
                 self.base,
@@ -141,8 +122,8 @@ class H2TuneAdaptedModel:
                 tokenizer,
                 causal=causal,
                 batch_size=batch_size,
-                norm=self.start_norm,
-                mask=self.mask,
+                norm=self.settings.start_norm,
+                mask=self.settings.mask,
             )
 
     def loaded_digest(self) -> str:
@@ -159,7 +140,9 @@ class H2TuneAdaptedModel:
         middles = {place: layer.middle(ADAPTER).detach() for place, layer in self.shared.layers.items()}
         tensors: Tensors = {}
         for role in self.shared.roles:
-            tensors |= wire.write_matrices("delta", role, self._increments(role, middles), self.wire_dtype)
+            tensors |= wire.write_matrices(
+                "delta", role, self._increments(role, middles), self.settings.wire_dtype
+            )
         return tensors
 
     def facts(self) -> dict[str, Any]:
@@ -190,8 +173,12 @@ class H2TuneAdaptedModel:
             block, role = place
             stem = f"{PREVIOUS}{role}.{block}."
             self.previous[place] = (state[stem + "middle"], state[stem + "index"])
-            if self.wire_dtype == "int8":
+            if self.settings.wire_dtype == "int8":
                 self.owed[place] = state[f"{OWED}{role}.{block}"]
+
+    def save_lora(self, folder: Path) -> None:
+        """Write the adapter as the plain LoRA that computes the same."""
+        save_lora(self.model, folder)
 
     def detach(self) -> PreTrainedModel:
         self.shared.remove()
@@ -207,9 +194,9 @@ class H2TuneAdaptedModel:
         for role in self.shared.roles:
             places = self._places(role)
             increments = self._increments(role, middles)
-            sent = wire.write_matrices("delta", role, increments, self.wire_dtype)
+            sent = wire.write_matrices("delta", role, increments, self.settings.wire_dtype)
             tensors |= {name: tensor.cpu() for name, tensor in sent.items()}
-            if self.mask != "leading" and increments.shape[-1] < self.shared.size:
+            if self.settings.mask != "leading" and increments.shape[-1] < self.shared.size:
                 packed = wire.pack_masks([masks[place].cpu() for place in places], self.shared.size)
                 tensors[f"mask.{role}"] = packed
         if self.shared.alignment_mode == "learned":
@@ -232,14 +219,14 @@ class H2TuneAdaptedModel:
 
     def _still_owed(self) -> Tensors:
         """Return what rounding leaves out of this round's update: error feedback (arXiv 1901.09847)."""
-        if self.wire_dtype != "int8":
+        if self.settings.wire_dtype != "int8":
             return {}
         owed: Tensors = {}
         middles = self.shared.middles()
         for role in self.shared.roles:
             increments = self._increments(role, middles)
             sent = wire.read_matrices(
-                "delta", role, wire.write_matrices("delta", role, increments, self.wire_dtype)
+                "delta", role, wire.write_matrices("delta", role, increments, self.settings.wire_dtype)
             )
             for place, rest in zip(self._places(role), increments - sent, strict=True):
                 owed[f"{OWED}{role}.{place[0]}"] = rest.cpu()

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from h2tune.errors import H2TuneError
 from h2tune.events import Event
-from h2tune.federation.client_round import LocalClient
 from h2tune.federation.h2tune.model_reader import ModelReader
+from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Spec, Tensors, digest, manifest, payload_bytes, spec_of
 from h2tune.federation.run_store import Commit, RunStore
 from h2tune.functional.frames import common_coordinates, view
@@ -70,7 +70,7 @@ def agree_on_basis(
     members: Sequence[LocalClient],
     reader: ModelReader,
     size: int,
-    ledger: RunStore,
+    store: RunStore,
     *,
     notice: Callable[[Event], None] | None = None,
 ) -> None:
@@ -80,46 +80,46 @@ def agree_on_basis(
         members: The clients.
         reader: Reads the public texts.
         size: R.
-        ledger: Keeps views, coordinates and frames; what is there is not computed again.
+        store: Keeps views, coordinates and frames; what is there is not computed again.
         notice: Called with every event.
     """
-    views = {member.name: own_view(member, reader, ledger) for member in members}
-    z = agreed(ledger, lambda: views, size)
+    views = {member.name: own_view(member, reader, store) for member in members}
+    z = agreed(store, lambda: views, size)
     for member in sorted(members, key=lambda member: member.name):
-        keep_frames(member, reader, z, ledger)
+        keep_frames(member, reader, z, store)
         event = agreed_event(member.name, views[member.name], z)
-        ledger.record(f"basis/{member.name}", [event], notice)
+        store.record(f"basis/{member.name}", [event], notice)
 
 
-def own_view(member: LocalClient, reader: ModelReader, ledger: RunStore) -> Tensor:
+def own_view(member: LocalClient, reader: ModelReader, store: RunStore) -> Tensor:
     """Return how a member's model reads the texts (n, k), which is what it sends; computed once."""
 
     def compute() -> Commit:
         return {"view": {"view": view(reader.finals(member), DIRECTIONS)}}, {}
 
-    kept, _ = ledger.once(f"clients/{member.name}/view", compute)
+    kept, _ = store.get_or_compute(f"clients/{member.name}/view", compute)
     return kept["view"]["view"]
 
 
-def agreed(ledger: RunStore, views: Callable[[], Mapping[str, Tensor]], size: int) -> Tensor:
+def agreed(store: RunStore, views: Callable[[], Mapping[str, Tensor]], size: int) -> Tensor:
     """Return the coordinates Z (n, R) of all views, kept at `server/basis`; the views are asked for only once."""
 
     def compute() -> Commit:
         given = views()
         return {"basis": {"z": common_coordinates([given[name] for name in sorted(given)], size)}}, {}
 
-    kept, _ = ledger.once("server/basis", compute)
+    kept, _ = store.get_or_compute("server/basis", compute)
     return kept["basis"]["z"]
 
 
-def keep_frames(member: LocalClient, reader: ModelReader, z: Tensor, ledger: RunStore) -> None:
+def keep_frames(member: LocalClient, reader: ModelReader, z: Tensor, store: RunStore) -> None:
     """Compute a member's frames of Z, once, and keep them at `clients/NAME/frames`.
 
     Raises:
         H2TuneError: It has frames of other coordinates.
     """
     of = digest({"z": z})
-    _, facts = ledger.once(
+    _, facts = store.get_or_compute(
         f"clients/{member.name}/frames", lambda: ({"frames": reader.frames(member, z)}, {"z": of})
     )
     if facts.get("z") != of:

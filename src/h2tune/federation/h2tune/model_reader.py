@@ -10,8 +10,8 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from h2tune.federation.client_round import LocalClient
 from h2tune.federation.h2tune.reading_cache import ReadingCache
+from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Tensors, digest
 from h2tune.files import sha256
 from h2tune.functional.frames import down_frame, up_frame
@@ -40,13 +40,13 @@ class ModelReader:
         get_model: Returns a member's base model and tokenizer.
         texts: The public texts, the same for all.
         room: Bytes that may be kept in memory.
-        kept: Where final states and frames outlive the run; None for nowhere.
+        cache: Where final states and frames outlive the run; None for nowhere.
     """
 
     def __init__(
-        self, get_model: GetModel, texts: Sequence[str], room: int = ROOM, kept: ReadingCache | None = None
+        self, get_model: GetModel, texts: Sequence[str], room: int = ROOM, cache: ReadingCache | None = None
     ) -> None:
-        self.get_model, self.texts, self.room, self.kept = get_model, texts, room, kept
+        self.get_model, self.texts, self.room, self.cache = get_model, texts, room, cache
         self._readings: dict[Hashable, Reading] = {}
         self._names: dict[Hashable, str] = {}
         self._last: tuple[Hashable, Tensors] | None = None  # one member's: frames are as large as an adapter
@@ -84,12 +84,12 @@ class ModelReader:
 
     def _once(self, member: LocalClient, what: str, compute: Callable[[], Tensors]) -> Tensors:
         model, _ = self.get_model(member)
-        if self.kept is None or model.num_parameters() < SMALL:
+        if self.cache is None or model.num_parameters() < SMALL:
             return compute()
         key = self._key(member)
         if key not in self._names:
             self._names[key] = self._name(member)
-        return self.kept.once(f"{self._names[key]}-{what}", compute)
+        return self.cache.get_or_compute(f"{self._names[key]}-{what}", compute)
 
     def _name(self, member: LocalClient) -> str:
         """Return a checksum of all that decides what is read: weights, tokens, modules, batches, libraries."""

@@ -32,7 +32,7 @@ class ReadingCache:
     def __init__(self, folder: Path, room: int = ROOM) -> None:
         self.folder, self.room = folder, room
 
-    def once(self, name: str, compute: Callable[[], Tensors]) -> Tensors:
+    def get_or_compute(self, name: str, compute: Callable[[], Tensors]) -> Tensors:
         """Return what is kept under a name; compute and keep it if it is not there or damaged.
 
         A folder that cannot be written is no error: it is computed again the next time.
@@ -62,7 +62,7 @@ class ReadingCache:
             free += state.st_size
 
 
-def kept_readings() -> ReadingCache:
+def default_reading_cache() -> ReadingCache:
     """Return where this user's runs keep what models made of public texts."""
     return ReadingCache(cache_folder() / "readings")
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-from torch import Tensor
+from typing import Any
 
 from h2tune.errors import H2TuneError
-from h2tune.federation.messages import Download, Update
-from h2tune.federation.rounds import Reply
+from h2tune.federation.channel import Channel, Downloads, Reply, Unmasked
+from h2tune.federation.messages import Enrolment
 from h2tune.federation.secagg.protocol import Keys, Shares
 from h2tune.federation.secagg.server import SecAggServer
-from h2tune.federation.secagg.vector import MASKED, tensor_of, words_of
+from h2tune.federation.secagg.vector import tensor_of, words_of
+from h2tune.federation.strategy import Decoded
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,33 @@ class Session:
     roles: tuple[str, ...]
 
 
-class Carrier(Protocol):
-    """Carries the protocol's messages to members' halves and back; who gives no answer is not in what is returned."""
+class Carrier(ABC):
+    """Carries the protocol's messages to members and back; who gives no answer is missing from what is returned."""
 
-    def advertise(self, session: Session, members: Sequence[str]) -> Mapping[str, Keys]: ...
-    def share(self, session: Session, roster: Mapping[str, Keys]) -> Mapping[str, Mapping[str, bytes]]: ...
+    @abstractmethod
+    def advertise(self, session: Session, members: Sequence[str]) -> Mapping[str, Keys]:
+        """Return the public keys of each member (AdvertiseKeys)."""
+
+    @abstractmethod
+    def share(self, session: Session, roster: Mapping[str, Keys]) -> Mapping[str, Mapping[str, bytes]]:
+        """Return each member's boxes of shares for the others (ShareKeys)."""
+
+    @abstractmethod
     def train(
-        self, session: Session, downloads: Mapping[str, Download], boxes: Mapping[str, Mapping[str, bytes]]
-    ) -> Iterator[Reply]: ...
-    def reveal(self, session: Session, survivors: Sequence[str]) -> Mapping[str, Shares]: ...
+        self, session: Session, downloads: Downloads, boxes: Mapping[str, Mapping[str, bytes]]
+    ) -> Iterator[Reply]:
+        """Yield the members' replies, their updates under masks (MaskedInputCollection)."""
+
+    @abstractmethod
+    def reveal(self, session: Session, survivors: Sequence[str]) -> Mapping[str, Shares]:
+        """Return the shares that each survivor reveals (Unmasking)."""
+
+    @abstractmethod
+    def joined(self) -> Sequence[Enrolment]:
+        """Return members that enrolled since the last call."""
 
 
-class MaskedChannel:
+class MaskedChannel(Channel):
     """A channel whose updates are under masks, and whose sum alone can be unmasked.
 
     Args:
@@ -66,7 +81,10 @@ class MaskedChannel:
         self._asked: list[str] = []
         self._refused: dict[str, str] = {}
 
-    def exchange(self, round_number: int, downloads: Mapping[str, Download]) -> Iterator[Reply]:
+    def joined(self) -> Sequence[Enrolment]:
+        return self.carrier.joined()
+
+    def exchange(self, round_number: int, downloads: Downloads) -> Iterator[Reply]:
         """Agree on keys and shares (AdvertiseKeys, ShareKeys), then let members train and mask what they learned.
 
         A member that fails in training has dropped out after ShareKeys.
@@ -85,10 +103,9 @@ class MaskedChannel:
         delivery = server.delivery()
         for member in sorted(downloads.keys() - delivery.keys()):
             yield Reply(member, None, [], self._refused.get(member, "it sent no keys and shares"))
-        there = {member: downloads[member] for member in delivery}
-        yield from self.carrier.train(self._session, there, delivery)
+        yield from self.carrier.train(self._session, downloads.only(list(delivery)), delivery)
 
-    def unmask(self, updates: Sequence[Update]) -> tuple[Tensor, dict[str, Any]]:
+    def unmask(self, updates: Sequence[Decoded[Any]]) -> Unmasked:
         """Return the sum of the updates' values (Unmasking), and what an event says of it.
 
         Args:
@@ -99,7 +116,7 @@ class MaskedChannel:
         """
         server = self._server
         for update in updates:
-            server.masked(update.client, words_of(update.tensors[MASKED]).ravel())
+            server.masked(update.client, words_of(update.content).ravel())
         survivors = server.ask()
         for member, shares in self.carrier.reveal(self._session, survivors).items():
             self._take(server.revealed, member, shares)
@@ -110,7 +127,7 @@ class MaskedChannel:
             total = server.total()
         except H2TuneError as error:
             told = "".join(f"; '{name}': {self._refused.get(name, 'no shares')}" for name in silent)
-            remedy = "Mend the members that failed and go on with --resume"
+            remedy = "Fix the members that failed and go on with --resume"
             raise H2TuneError(f"{error.message}{told}", where="secure aggregation", remedy=remedy) from None
         facts = {
             "threshold": self.threshold,
@@ -119,7 +136,7 @@ class MaskedChannel:
             "silent": silent,
             "bytes_up_of_keys_and_shares": server.bytes_up(),
         }
-        return tensor_of(total).reshape(updates[0].tensors[MASKED].shape), facts
+        return Unmasked(tensor_of(total).reshape(updates[0].content.shape), facts)
 
     def _take(self, message: Any, member: str, content: Any) -> None:
         """Take in a message; whose is malformed has dropped out."""

@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from h2tune.errors import H2TuneError
 from h2tune.events import Event
-from h2tune.federation.messages import Download, Tensors, Update, manifest
-from h2tune.federation.rounds import Channel, Reply
-from h2tune.federation.secagg.channel import Session
+from h2tune.federation.channel import Channel, Downloads, Reply
+from h2tune.federation.messages import Enrolment, Tensors, Update, manifest
+from h2tune.federation.secagg.channel import Carrier, Session
 from h2tune.federation.secagg.client import SecAggClient
 from h2tune.federation.secagg.protocol import Keys, Shares
 from h2tune.federation.secagg.vector import MASKED, PLAIN, tensor_of, words_of
@@ -25,7 +25,7 @@ PRIVATE = ("relation", "coverage")
 Answer = TypeVar("Answer")
 
 
-class LocalCarrier:
+class LocalCarrier(Carrier):
     """Carries the protocol's messages within this process.
 
     Args:
@@ -35,6 +35,9 @@ class LocalCarrier:
     def __init__(self, engine: Channel) -> None:
         self.engine = engine
         self.halves: dict[str, SecAggClient] = {}
+
+    def joined(self) -> Sequence[Enrolment]:
+        return self.engine.joined()
 
     def advertise(self, session: Session, members: Sequence[str]) -> Mapping[str, Keys]:
         self.halves = {
@@ -47,7 +50,7 @@ class LocalCarrier:
         return self._each(roster, lambda half: half.share(roster))
 
     def train(
-        self, session: Session, downloads: Mapping[str, Download], boxes: Mapping[str, Mapping[str, bytes]]
+        self, session: Session, downloads: Downloads, boxes: Mapping[str, Mapping[str, bytes]]
     ) -> Iterator[Reply]:
         for reply in self.engine.exchange(session.round, downloads):
             try:

@@ -12,20 +12,23 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from h2tune import files
-from h2tune._version import __version__
 from h2tune.adapter.roles import ROLES
 from h2tune.errors import H2TuneError
 from h2tune.events import Event, read_events
+from h2tune.federation.channel import Channel
 from h2tune.federation.h2tune.strategy import H2Tune
-from h2tune.federation.rounds import Channel, draw_from, run_rounds
+from h2tune.federation.rounds import Schedule, draw_from, run_rounds
 from h2tune.federation.run_store import RunStore
-from h2tune.flower.anchors import prepare_with
 from h2tune.flower.card import Card
+from h2tune.flower.coordinator.basis import prepare_with
 from h2tune.flower.coordinator.channel import GridChannel
+from h2tune.flower.coordinator.messenger import Messenger
 from h2tune.flower.coordinator.roster import Roster
 from h2tune.flower.files import Coordinator, load_coordinator
 from h2tune.report import write_report
-from h2tune.runs.build import build_strategy, check_privacy, check_secure
+from h2tune.runs.build import check_privacy, check_secure, h2tune_settings
+from h2tune.runs.record import accuracy_table, run_started
+from h2tune.runs.same import flat, refuse_other_settings
 
 RUN_KEY = "coordinator"
 """Key of the run's configuration that holds the path of the coordinator's file."""
@@ -57,40 +60,50 @@ def coordinate(grid: Grid, coordinator: Coordinator) -> Path:
     check_privacy(coordinator.federation)
     check_secure(coordinator.server)
     _check_same(folder / "coordinator.toml", coordinator)
-    ledger = RunStore(folder, resume=True)
+    store = RunStore(folder, resume=True)
     began = time.perf_counter()
     try:
         kept = coordinator.model_dump(mode="json", exclude_none=True)
         files.write_text(folder / "coordinator.toml", tomli_w.dumps(kept))
         roster = Roster(coordinator, folder / "members.json")
-        channel = GridChannel(grid, coordinator, _experiment(folder / "experiment"), roster)
-        channel.gather(begun="start" in ledger.logged)
-        enrolments = [card.enrolment for _, card in sorted(roster.cards.items())]
-        server = coordinator.server
-        strategy = build_strategy(
-            coordinator.federation, enrolments, int(server.shared_rank), int(server.slots)
-        )
-        if isinstance(strategy, H2Tune):  # fixed beforehand: a member that joins later may bring a role along
-            roles = [role for role in ROLES if role in coordinator.roles]
-            strategy = strategy.among(roles, len(coordinator.member) if server.secure_aggregation else 0)
-        channel.strategy = strategy
-        ledger.record("start", [_started(coordinator, roster)])
-        if coordinator.basis.kind == "anchored":
-            channel.prepare = prepare_with(channel, coordinator, roster, ledger)
-        run_rounds(
-            strategy,
-            _under_masks(channel, coordinator) if server.secure_aggregation else channel,
-            ledger,
-            rounds=server.rounds,
-            min_clients=server.min_clients,
-            choose=draw_from(strategy, server.participation, server.min_clients, coordinator.seed),
-        )
-        finished: Event = {"event": "run_finished", "rounds": server.rounds, "table": _table(ledger, roster)}
-        ledger.record("finish", [{**finished, "seconds": round(time.perf_counter() - began, 3)}])
+        messenger = Messenger(grid, coordinator, _experiment(folder / "experiment"), roster)
+        messenger.gather(begun="start" in store.logged)
+        table = _rounds(messenger, coordinator, store)
+        finished: Event = {"event": "run_finished", "rounds": coordinator.server.rounds, "table": table}
+        store.record("finish", [{**finished, "seconds": round(time.perf_counter() - began, 3)}])
     finally:
-        ledger.close()
+        store.close()
     write_report(folder)
     return folder
+
+
+def _rounds(messenger: Messenger, coordinator: Coordinator, store: RunStore) -> list[dict[str, Any]]:
+    """Run the rounds with the members that enrolled, and return the table of the last event."""
+    server, federation, roster = coordinator.server, coordinator.federation, messenger.roster
+    size, slots = int(server.shared_rank), int(server.slots)
+    settings = h2tune_settings(
+        federation, size, slots, roles=_roles(coordinator), secure_members=len(coordinator.member)
+    )
+    strategy = H2Tune(messenger.joined(), settings)
+    clients = [_facts(card, coordinator) for _, card in sorted(roster.cards.items())]
+    store.record("start", [run_started(federation, strategy, size, slots, clients)])
+    channel = GridChannel(messenger)
+    if coordinator.basis.kind == "anchored":
+        channel = GridChannel(messenger, prepare_with(messenger, coordinator, roster, store))
+    choose = draw_from(server.participation, server.min_clients, coordinator.seed)
+    run_rounds(
+        strategy,
+        _under_masks(channel, coordinator) if server.secure_aggregation else channel,
+        store,
+        Schedule(server.rounds, server.min_clients, choose),
+    )
+    majorities = {name: card.majority_accuracy for name, card in sorted(roster.cards.items())}
+    return accuracy_table(read_events(store.events_file), majorities)
+
+
+def _roles(coordinator: Coordinator) -> tuple[str, ...]:
+    """Return the shared roles in order; fixed beforehand, as a member that joins later may bring a role along."""
+    return tuple(role for role in ROLES if role in coordinator.roles)
 
 
 def _under_masks(channel: GridChannel, coordinator: Coordinator) -> Channel:
@@ -102,7 +115,7 @@ def _under_masks(channel: GridChannel, coordinator: Coordinator) -> Channel:
         coordinator.name,
         threshold=coordinator.server.min_clients,
         members=len(coordinator.member),
-        roles=[role for role in ROLES if role in coordinator.roles],
+        roles=_roles(coordinator),
     )
 
 
@@ -118,64 +131,24 @@ def _check_same(file: Path, coordinator: Coordinator) -> None:
 
     With secure aggregation the number of members is not: it sets the step of what members have quantised already.
     """
-    if not file.exists():
-        return
-    old = load_coordinator(file)
-    one, two = (
-        c.settings.model_dump() | {"roles": c.roles, "basis.texts": c.basis.texts} for c in (old, coordinator)
-    )
-    for settings in (one, two):
-        del settings["server"]["rounds"]
-    if (
-        coordinator.server.secure_aggregation
-    ):  # it sets the quantisation step of what members have kept already
-        one["number of members"], two["number of members"] = len(old.member), len(coordinator.member)
-    if one != two:
-        differing = [key for key in one if one[key] != two[key]]
-        raise H2TuneError(
-            f"the run in this folder had another {', '.join(differing)}",
-            where=str(file.parent),
-            remedy="Put it back, or name another folder in the coordinator's file",
-        )
+    if file.exists():
+        old, new = _settings(load_coordinator(file)), _settings(coordinator)
+        remedy = "Put it back, or name another folder in the coordinator's file"
+        refuse_other_settings(old, new, where=str(file.parent), remedy=remedy)
 
 
-def _started(coordinator: Coordinator, roster: Roster) -> Event:
-    return {
-        "event": "run_started",
-        "name": coordinator.name,
-        "version": __version__,
-        "seed": coordinator.seed,
-        "strategy": coordinator.server.strategy,
-        "rounds": coordinator.server.rounds,
-        "shared_rank": coordinator.server.shared_rank,
-        "slots": coordinator.server.slots,
-        "roles": [role for role in ROLES if role in coordinator.roles],
-        "alternation": coordinator.train.alternation,
-        "mask": coordinator.adapter.mask,
-        "wire_dtype": coordinator.server.wire_dtype,
-        "clients": [_facts(card, coordinator) for _, card in sorted(roster.cards.items())],
-    }
+def _settings(coordinator: Coordinator) -> dict[str, Any]:
+    """Return all settings of a coordinator's file that must stay as they are, by dotted key."""
+    settings = coordinator.settings.model_dump()
+    settings |= {"roles": coordinator.roles}
+    settings["basis"] |= {"texts": coordinator.basis.texts}
+    if coordinator.server.secure_aggregation:
+        settings["number of members"] = len(coordinator.member)
+    return flat(settings, without=("server.rounds",))
 
 
 def _facts(card: Card, coordinator: Coordinator) -> dict[str, Any]:
     facts = card.facts
-    if coordinator.server.secure_aggregation:  # it was not told
+    if coordinator.server.secure_aggregation:  # members do not send it
         facts["examples"] = {key: value for key, value in facts["examples"].items() if key != "train"}
     return facts
-
-
-def _table(ledger: RunStore, roster: Roster) -> list[dict[str, Any]]:
-    scores: dict[tuple[Any, Any], Any] = {}
-    for event in read_events(ledger.events_file):
-        if event["event"] == "evaluated":
-            scores[event.get("client"), event.get("stage")] = event.get("accuracy")
-    return [
-        {
-            "client": name,
-            "before": scores.get((name, "before")),
-            "alone": None,
-            "federated": scores.get((name, "trained")),
-            "majority": card.majority_accuracy,
-        }
-        for name, card in sorted(roster.cards.items())
-    ]

@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from flwr.app import Message
 
 from h2tune.errors import H2TuneError
 from h2tune.federation.messages import Tensors, Update
+from h2tune.flower.coordinator.messenger import Messenger
 from h2tune.flower.coordinator.pending import PendingRequest
 from h2tune.flower.messages import pack
-
-if TYPE_CHECKING:
-    from h2tune.flower.coordinator.channel import GridChannel
 
 log = logging.getLogger("flwr.h2tune")
 Answered = TypeVar("Answered")
@@ -24,7 +22,7 @@ Read = Callable[[str, Mapping[str, Any], Update | None], Answered]
 
 
 def ask(
-    channel: GridChannel,
+    messenger: Messenger,
     kind: str,
     heads: Mapping[str, Mapping[str, Any]],
     read: Read[Answered],
@@ -36,7 +34,7 @@ def ask(
     """Send members a query and return the answers that can be read.
 
     Args:
-        channel: Knows where the members are.
+        messenger: Reaches the members.
         kind: Of the query.
         heads: By member, what is said.
         read: Reads an answer.
@@ -45,7 +43,7 @@ def ask(
         most: Returns the most bytes of tensors that a member's answer may hold.
     """
     asked = {
-        member: PendingRequest(partial(_query, channel, kind, member, heads[member], tensors))
+        member: PendingRequest(partial(_query, messenger, kind, member, heads[member], tensors))
         for member in heads
     }
     answers: dict[str, Answered] = {}
@@ -53,7 +51,7 @@ def ask(
     def tell(member: str, reason: str) -> None:
         log.warning("%s: '%s': %s; it was asked again", kind, member, reason)
 
-    for member, identifier, answer in channel.answers(asked, seconds, tell):
+    for member, identifier, answer in messenger.answers(asked, seconds, tell):
         if answer is None:
             log.warning("%s: '%s': %s", kind, member, asked.pop(member).reason)
         elif answer.lost:
@@ -70,13 +68,15 @@ def ask(
 
 
 def _query(
-    channel: GridChannel,
+    messenger: Messenger,
     kind: str,
     member: str,
     head: Mapping[str, Any],
     tensors: Tensors | None,
     node: int,
 ) -> Message:
-    head = {**channel.common_head, "client": member, **head}
+    head = {**messenger.common_head, "client": member, **head}
     content = pack(head, None if tensors is None else Update(member, 0, 0, tensors))
-    return Message(content, dst_node_id=node, message_type=f"query.{kind}", ttl=channel.coordinator.deadline)
+    return Message(
+        content, dst_node_id=node, message_type=f"query.{kind}", ttl=messenger.coordinator.deadline
+    )

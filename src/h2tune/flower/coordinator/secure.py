@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from h2tune.federation.messages import Download
-from h2tune.federation.rounds import Reply
+from h2tune.federation.channel import Downloads, Reply
+from h2tune.federation.messages import Enrolment
 from h2tune.federation.secagg import encoding
-from h2tune.federation.secagg.channel import Session
+from h2tune.federation.secagg.channel import Carrier, Session
 from h2tune.federation.secagg.protocol import Keys, Shares
 from h2tune.flower.coordinator.channel import GridChannel
 from h2tune.flower.coordinator.queries import ask
@@ -16,7 +16,7 @@ from h2tune.flower.coordinator.queries import ask
 Answer = TypeVar("Answer")
 
 
-class GridCarrier:
+class GridCarrier(Carrier):
     """Reaches members' halves; who does not answer within the coordinator's `patience` has dropped out.
 
     Args:
@@ -25,6 +25,9 @@ class GridCarrier:
 
     def __init__(self, channel: GridChannel) -> None:
         self.channel = channel
+
+    def joined(self) -> Sequence[Enrolment]:
+        return self.channel.joined()
 
     def advertise(self, session: Session, members: Sequence[str]) -> Mapping[str, Keys]:
         heads: dict[str, dict[str, Any]] = {member: {"members": session.members} for member in members}
@@ -36,7 +39,7 @@ class GridCarrier:
         return self._ask("shares", session, heads, lambda head: encoding.bytes_from_json(head.get("boxes")))
 
     def train(
-        self, session: Session, downloads: Mapping[str, Download], boxes: Mapping[str, Mapping[str, bytes]]
+        self, session: Session, downloads: Downloads, boxes: Mapping[str, Mapping[str, bytes]]
     ) -> Iterator[Reply]:
         common = {"session": session.name, "members": session.members, "roles": list(session.roles)}
         heads = {member: {**common, "boxes": encoding.bytes_to_json(boxes[member])} for member in downloads}
@@ -55,7 +58,7 @@ class GridCarrier:
     ) -> dict[str, Answer]:
         told = {member: {"session": session.name, **head} for member, head in heads.items()}
         return ask(
-            self.channel,
+            self.channel.messenger,
             kind,
             told,
             lambda _, head, __: read(head),

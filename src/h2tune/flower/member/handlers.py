@@ -13,8 +13,8 @@ from typing import Any
 from h2tune.errors import H2TuneError
 from h2tune.federation.local_engine import BaseModels
 from h2tune.federation.messages import Update, from_bytes, to_bytes
-from h2tune.flower.anchors import give_view, take_frames, texts_of
 from h2tune.flower.files import read_settings
+from h2tune.flower.member.basis import give_view, take_frames, texts_of
 from h2tune.flower.member.round import experiment_of, join, take_part
 from h2tune.flower.member.secure import Masks, answer
 from h2tune.flower.messages import read_head, text

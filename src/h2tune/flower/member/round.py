@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from h2tune.errors import H2TuneError
-from h2tune.federation.client_round import LocalClient
+from h2tune.federation.channel import Reply
+from h2tune.federation.h2tune.strategy import H2Tune
+from h2tune.federation.local_client import LocalClient
 from h2tune.federation.local_engine import BaseModels, LocalEngine
 from h2tune.federation.messages import Download, Tensors, manifest
-from h2tune.federation.rounds import Reply
 from h2tune.federation.run_store import RunStore
-from h2tune.federation.strategy import Strategy
 from h2tune.flower.card import Card, card_of
 from h2tune.flower.files import MemberFile, Settings, load_member_file
 from h2tune.flower.member.secure import Masks, masked, prepare
-from h2tune.runs.build import build_strategy
-from h2tune.runs.enrol import load_member
+from h2tune.runs.build import h2tune_settings
+from h2tune.runs.enrol import load_client
 from h2tune.runs.model_info import ClientInfo, enrolment, see
 from h2tune.runs.ranks import rank_of, trainable_in
 from h2tune.runs.run import export_adapters
@@ -51,7 +51,7 @@ class Joined:
     file: MemberFile
     seen: ClientInfo
     member: LocalClient
-    strategy: Strategy
+    strategy: H2Tune
     card: Card
 
 
@@ -71,8 +71,8 @@ def join(path: Path, settings: Settings) -> Joined:
     seen = see(federation.client[0])
     examples = seen.client.train or federation.data.train
     enrolled = enrolment(seen, rank_of(seen, federation, size, slots), examples)
-    strategy = build_strategy(federation, [enrolled], size, slots)
-    member = load_member(seen, enrolled, federation)
+    strategy = H2Tune([enrolled], h2tune_settings(federation, size, slots))
+    member = load_client(seen, enrolled, federation)
     parameters = trainable_in(federation, seen, enrolled.rank, size, slots)
     counted = not settings.server.secure_aggregation
     card = card_of(seen, member, parameters, file.describe, counted=counted)
@@ -111,24 +111,24 @@ def take_part(
         raise H2TuneError(f"there is no round {round_number}")
     joined = replace(joined, strategy=prepare(joined.strategy, settings, round_number, masks))
     with at_work(joined, settings, experiment, models) as engine:
-        ledger, rounds = engine.ledger, range(settings.server.rounds)
-        _log(engine, ledger, name, rounds)  # what a crash between state and log left out
-        _refuse_stale(engine, ledger, name, round_number, tensors, rounds)
-        if settings.basis.kind == "anchored" and ledger.committed(f"clients/{name}/frames") is None:
+        store, rounds = engine.store, range(settings.server.rounds)
+        _log(engine, store, name, rounds)  # what a crash between state and log left out
+        _refuse_stale(engine, store, name, round_number, tensors, rounds)
+        if settings.basis.kind == "anchored" and store.committed(f"clients/{name}/frames") is None:
             raise H2TuneError("it has no frames yet: it did not take part in agreeing on a basis")
-        (reply,) = engine.exchange(round_number, {name: Download(round_number, tensors, digest)})
+        reply = engine.run_client(name, Download(round_number, tensors, digest))
         if reply.update is None:
             failed = {"event": "client_failed", "client": name, "round": round_number, "reason": reply.reason}
-            attempts = sum(unit.startswith(f"failed/{round_number}/") for unit in ledger.logged)
-            ledger.record(f"failed/{round_number}/{attempts}", [failed])
+            attempts = sum(unit.startswith(f"failed/{round_number}/") for unit in store.logged)
+            store.record(f"failed/{round_number}/{attempts}", [failed])
             return Reply(
                 name, None, [], f"training failed ({reply.reason.split(':')[0]}); its own log says more"
             )
-        _log(engine, ledger, name, rounds)
+        _log(engine, store, name, rounds)
         if round_number == settings.server.rounds - 1:
-            export_adapters(engine, joined.member, settings.server.rounds, ledger.folder / "clients" / name)
+            export_adapters(engine, joined.member, settings.server.rounds, store.folder / "clients" / name)
         if masks is not None:
-            reply = masked(ledger.folder, reply, masks)
+            reply = masked(store.folder, reply, masks)
     return (
         replace(reply, events=without_metrics(reply.events)) if settings.privacy.metrics == "kept" else reply
     )
@@ -162,14 +162,14 @@ def at_work(
     Raises:
         H2TuneError: As `_open`.
     """
-    ledger = _open(Path(joined.file.folder) / experiment, ROOM * joined.card.trainable_parameters)
+    store = _open(Path(joined.file.folder) / experiment, ROOM * joined.card.trainable_parameters)
     try:
         dtypes = {joined.member.name: joined.seen.client.dtype}
         models = models or BaseModels(settings.seed)
         models.reseed(settings.seed)
-        yield LocalEngine([joined.member], dtypes, joined.strategy, models, ledger)
+        yield LocalEngine([joined.member], dtypes, joined.strategy, models, store)
     finally:
-        ledger.close()
+        store.close()
 
 
 def experiment_of(name: str) -> str:
@@ -213,16 +213,16 @@ def _open(folder: Path, room: int) -> RunStore:
 
 def _refuse_stale(
     engine: LocalEngine,
-    ledger: RunStore,
+    store: RunStore,
     name: str,
     round_number: int,
     tensors: Tensors,
     rounds: Iterable[int],
 ) -> None:
     """Refuse a round that is over, or the same round with other tensors than this member trained on."""
-    done = [number for number in rounds if ledger.committed(engine.path(name, number)) is not None]
+    done = [number for number in rounds if store.committed(engine.path(name, number)) is not None]
     if round_number in done:
-        _, facts = ledger.committed(engine.path(name, round_number)) or ({}, {"events": []})
+        _, facts = store.committed(engine.path(name, round_number)) or ({}, {"events": []})
         received = [e["received"] for e in facts["events"] if e["event"] == "client_trained"]
         if received != [manifest(tensors)]:
             raise H2TuneError(f"round {round_number} was trained on other tensors than these")
@@ -230,10 +230,10 @@ def _refuse_stale(
         raise H2TuneError(f"round {round_number} is over; round {max(done)} is done here")
 
 
-def _log(engine: LocalEngine, ledger: RunStore, name: str, rounds: Iterable[int]) -> None:
+def _log(engine: LocalEngine, store: RunStore, name: str, rounds: Iterable[int]) -> None:
     for number in rounds:
         unit, found = f"round/{number}", None
-        if unit not in ledger.logged:
-            found = ledger.committed(engine.path(name, number))
+        if unit not in store.logged:
+            found = store.committed(engine.path(name, number))
         if found is not None:
-            ledger.record(unit, found[1]["events"])
+            store.record(unit, found[1]["events"])

@@ -9,18 +9,17 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from h2tune import files
 from h2tune.adapter.roles import ROLES
 from h2tune.errors import H2TuneError
+from h2tune.federation.channel import Reply
 from h2tune.federation.h2tune.strategy import H2Tune
-from h2tune.federation.rounds import Reply
 from h2tune.federation.run_store import RunStore
 from h2tune.federation.secagg import encoding
-from h2tune.federation.strategy import Strategy
 from h2tune.flower.files import MemberFile, Settings, load_member_file
 from h2tune.functional.quorum import SECURE_CLIENTS
 from h2tune.runs.build import check_secure
@@ -100,7 +99,7 @@ def masked(folder: Path, reply: Reply, masks: Masks) -> Reply:
     return hidden
 
 
-def prepare(strategy: Strategy, settings: Settings, round_number: int, masks: Masks | None) -> Strategy:
+def prepare(strategy: H2Tune, settings: Settings, round_number: int, masks: Masks | None) -> H2Tune:
     """Return a member's strategy for a round: with masks it quantises, over the roles of the whole federation.
 
     Raises:
@@ -109,7 +108,7 @@ def prepare(strategy: Strategy, settings: Settings, round_number: int, masks: Ma
     """
     if settings.server.secure_aggregation != (masks is not None):
         raise H2TuneError("with secure aggregation, and only with it, a round's message has boxes of shares")
-    if masks is None or not isinstance(strategy, H2Tune):
+    if masks is None:
         return strategy
     if not masks.session.startswith(f"{settings.name}|{round_number}|"):
         raise H2TuneError("the masks are of another round")
@@ -117,7 +116,8 @@ def prepare(strategy: Strategy, settings: Settings, round_number: int, masks: Ma
         masks.roles
     ):
         raise H2TuneError("the roles that are summed are not in order, or lack one that is shared here")
-    return strategy.among(masks.roles, masks.members)
+    changed = replace(strategy.settings, roles=masks.roles, secure_members=masks.members)
+    return H2Tune(list(strategy.enrolments.values()), changed)
 
 
 @contextlib.contextmanager
@@ -130,11 +130,11 @@ def folder_of(file: MemberFile, settings: Settings, experiment: str, name: str) 
     if not settings.server.secure_aggregation or (file.federation, file.client.name) != (settings.name, name):
         raise H2TuneError("a message of secure aggregation that is not for this member")
     check_secure(settings.server)
-    ledger = RunStore(Path(file.folder) / experiment, resume=True)
+    store = RunStore(Path(file.folder) / experiment, resume=True)
     try:
-        yield ledger.folder
+        yield store.folder
     finally:
-        ledger.close()
+        store.close()
 
 
 def answer(

@@ -1,0 +1,152 @@
+"""What protects an update on its way: nothing, noise by the server or by the members, or secure aggregation.
+
+A protection stands around the codec. It says what an update looks like, what a client releases, and what the server
+reads from it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from h2tune.federation import dp
+from h2tune.federation.h2tune.codec import FactorCodec
+from h2tune.federation.messages import WIRE, Spec, Tensors, Update
+from h2tune.federation.secagg import vector
+from h2tune.functional.aggregation import Dense, Factors
+
+NOISED = "noised"
+"""Name of a member's clipped N with its share of the noise, in an update."""
+
+
+class Protection(ABC):
+    """What stands around the codec.
+
+    Args:
+        codec: Lays out and reads a client's factors.
+    """
+
+    def __init__(self, codec: FactorCodec) -> None:
+        self.codec, self.settings = codec, codec.settings
+
+    @abstractmethod
+    def spec(self, client: str) -> Spec:
+        """Return names, shapes and types of a client's update."""
+
+    @abstractmethod
+    def release(self, client: str, tensors: Tensors) -> Tensors:
+        """Return what leaves a client, from ΔT, Ω and P as the codec lays them out."""
+
+    @abstractmethod
+    def decode(self, update: Update) -> Factors | Dense | Tensor:
+        """Return what the server reads from an update."""
+
+    def _dense(self, update: Update) -> Dense:
+        return self._multiplied(update.client, self.codec.decode(update))
+
+    def _multiplied(self, client: str, factors: Factors) -> Dense:
+        return Dense.of(factors, self.codec.roles_of(client), self.settings.shared_rank)
+
+
+class Unprotected(Protection):
+    """Factors travel as they are."""
+
+    def spec(self, client: str) -> Spec:
+        return self.codec.spec(client)
+
+    def release(self, client: str, tensors: Tensors) -> Tensors:
+        return tensors
+
+    def decode(self, update: Update) -> Factors | Dense | Tensor:
+        return self.codec.decode(update)
+
+
+class ServerNoise(Unprotected):
+    """Factors travel as they are; the server clips N, and later adds noise to the sum.
+
+    Args:
+        codec: As in `Protection`.
+        mechanism: The clipping norm.
+    """
+
+    def __init__(self, codec: FactorCodec, mechanism: dp.Mechanism) -> None:
+        super().__init__(codec)
+        self.mechanism = mechanism
+
+    def decode(self, update: Update) -> Dense:
+        dense = self._dense(update)
+        return Dense(dp.clip(dense.learned, self.mechanism.clip), dense.coverage)
+
+
+class MemberNoise(Protection):
+    """Every member sends its clipped N with its share of the noise.
+
+    N is dense. Noise on ΔT would be carried through each member's own map (4), so that an entry which few members
+    cover would have few shares of noise; on N, all shares have the same distribution on every entry, and any
+    `shares` of them add up to the whole.
+
+    Args:
+        codec: As in `Protection`; masks and relation are fixed.
+        mechanism: The clipping norm and the noise.
+    """
+
+    def __init__(self, codec: FactorCodec, mechanism: dp.Mechanism) -> None:
+        super().__init__(codec)
+        self.mechanism = mechanism
+
+    def spec(self, client: str) -> Spec:
+        shape = (self.settings.slots, self.settings.shared_rank, self.settings.shared_rank)
+        return {f"{NOISED}.{role}": (shape, self.settings.wire_dtype) for role in self.codec.roles_of(client)}
+
+    def release(self, client: str, tensors: Tensors) -> Tensors:
+        dense = self._dense(Update(client, 0, 0, tensors))
+        learned = dp.noised(dp.clip(dense.learned, self.mechanism.clip), self.mechanism.deviation)
+        wire_type, roles = WIRE[self.settings.wire_dtype], self.codec.roles_of(client)
+        return {f"{NOISED}.{role}": learned[:, i].to(wire_type).contiguous() for i, role in enumerate(roles)}
+
+    def decode(self, update: Update) -> Dense:
+        parts = [update.tensors[f"{NOISED}.{role}"].float() for role in self.codec.roles_of(update.client)]
+        known = self._multiplied(update.client, self.codec.zeros(update.client))
+        return Dense(torch.stack(parts, dim=1), known.coverage)
+
+
+class SecureSum(Protection):
+    """N (noised or not) and C leave as integers, on which the protocol puts masks; the server reads sums alone.
+
+    Args:
+        codec: As in `Protection`.
+        mechanism: Noise that members add before, if any.
+    """
+
+    def __init__(self, codec: FactorCodec, mechanism: dp.Mechanism | None) -> None:
+        super().__init__(codec)
+        self.mechanism = mechanism
+
+    def spec(self, client: str) -> Spec:
+        size = self.settings.shared_rank
+        return {vector.MASKED: ((2, self.settings.slots, len(self.codec.roles), size, size), "int64")}
+
+    def release(self, client: str, tensors: Tensors) -> Tensors:
+        dense = self._dense(Update(client, 0, 0, tensors))
+        learned = dense.learned
+        if self.mechanism is not None and self.mechanism.by == "member":
+            learned = dp.noised(dp.clip(learned, self.mechanism.clip), self.mechanism.deviation)
+        where, count = self.codec.positions_of(client), len(self.codec.roles)
+        return {
+            vector.PLAIN: vector.pack(learned, dense.coverage, where, count, self.settings.secure_members)
+        }
+
+    def decode(self, update: Update) -> Tensor:
+        return update.tensors[vector.MASKED]
+
+
+def protection_of(codec: FactorCodec) -> Protection:
+    """Return the protection that a federation's settings ask for."""
+    settings = codec.settings
+    if settings.secure_members:
+        return SecureSum(codec, settings.mechanism)
+    if settings.mechanism is None:
+        return Unprotected(codec)
+    return (MemberNoise if settings.noised_by_members else ServerNoise)(codec, settings.mechanism)

@@ -1,0 +1,77 @@
+"""The settings of the h2tune method, made once from a federation file and handed whole to all of its parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from h2tune.adapter.config import Basis
+from h2tune.federation import dp
+from h2tune.functional.alignment import Alignment
+from h2tune.functional.masks import Mask
+from h2tune.functional.quorum import Increments, Rule
+from h2tune.training.schedule import Alternation
+
+
+@dataclass(frozen=True)
+class H2TuneSettings:
+    """The numbers and choices of the h2tune method.
+
+    Args:
+        shared_rank: R.
+        slots: D.
+        roles: Roles that are shared, in order; None for all that an enrolled client has.
+        mask: How Ω is chosen.
+        alignment: Whether the relation is learned or by depth.
+        temperature: τ of the relation.
+        basis: Whether T lives between private A and B, or between frames, equation (8).
+        basis_scale: s of equation (8).
+        start_norm: c of equation (9); 0 starts T from zero.
+        start_blocks: Blocks, from the output, in which T starts from labels.
+        alpha: LoRA's α.
+        dropout: Dropout on the adapters' inputs.
+        alternation: How the clients' phases take turns.
+        size_weight: λ_reg of equation (6).
+        drift_weight: λ_kl of equation (6).
+        distillation_weight: λ_kd of equation (7).
+        rate: η of equation (5).
+        weighting: w_i: `"examples"` or `"uniform"`.
+        wire_dtype: Type of ΔT and G on the wire.
+        increments: Whether G moves by the mean of the clients' increments, equation (5), or by their sum; or whether
+            each client has a G of its own, equation (10).
+        aggregation: `"mean"` is equation (5); the others are robust rules, see `functional.robust.step`.
+        hostile: f, the number of hostile clients that a robust rule tolerates.
+        clip_norm: The bound of `"clip"`; None for the median of the clients' norms.
+        mechanism: Noise on what is shared, if any.
+        secure_members: With secure aggregation the number of members in the federation, else 0.
+    """
+
+    shared_rank: int
+    slots: int
+    roles: tuple[str, ...] | None = None
+    mask: Mask = "entry"
+    alignment: Alignment = "learned"
+    temperature: float = 1.0
+    basis: Basis = "free"
+    basis_scale: float = 1.0
+    start_norm: float = 0.0
+    start_blocks: int = 1
+    alpha: float = 16.0
+    dropout: float = 0.0
+    alternation: Alternation = "step"
+    size_weight: float = 0.0
+    drift_weight: float = 0.0
+    distillation_weight: float = 0.0
+    rate: float = 1.0
+    weighting: str = "examples"
+    wire_dtype: str = "float32"
+    increments: Increments = "mean"
+    aggregation: Rule = "mean"
+    hostile: int = 0
+    clip_norm: float | None = None
+    mechanism: dp.Mechanism | None = None
+    secure_members: int = 0
+
+    @property
+    def noised_by_members(self) -> bool:
+        """Whether each member adds its share of the noise."""
+        return self.mechanism is not None and self.mechanism.by == "member"

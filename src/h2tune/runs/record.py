@@ -1,0 +1,69 @@
+"""The first and the last event of a run, the same on one machine and across machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from h2tune._version import __version__
+from h2tune.config import FederationConfig
+from h2tune.events import Event
+from h2tune.federation.strategy import Strategy
+
+
+def run_started(
+    federation: FederationConfig,
+    strategy: Strategy[Any],
+    size: int,
+    slots: int,
+    clients: Sequence[Mapping[str, Any]],
+) -> Event:
+    """Return a run's first event: the settings that say what it is, and its clients.
+
+    Args:
+        federation: The federation file.
+        strategy: The method.
+        size: R.
+        slots: D.
+        clients: The facts of each client, by name.
+    """
+    return {
+        "event": "run_started",
+        "name": federation.name,
+        "version": __version__,
+        "seed": federation.seed,
+        "strategy": strategy.name,
+        "rounds": federation.server.rounds,
+        "shared_rank": size,
+        "slots": slots,
+        "roles": list(strategy.roles),
+        "alternation": federation.train.alternation,
+        "mask": federation.adapter.mask,
+        "wire_dtype": federation.server.wire_dtype,
+        "clients": list(clients),
+    }
+
+
+def accuracy_table(events: Iterable[Event], majorities: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return per client its accuracy before training, alone (or None), federated, and of the majority label.
+
+    Args:
+        events: The run's events; of repeated evaluations the last counts, and before training the first.
+        majorities: Client → accuracy of its majority label.
+    """
+    last: dict[tuple[Any, Any], Any] = {}
+    for event in events:
+        if event["event"] == "evaluated":
+            key = (event.get("client"), event.get("stage"))
+            if event.get("stage") != "before" or key not in last:
+                last[key] = event.get("accuracy")
+    return [
+        {
+            "client": name,
+            "before": last.get((name, "before")),
+            "alone": last.get((name, "alone")),
+            "federated": last.get((name, "trained")),
+            "majority": majority,
+        }
+        for name, majority in majorities.items()
+    ]
