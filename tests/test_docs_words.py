@@ -47,7 +47,7 @@ def test_an_outsiders_question_has_one_file():
     [
         ("Where is equation (5)?", "Equation (5)"),
         ("Where do I change the mask rule?", "def choose_mask"),
-        ("What leaves a client?", "def release"),
+        ("What leaves a client?", "class FactorCodec"),
         ("How do I add a baseline?", "MODULES"),
         ("How is a round retried?", "ATTEMPTS"),
     ],
