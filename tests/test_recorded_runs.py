@@ -28,14 +28,14 @@ THREE = (("one", "llama", 4), ("two", "bert", 8), ("three", "llama", 2))
 
 def embedded(folder: Path) -> Path:
     """Masks, relation and alternation as in the paper; every client alone as well."""
-    content = federations.federation(folder, server={"rounds": 3, "alone": True})
+    content = federations.federation(folder, server={"rounds": 3}, experimental={"alone": True})
     return run(folder, content)
 
 
 def anchored(folder: Path) -> Path:
     """The default basis, int8 on the wire, a start from labels, and a G for each client."""
-    content = federations.on_anchored_basis(folder, rounds=2, wire_dtype="int8", increments="relevance")
-    content["basis"]["start"] = "labels"
+    content = federations.on_anchored_basis(folder, rounds=2, wire_dtype="int8")
+    content["experimental"] |= {"increments": "relevance", "start": "labels"}
     return run(folder, content)
 
 

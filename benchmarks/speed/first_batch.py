@@ -37,12 +37,12 @@ def seconds(model: str, basis: str, readings: Path) -> float:
     AlternatingTrainer.training_step = stop
     run.default_reading_cache = lambda: reading_cache.ReadingCache(readings)
     federation = members.federation_of(
-        model, "h2tune", steps=1, rank=8, shared_rank=16, train="", examples=128
+        model, "h2tune", steps=1, rank=8, shared_rank=16, changes="", examples=128
     )
     federation = federation.model_copy(
         update={
             "basis": federation.basis.model_copy(update={"kind": basis}),
-            "data": federation.data.model_copy(update={"evaluate_rounds": "last"}),
+            "experimental": federation.experimental.model_copy(update={"evaluate_rounds": "last"}),
         }
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -40,9 +40,10 @@ def measure(clients: int, rank: int, depth: int, rounds: int) -> tuple[float, ..
             folder,
             [(f"c{i:05d}", FAMILIES[i % 3], rank) for i in range(clients)],
             options={family: {"width": 128, "blocks": depth} for family in FAMILIES},
-            server={"rounds": rounds, "min_clients": clients, "alone": False},
+            server={"rounds": rounds, "min_clients": clients},
             train={"local_steps": 1, "batch_size": 8},
-            data={"train": 16, "validation": 0, "test": 8, "evaluate_rounds": "last"},
+            data={"train": 16, "validation": 0, "test": 8},
+            experimental={"evaluate_rounds": "last"},
         )
         file = folder / "growth.toml"
         file.write_text(tomli_w.dumps(content))

@@ -25,11 +25,11 @@ name = "speed"
 rounds = 50
 shared_rank = {shared_rank}
 strategy = "{strategy}"
+{changes}
 [train]
 local_steps = {steps}
 batch_size = 8
 learning_rate = 1e-4
-{train}
 [data]
 train = {examples}
 test = {examples}
@@ -43,16 +43,16 @@ rank = {rank}
 
 
 def federation_of(
-    model: str, strategy: str, *, steps: int, rank: int, shared_rank: int, train: str, examples: int
+    model: str, strategy: str, *, steps: int, rank: int, shared_rank: int, changes: str, examples: int
 ):
-    """Return a federation of one client."""
+    """Return a federation of one client; `changes` are further sections of its file."""
     text = FILE.format(
         model=model,
         strategy=strategy,
         steps=steps,
         rank=rank,
         shared_rank=shared_rank,
-        train=train,
+        changes=changes,
         examples=examples,
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -40,7 +40,7 @@ def measure(model: str, examples: int, repeats: int) -> dict[str, list[float]]:
     from h2tune.evaluation.evaluate import evaluate
 
     federation = members.federation_of(
-        model, "h2tune", steps=1, rank=8, shared_rank=16, train="", examples=examples
+        model, "h2tune", steps=1, rank=8, shared_rank=16, changes="", examples=examples
     )
     member, strategy = members.member_of(federation)
     base, tokenizer = members.base_of(model, member.kind)

@@ -16,21 +16,22 @@ import members
 from timing import Spread, in_process, in_turn, memory, ratios, table
 
 STEPS = 4
+INTERLEAVE = '[experimental]\nalternation = "interleave"'
 FREE = '[basis]\nkind = "free"'
 VARIANTS = {
     "lora": ("local", ""),
-    "interleave": ("h2tune", 'alternation = "interleave"'),
+    "interleave": ("h2tune", INTERLEAVE),
     "step": ("h2tune", ""),
-    "interleave, free basis": ("h2tune", f'alternation = "interleave"\n{FREE}'),
+    "interleave, free basis": ("h2tune", f"{INTERLEAVE}\n{FREE}"),
     "step, free basis": ("h2tune", FREE),
 }
 
 
 def build(model: str, variant: str, rank: int, shared_rank: int):
     """Return what trains a number of local steps of a variant, and gives the seconds of each one."""
-    strategy, train = VARIANTS[variant]
+    strategy, changes = VARIANTS[variant]
     federation = members.federation_of(
-        model, strategy, steps=STEPS, rank=rank, shared_rank=shared_rank, train=train, examples=8 * STEPS
+        model, strategy, steps=STEPS, rank=rank, shared_rank=shared_rank, changes=changes, examples=8 * STEPS
     )
     member, method = members.member_of(federation)
     base, tokenizer = members.base_of(model, member.kind)

@@ -100,6 +100,19 @@ def test_fetches_once_and_finds_it_again(
     assert not list((path.parent / "packages").iterdir())  # the package file is not kept twice
 
 
+def test_a_wheel_for_another_machine_is_fetched_for_its_files(
+    index: Path, runs: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = make_wheel(index, "tiny_one", {"part": b"abc"})
+    file = "tiny_one-1.0-py3-none-win_amd64.whl"
+    (index / plain.file).rename(index / file)
+    register(monkeypatch, (Package(plain.name, plain.version, file, plain.sha256, plain.size),))
+    with pytest.raises(H2TuneError, match="could not fetch"):
+        assets.fetch("tiny", quiet=True)
+    register(monkeypatch, (Package(plain.name, plain.version, file, plain.sha256, plain.size, "win_amd64"),))
+    assert (assets.fetch("tiny", quiet=True) / "whole").read_bytes() == b"abc"
+
+
 def test_quiet_prints_nothing(
     index: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -242,14 +255,20 @@ def test_names() -> None:
 
 
 def test_shipped_configs_describe_the_models() -> None:
+    from transformers import AutoConfig
+
     shapes = {
-        name: (config["model_type"], config["num_hidden_layers"], config["hidden_size"])
-        for name, config in ((name, assets.model_config(name)) for name in MODELS)
+        name: (config.model_type, config.num_hidden_layers, config.hidden_size)
+        for name, config in ((name, AutoConfig.for_model(**assets.model_config(name))) for name in MODELS)
     }
     assert shapes == {
         "smollm2-135m-instruct": ("llama", 30, 576),
         "gemma-3-270m": ("gemma3_text", 18, 640),
         "all-minilm-l6-v2": ("bert", 6, 384),
+        "paraphrase-minilm-l3-v2": ("bert", 3, 384),
+        "e5-small-en-pt": ("bert", 12, 384),
+        "distilbert-cased-grammar": ("distilbert", 6, 768),
+        "bert-tiny-splade": ("bert", 2, 128),
     }
 
 

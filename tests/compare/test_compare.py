@@ -60,7 +60,7 @@ def test_methods_are_strategies_ablations_and_either_with_settings():
     methods = parse_methods(["local", "h2tune-joint", "fedit+train.learning_rate=1e+3+server.rounds=4"])
     assert [m.label for m in methods] == ["local", "h2tune-joint", "fedit"]
     assert [m.strategy for m in methods] == ["local", "h2tune", "fedit"]
-    assert methods[1].changes == ("train.alternation=joint",)
+    assert methods[1].changes == ("experimental.alternation=joint",)
     assert methods[2].changes == ("train.learning_rate=1e+3", "server.rounds=4")
 
 
@@ -169,8 +169,8 @@ def test_tables_hold_every_row_and_what_failed(tmp_path: Path):
 
 def test_scoring_the_last_round_alone_needs_everyone_in_it():
     client = {"name": "films", "model": "m", "task": "movie_reviews"}
-    content = {"name": "f", "client": [client], "data": {"evaluate_rounds": "last"}}
-    assert parse(content, "f.toml").data.evaluate_rounds == "last"
+    content = {"name": "f", "client": [client], "experimental": {"evaluate_rounds": "last"}}
+    assert parse(content, "f.toml").experimental.evaluate_rounds == "last"
     with pytest.raises(H2TuneError, match=r"participation = 1"):
         parse(content | {"server": {"participation": 0.5}}, "f.toml")
 

@@ -32,8 +32,9 @@ def file(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("comparison")
     content = federations.federation(
         folder,
-        train={"local_steps": 2, "size_weight": 0.0},
-        data={"train": 16, "test": 20, "evaluate_rounds": "last"},
+        train={"local_steps": 2},
+        data={"train": 16, "test": 20},
+        experimental={"size_weight": 0.0, "evaluate_rounds": "last"},
         options={"llama": {"blocks": 1}, "bert": {"blocks": 1}},
     )
     return federations.write(folder, content)

@@ -62,7 +62,7 @@ def in_task(content, **changes):
         (lambda c: {**c, "train": {"local_steps": 0}}, ["train.local_steps", "greater than or equal to 1"]),
         (lambda c: {**c, "train": {"learning_rate": "2e-4"}}, ["train.learning_rate", "'2e-4'"]),
         (lambda c: changed(c, name="two"), ["two clients are called 'two'"]),
-        (lambda c: changed(c, rank="auto"), ["uplink_bytes or memory_bytes"]),
+        (lambda c: changed(c, rank="auto"), ["set uplink_bytes or memory_bytes"]),
         (lambda c: changed(c, rank="auto", uplink_bytes=10), ["client 'one'", "budget", "Raise"]),
         (lambda c: {**c, "server": {"shared_rank": 2}}, ["shared_rank 2", "rank 4", "'one'"]),
         (lambda c: {**c, "server": {"min_clients": 9}}, ["min_clients is 9", "2 clients"]),
@@ -86,7 +86,7 @@ def in_task(content, **changes):
         (lambda c: changed(c, client=1, head="verbaliser"), ["client 'two'", "encoder", "head"]),
         (lambda c: changed(c, max_length=999), ["client 'one'", "max_length 999", "256 positions"]),
         (
-            lambda c: {**c, "train": {"alternation": "interleave", "local_steps": 1}},
+            lambda c: {**c, "experimental": {"alternation": "interleave"}, "train": {"local_steps": 1}},
             ["interleave", "'one'", "2 or more"],
         ),
         (lambda c: {**c, "client": []}, ["client"]),
@@ -101,7 +101,7 @@ def test_bad_federation_files(tmp_path, sound, spoil, words):
 
 def test_the_file_itself(tmp_path, sound):
     assert "no such file" in complain(tmp_path, sound[1], "run", "nowhere.toml")
-    assert "no valid TOML" in complain(tmp_path, "name = ")
+    assert "not valid TOML" in complain(tmp_path, "name = ")
     assert "did you mean 'one'" in complain(tmp_path, sound[1], "run", "FILE", "--set", "client.onne.rank=2")
 
 

@@ -53,7 +53,8 @@ def test_killed_at_random_moments_a_run_ends_as_an_uninterrupted_one(tmp_path):
     """KILLS processes in all; prints where they were killed."""
     content = federations.federation(
         tmp_path,
-        server={"rounds": 3, "alone": True},
+        server={"rounds": 3},
+        experimental={"alone": True},
         train={"local_steps": 2},
         options={"llama": {"blocks": 1}, "bert": {"blocks": 1}},
     )

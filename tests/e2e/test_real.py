@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 QUICKSTART = Path(__file__).resolve().parents[2] / "examples" / "quickstart.toml"
 FEW = (
     "server.rounds=2",
-    "server.alone=false",
+    "experimental.alone=false",
     "train.local_steps=2",
     "client.feed.local_steps=4",
     "data.test=32",
@@ -72,7 +72,9 @@ def test_every_method_runs_by_name_on_the_quickstart_or_says_why_it_cannot(tmp_p
     from h2tune.compare.methods import ABLATIONS
 
     methods = [*MODULES, "h2tune", *ABLATIONS]
-    changes = [c for c in FEW if not c.startswith("server.alone")] + ['data.evaluate_rounds="last"']
+    changes = [c for c in FEW if not c.startswith("experimental.alone")] + [
+        'experimental.evaluate_rounds="last"'
+    ]
     found = compare(QUICKSTART, methods, seeds=1, out=tmp_path, overrides=changes)
     assert not found.problems
     rows = [row for row in found.rows() if row.client != ALL]

@@ -19,7 +19,9 @@ from h2tune.events import read_events
 def finished(tmp_path_factory):
     """A federation run once: its file and its run folder."""
     folder = tmp_path_factory.mktemp("federation")
-    file = federations.write(folder, federations.federation(folder, server={"rounds": 3, "alone": True}))
+    file = federations.write(
+        folder, federations.federation(folder, server={"rounds": 3}, experimental={"alone": True})
+    )
     result = subprocess.run(  # the installed command itself
         federations.command("run", str(file), "--out", str(folder / "run"), "--strict"),
         env=federations.environment(), capture_output=True, text=True, check=True,
@@ -114,7 +116,7 @@ def test_two_runs_with_one_seed_are_equal_and_another_order_changes_nothing(fini
 def test_another_seed_gives_another_run(finished, tmp_path):
     file, run, _ = finished
     federations.h2tune(
-        "run", str(file), "--set", "seed=1", "--set", "server.alone=false", "--out", str(tmp_path / "r")
+        "run", str(file), "--set", "seed=1", "--set", "experimental.alone=false", "--out", str(tmp_path / "r")
     )
     left, right = tensors(run), tensors(tmp_path / "r")
     assert any(not torch.equal(left[n], right[n]) for n in left.keys() & right.keys())

@@ -16,15 +16,14 @@ from h2tune.flower.member.round import without_metrics
 from h2tune.runs.build import check_privacy
 
 CLIENTS = (("one", "llama", 4), ("two", "llama", 2))
-FIXED = {"mask": "leading", "alignment": "depth"}
 
 
-def content(folder, noise="server", server=None, adapter=None, **keys):
+def content(folder, noise="server", server=None, experimental=None, **keys):
     return federations.federation(
         folder,
         (*CLIENTS, ("three", "llama", 2)) if (server or {}).get("min_clients") == 3 else CLIENTS,
-        server={"weighting": "uniform", "min_clients": 2, **(server or {})},
-        adapter=FIXED if adapter is None else adapter,
+        server={"min_clients": 2, **(server or {})},
+        experimental=experimental or {},
         privacy={"noise": noise, "clip": 0.5, "multiplier": 2.0, **keys},
     )
 
@@ -35,7 +34,9 @@ def aggregated(run):
 
 @pytest.mark.parametrize("noise", ["server", "member"])
 def test_a_run_tells_what_each_round_spent(tmp_path, noise):
-    file = federations.write(tmp_path, content(tmp_path, noise, {"alone": True}, target_epsilon=20.0))
+    file = federations.write(
+        tmp_path, content(tmp_path, noise, experimental={"alone": True}, target_epsilon=20.0)
+    )
     h2tune.run(
         file, out=tmp_path / "run", strict=True
     )  # strict: what was learned is what was sent, before noise
@@ -74,11 +75,11 @@ def test_a_resumed_run_keeps_what_was_released_and_refuses_to_exceed_its_target(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"server": {"weighting": "examples"}}, "needs server.weighting"),
-        ({"server": {"strategy": "fedit"}}, "is for h2tune"),
-        ({"adapter": {}}, "sent without protection"),
-        ({"adapter": {}, "noise": "member", "structure": "public"}, "sent without protection"),
-        ({"noise": "none", "target_epsilon": 1.0}, "needs privacy.noise"),
+        ({"server": {"weighting": "examples"}}, "weight would raise what one client can change"),
+        ({"server": {"strategy": "fedit"}}, "noise is built for h2tune"),
+        ({"experimental": {"mask": "entry"}}, "sent without protection"),
+        ({"noise": "member", "experimental": {"privacy_structure": "public"}}, "sent without protection"),
+        ({"noise": "none", "target_epsilon": 1.0}, "without noise there is no ε"),
         ({"delta": 1.0}, "privacy.delta"),
     ],
 )
@@ -88,14 +89,16 @@ def test_what_the_mechanism_does_not_cover_is_refused(tmp_path, changes, message
 
 
 def test_learned_masks_are_sent_if_that_is_asked_for(tmp_path):
-    file = content(tmp_path, adapter={}, structure="public", server={"rounds": 1})
+    file = content(tmp_path, experimental={"privacy_structure": "public"}, server={"rounds": 1})
     h2tune.run(federations.write(tmp_path, file), out=tmp_path / "run", strict=True)
     assert aggregated(tmp_path / "run")[0]["privacy"]["epsilon"] > 0
 
 
 def test_more_shares_than_a_round_is_sure_to_have_are_refused(tmp_path):
-    with pytest.raises(H2TuneError, match=r"privacy\.shares 3 needs 4 members"):
-        check_privacy(load(federations.write(tmp_path, content(tmp_path, "member", shares=3))))
+    with pytest.raises(H2TuneError, match="3 shares of the noise need 4 members"):
+        check_privacy(
+            load(federations.write(tmp_path, content(tmp_path, "member", experimental={"noise_shares": 3})))
+        )
 
 
 def test_a_member_of_a_federation_across_machines_adds_the_share_that_the_coordinator_counts_on(tmp_path):
@@ -107,10 +110,10 @@ def test_a_member_of_a_federation_across_machines_adds_the_share_that_the_coordi
     kept = {key: getattr(federation, key) for key in Settings.model_fields}
     settings = Settings.model_validate_json(Settings(**kept).model_dump_json())
     member = MemberFile(federation="tiny", folder=str(tmp_path), client=federation.client[0])
-    assert member.joined(settings, tmp_path).privacy.shares == 2
+    assert member.joined(settings, tmp_path).experimental.noise_shares == 2
 
 
-def test_metrics_that_are_kept_leave_nothing_but_what_was_sent():
+def test_private_metrics_leave_nothing_but_what_was_sent():
     trained = {
         "event": "client_trained", "client": "one", "round": 0, "stage": "trained", "steps": 3, "losses": [1.0],
         "moved": {"delta": 1.0}, "relation": [[1.0]], "seconds": {}, "bytes_up": 4, "sent": [],

@@ -48,8 +48,9 @@ def test_everything_is_made_on_the_trainers_device(tmp_path, monkeypatch):
 
 def test_alone_a_client_trains_in_the_rounds_in_which_it_was_drawn(tmp_path):
     clients = [(name, "llama", 4) for name in ("one", "two", "three")]
-    server = {"rounds": 3, "participation": 0.4, "alone": True}
-    file = federations.write(tmp_path, federations.federation(tmp_path, clients, server=server))
+    server = {"rounds": 3, "participation": 0.4}
+    content = federations.federation(tmp_path, clients, server=server, experimental={"alone": True})
+    file = federations.write(tmp_path, content)
     h2tune.run(file, out=tmp_path / "run")
     rounds: dict[str, set[tuple[str, int]]] = {"trained": set(), "alone": set()}
     for event in read_events(tmp_path / "run" / "events.jsonl"):
@@ -107,6 +108,6 @@ def test_examples_are_tokenised_once(tmp_path, monkeypatch):
     for name in ("encode_causal", "encode_texts"):
         original = getattr(local_client, name)
         monkeypatch.setattr(local_client, name, lambda *a, f=original: calls.append(1) or f(*a))
-    file = federations.write(tmp_path, federations.federation(tmp_path, server={"rounds": 2, "alone": True}))
+    file = federations.write(tmp_path, federations.federation(tmp_path, experimental={"alone": True}))
     h2tune.run(file, out=tmp_path / "run")
     assert len(calls) == 4  # two clients, what they train on and what they are scored on

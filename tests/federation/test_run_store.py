@@ -97,5 +97,5 @@ def test_a_log_that_was_altered_is_refused_with_its_line(tmp_path, line):
 
 def test_a_run_folder_whose_settings_were_altered_is_refused(tmp_path):
     (tmp_path / "config.toml").write_text("name = [")
-    with pytest.raises(H2TuneError, match="no valid TOML"):
+    with pytest.raises(H2TuneError, match="not valid TOML"):
         read_run(tmp_path)

@@ -39,8 +39,8 @@ def content(tmp_path_factory):
             "kind": "anchored",
             "texts": [str(folder / "public.txt")],
             "count": len(TEXTS),
-            "start": "labels",
         },
+        experimental={"start": "labels"},
         train={"local_steps": 2},
         data={"train": 8, "test": 4},
     )
@@ -79,10 +79,11 @@ def test_members_across_machines_learn_what_one_machine_does(content, parties, c
 
 
 def test_across_machines_too_each_member_has_a_g_of_its_own(content, parties, coordinator, tmp_path):
-    own = content | {"server": content["server"] | {"increments": "relevance"}}
+    own = content | {"experimental": content["experimental"] | {"increments": "relevance"}}
     h2tune.run(federations.write(tmp_path, own), out=tmp_path / "run")
-    server = coordinator.server.model_copy(update={"increments": "relevance"})
-    run = coordinate(Grid(parties, names=("one", "two")), coordinator.model_copy(update={"server": server}))
+    switches = coordinator.experimental.model_copy(update={"increments": "relevance"})
+    changed = coordinator.model_copy(update={"experimental": switches})
+    run = coordinate(Grid(parties, names=("one", "two")), changed)
     here, there = (load_file(r / "server/round-0002/state.safetensors") for r in (tmp_path / "run", run))
     assert here.keys() == there.keys() == {"shared", "shared.one", "shared.two"}
     assert all(torch.equal(here[name], there[name]) for name in here)

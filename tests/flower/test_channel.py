@@ -321,8 +321,8 @@ def test_a_late_update_is_left_out_and_told(coordinator, cards, tmp_path):
 def test_an_update_that_comes_after_its_round_changes_no_aggregate_or_counts_less(
     coordinator, cards, tmp_path
 ):
-    plain = coordinator.adapter.model_copy(update={"mask": "leading", "alignment": "depth"})
-    hasty = coordinator.model_copy(update={"deadline": 0.3, "patience": 1.0, "adapter": plain})
+    plain = coordinator.experimental.model_copy(update={"mask": "leading", "alignment": "depth"})
+    hasty = coordinator.model_copy(update={"deadline": 0.3, "patience": 1.0, "experimental": plain})
     enrolments = [cards[name].enrolment for name in ("one", "two")]
     server = hasty.server
 

@@ -52,7 +52,7 @@ def test_the_kit_keeps_secrets_private_and_tells_the_coordinator_nothing_of_path
     [
         ({"server": {"strategy": "fedit"}}, "'fedit' runs on one machine"),
         ({"server": {"strategy": "local"}}, "'local' runs on one machine"),
-        ({"server": {"alone": True}}, "server.alone: training every client alone"),
+        ({"experimental": {"alone": True}}, "experimental.alone: training every client alone"),
     ],
 )
 def test_what_is_for_one_machine_is_refused_before_anything_is_written(tmp_path, section, told):

@@ -108,7 +108,8 @@ def test_to_a_client_by_itself_it_is_the_mean_whatever_its_depth(slots, depth):
 
 
 def test_through_a_run_a_resumed_one_is_the_same_and_each_client_holds_its_own(tmp_path, monkeypatch):
-    content = federations.on_anchored_basis(tmp_path, rounds=2, increments="relevance")
+    content = federations.on_anchored_basis(tmp_path, rounds=2)
+    content["experimental"]["increments"] = "relevance"
     whole = run(parse(content, "test", tmp_path), out=tmp_path / "whole")
     aggregate = H2Tune.aggregate
     with monkeypatch.context() as patch:
@@ -126,14 +127,14 @@ def test_through_a_run_a_resumed_one_is_the_same_and_each_client_holds_its_own(t
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"server": {"secure_aggregation": True, "min_clients": 3}}, "shows their sum alone"),
+        ({"server": {"secure_aggregation": True, "min_clients": 3}}, "receives only their sum"),
         ({"server": {"aggregation": "median", "min_clients": 3}}, "a robust mean"),
-        ({"privacy": {"noise": "server", "clip": 1.0, "multiplier": 1.0}}, "tell of each client"),
+        ({"privacy": {"noise": "server", "clip": 1.0, "multiplier": 1.0}}, "depend on each client's update"),
     ],
 )
 def test_what_compares_updates_does_not_go_with_what_hides_them(changes, words):
     clients = [{"name": f"c{i}", "model": "/model", "task": "tweets"} for i in range(3)]
     content = {"name": "apart", "client": clients, **changes}
-    content["server"] = {"increments": "relevance", **content.get("server", {})}
+    content["experimental"] = {"increments": "relevance"}
     with pytest.raises(H2TuneError, match=words):
         parse(content, "here")

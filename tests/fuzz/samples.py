@@ -37,7 +37,8 @@ MEMBER = {
     "client": {"name": "one", "model": "/m", "rank": 2,
                "task": {"file": "/t.jsonl", "prompt": "{words}", "answer": "label", "labels": ["yes", "no"]}},
 }  # fmt: skip
-CONFIG = """name = "fuzz"
+CONFIG = """format = 2
+name = "fuzz"
 [server]
 rounds = 3
 [[client]]

@@ -110,7 +110,8 @@ def on_anchored_basis(folder: Path, **server: Any) -> dict[str, Any]:
     texts = folder / "public.txt"
     texts.write_text("\n".join(PUBLIC[:60]) + "\n")
     content = federation(folder) | {
-        "basis": {"kind": "anchored", "texts": [str(texts)], "count": 60, "scale": 0.5}
+        "basis": {"kind": "anchored", "texts": [str(texts)], "count": 60},
+        "experimental": {"basis_scale": 0.5},
     }
     content["server"] = server
     return content

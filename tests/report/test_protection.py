@@ -50,8 +50,7 @@ def test_inspect_says_the_epsilon_of_all_rounds_and_what_a_rule_bears():
     ]
     private = {
         **plain,
-        "server": {"rounds": 10, "weighting": "uniform", "min_clients": 5},
-        "adapter": {"mask": "leading", "alignment": "depth"},
+        "server": {"rounds": 10, "min_clients": 5},
         "privacy": {"noise": "member", "multiplier": 4.0},
     }
     (line,) = guards(parse(private, "test"))

@@ -48,7 +48,7 @@ def test_a_federation_trains_so_and_its_steps_of_t_differ(tmp_path):
     content = federations.on_anchored_basis(tmp_path, rounds=2)
     runs = {}
     for name in ("same", "normalised"):
-        content["train"] |= {"shared_optimizer": name}
+        content["experimental"] |= {"shared_optimizer": name}
         runs[name] = run(parse(content, "test", tmp_path), out=tmp_path / name, strict=True)
     changes = {
         name: [e["change"] for e in found.events if e["event"] == "aggregated"]

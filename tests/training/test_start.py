@@ -16,7 +16,7 @@ from h2tune.runs.run import run
 from h2tune.training.encode import Encoded
 from h2tune.training.start import start_from_labels
 
-STILL = {"learning_rate": 1e-6, "shared_learning_rate": 1e-6, "relation_learning_rate": 1e-6}
+STILL = {"shared_learning_rate": 1e-6, "relation_learning_rate": 1e-6}
 
 
 def labelled(seed: int, classes: int, size: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -58,9 +58,10 @@ def test_nothing_to_tell_apart_starts_from_zero():
 
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_a_first_round_sends_the_start_and_the_next_one_gets_the_mean_of_all(tmp_path, blocks):
-    content = federations.on_anchored_basis(tmp_path, rounds=2, alone=True)
-    content["basis"] |= {"start": "labels", "start_norm": 3.0, "start_blocks": blocks}
-    content["train"] |= STILL
+    content = federations.on_anchored_basis(tmp_path, rounds=2)
+    content["experimental"] |= STILL | {"start": "labels", "start_norm": 3.0, "start_blocks": blocks}
+    content["experimental"]["alone"] = True
+    content["train"]["learning_rate"] = 1e-6
     finished = run(parse(content, "test", tmp_path), out=tmp_path / "run")
     assert not [e for e in finished.events if e["event"] == "client_failed"]
     middles: dict[int, dict[str, torch.Tensor]] = {0: {}, 1: {}}
@@ -85,8 +86,8 @@ def test_a_first_round_sends_the_start_and_the_next_one_gets_the_mean_of_all(tmp
 
 def test_a_rank_below_r_keeps_the_largest_entries_of_the_start(tmp_path):
     content = federations.on_anchored_basis(tmp_path, rounds=1)
-    content["basis"] |= {"start": "labels", "start_norm": 3.0}
-    content["train"] |= STILL
+    content["experimental"] |= STILL | {"start": "labels", "start_norm": 3.0}
+    content["train"]["learning_rate"] = 1e-6
     kept = {}
     for rank in (8, 4):
         content["client"][0]["rank"] = rank
@@ -101,6 +102,6 @@ def test_a_rank_below_r_keeps_the_largest_entries_of_the_start(tmp_path):
 
 
 def test_a_start_needs_frames(tmp_path):
-    content = federations.federation(tmp_path, basis={"kind": "free", "start": "labels"})
+    content = federations.federation(tmp_path, experimental={"start": "labels"})
     with pytest.raises(H2TuneError, match="mean the same on every model"):
         parse(content, "test", tmp_path)

@@ -48,6 +48,8 @@ def _run_pip(package: Package, temporary: Path, target: Path, retry: str) -> Non
     command += ["--disable-pip-version-check", "--no-cache-dir", "--progress-bar=off", "--require-hashes"]
     # By name, not :all:, which would hold for what a source archive needs to be read as well.
     command += ["--no-binary" if package.is_source else "--only-binary", package.name]
+    if package.platform:
+        command += ["--platform", package.platform]
     command += [f"--dest={temporary / 'files'}", f"--requirement={requirement}"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed arguments
     if result.returncode == 0:

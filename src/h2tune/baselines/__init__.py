@@ -21,10 +21,10 @@ them by name:
 
 | name | without | switch |
 |---|---|---|
-| h2tune-leading | learned masks: every client keeps the leading r × r entries | `adapter.mask = "leading"` |
-| h2tune-depth | learned alignment: slots by relative depth, fixed | `adapter.alignment = "depth"` |
-| h2tune-joint | alternation: all parameters in every step | `train.alternation = "joint"` |
-| h2tune-alone | sharing: every client by itself, with h2tune's adapter | `server.alone = true`, the column "alone" |
+| h2tune-leading | learned masks: every client keeps the leading r × r entries | `experimental.mask = "leading"` |
+| h2tune-depth | learned alignment: slots by relative depth, fixed | `experimental.alignment = "depth"` |
+| h2tune-joint | alternation: all parameters in every step | `experimental.alternation = "joint"` |
+| h2tune-alone | sharing: every client by itself, with h2tune's adapter | `experimental.alone = true` |
 """
 
 from __future__ import annotations

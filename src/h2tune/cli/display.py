@@ -93,10 +93,10 @@ def _line(event: dict[str, Any]) -> str:
 def total_steps(federation: FederationConfig) -> int:
     """Return the optimiser steps of a run in which every client takes part in every round."""
     train, later = federation.train, federation.server.rounds - 1
-    alternation = train.alternation if federation.server.strategy == "h2tune" else "joint"
+    alternation = federation.experimental.alternation if federation.server.strategy == "h2tune" else "joint"
     first = sum(client.local_steps or train.local_steps for client in federation.client)
     others = optimiser_steps(first, alternation) * later
-    return first + others * (2 if federation.server.alone else 1)
+    return first + others * (2 if federation.experimental.alone else 1)
 
 
 def results_table(table: list[dict[str, Any]]) -> Table:

@@ -178,7 +178,7 @@ def _federation(
 ) -> FederationConfig:
     """Return what a method runs with a seed; also alone, if that is one of the methods."""
     alone = any(m.stage == "alone" and m.folder == method.folder for m in methods)
-    own = [f'server.strategy="{method.strategy}"', f"server.alone={str(alone).lower()}", f"seed={seed}"]
+    own = [f'server.strategy="{method.strategy}"', f"experimental.alone={str(alone).lower()}", f"seed={seed}"]
     try:
         return load(file, [*changes, *method.changes, *own])
     except H2TuneError as error:
@@ -198,7 +198,7 @@ def _check_run(folder: Path, federation: FederationConfig) -> None:
         from h2tune.runs.same import flat, refuse_other_settings
 
         # whether clients also train alone changes nothing else
-        old, new = (flat(sorted_dump(f), ("server.alone",)) for f in (load_resolved(path), federation))
+        old, new = (flat(sorted_dump(f), ("experimental.alone",)) for f in (load_resolved(path), federation))
         refuse_other_settings(
             old, new, where=str(folder), remedy="Put the settings back, or name another --out"
         )
@@ -211,7 +211,7 @@ def _is_done(folder: Path, federation: FederationConfig) -> bool:
     if not (folder / "config.toml").exists() or not (folder / "events.jsonl").exists():
         return False
     there = load_resolved(folder / "config.toml")
-    if federation.server.alone and not there.server.alone:
+    if federation.experimental.alone and not there.experimental.alone:
         return False
     return is_finished(read_events(folder / "events.jsonl"))
 

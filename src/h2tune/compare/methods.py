@@ -12,9 +12,9 @@ from h2tune.baselines import MODULES
 from h2tune.errors import H2TuneError, nearest
 
 ABLATIONS: dict[str, tuple[str, ...]] = {
-    "h2tune-leading": ("adapter.mask=leading",),
-    "h2tune-depth": ("adapter.alignment=depth",),
-    "h2tune-joint": ("train.alternation=joint",),
+    "h2tune-leading": ("experimental.mask=leading",),
+    "h2tune-depth": ("experimental.alignment=depth",),
+    "h2tune-joint": ("experimental.alternation=joint",),
     "h2tune-alone": (),
 }
 """Ablations of h2tune → the one switch that each is. Without sharing there is no switch: it is the stage "alone"."""

@@ -1,13 +1,25 @@
-"""A federation file: what it may say, and one clear line for what it may not."""
+"""A federation file: its keys, what is derived from them, and one clear line for what is not allowed."""
 
 from h2tune.config.adapter import AdapterConfig
+from h2tune.config.experimental import ExperimentalConfig
 from h2tune.config.privacy import PrivacyConfig
-from h2tune.config.reading import absolute, absolute_texts, dump, load, load_resolved, parse
+from h2tune.config.problems import problem
+from h2tune.config.reading import (
+    absolute,
+    absolute_texts,
+    dump,
+    load,
+    load_resolved,
+    parse,
+    read_toml,
+)
+from h2tune.config.resolve import resolve
 from h2tune.config.sections import (
     BasisConfig,
     ClientConfig,
     DataConfig,
     FederationConfig,
+    SharedConfig,
     TrainConfig,
 )
 from h2tune.config.server import ServerConfig
@@ -17,9 +29,11 @@ __all__ = [
     "BasisConfig",
     "ClientConfig",
     "DataConfig",
+    "ExperimentalConfig",
     "FederationConfig",
     "PrivacyConfig",
     "ServerConfig",
+    "SharedConfig",
     "TrainConfig",
     "absolute",
     "absolute_texts",
@@ -27,4 +41,7 @@ __all__ = [
     "load",
     "load_resolved",
     "parse",
+    "problem",
+    "read_toml",
+    "resolve",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -12,8 +12,7 @@ from h2tune.config.types import ConfigSection, Rate
 class AdapterConfig(ConfigSection):
     """The adapter that every client trains."""
 
-    alpha: Rate = 16.0
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    mask: Literal["entry", "block", "leading"] = "entry"
-    alignment: Literal["learned", "depth"] = "learned"
-    temperature: Rate = 1.0
+    alpha: Rate = Field(default=16.0, description="LoRA's α: the adapter's output is scaled by α / r.")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="Dropout probability on the adapter's input."
+    )

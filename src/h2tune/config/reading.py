@@ -1,87 +1,129 @@
-"""Reading a federation file: one clear line for what it may not say."""
+"""Reading and writing a federation file."""
 
 from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from h2tune.config.adapter import AdapterConfig
-from h2tune.config.privacy import PrivacyConfig
-from h2tune.config.sections import (
-    BasisConfig,
-    ClientConfig,
-    DataConfig,
-    FederationConfig,
-    TrainConfig,
-)
-from h2tune.config.server import ServerConfig
+from h2tune.config.problems import problem
+from h2tune.config.resolve import resolve
+from h2tune.config.sections import FederationConfig
 from h2tune.errors import H2TuneError, nearest
 from h2tune.tasks.rows import FileTask
 
+FORMAT = 2
+"""Number of the format of `config.toml` in a run folder; a new one for every change that old files do not survive."""
+
 
 def load(path: Path, overrides: Sequence[str] = ()) -> FederationConfig:
-    """Read a federation file.
+    """Read a federation file and resolve it.
 
     Args:
         path: A TOML file.
-        overrides: Changes such as `"train.learning_rate=1e-4"` or `"client.films.rank=4"`; the value is TOML, and what
-            is no TOML is taken for a string.
+        overrides: Changes such as `"train.learning_rate=1e-4"` or `"client.films.rank=4"`; the value is TOML, and a
+            value that is not TOML is taken as a string.
 
     Raises:
-        H2TuneError: The file is not there, is no TOML, or says something it may not; one line with the key.
+        H2TuneError: The file is missing, is not TOML, or has a key or value that is not allowed; one line with the key.
     """
-    raw = _read(path)
+    raw = read_toml(path, "Give the path of a federation file")
     for override in overrides:
         _apply(raw, override)
     return parse(raw, str(path), path.parent)
 
 
 def load_resolved(path: Path) -> FederationConfig:
-    """Read the file that a run keeps in its folder, where every path is absolute already.
+    """Read `config.toml` of a run folder, where every path is absolute and every implied value is stated.
 
     Raises:
-        H2TuneError: As `load` does.
+        H2TuneError: As `load`; or a version of h2tune with another format wrote the file.
     """
-    return parse(_read(path), str(path))
+    raw = read_toml(path, "Give the folder of a run")
+    if "format" not in raw:
+        raise _other_format(str(path), "no format number")
+    return parse(raw, str(path))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, remedy: str) -> dict[str, Any]:
+    """Return the content of a TOML file; a byte order mark at its start is accepted.
+
+    Args:
+        path: The file.
+        remedy: What to do where there is no such file.
+
+    Raises:
+        H2TuneError: The file cannot be read or is not TOML.
+    """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
+        raise H2TuneError("no such file", where=str(path), remedy=remedy) from None
+    except OSError as error:
+        raise H2TuneError(f"cannot be read ({error.strerror})", where=str(path), remedy=remedy) from None
+    except UnicodeDecodeError as error:
         raise H2TuneError(
-            "no such file", where=str(path), remedy="Give the path of a federation file"
+            f"is not UTF-8 ({error.reason})", where=str(path), remedy="Save the file as UTF-8"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise H2TuneError(f"cannot be read ({error})", where=str(path)) from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise H2TuneError(f"no valid TOML: {error}", where=str(path), remedy="See https://toml.io") from None
+        raise H2TuneError(
+            f"is not valid TOML: {error}", where=str(path), remedy="See https://toml.io"
+        ) from None
 
 
 def parse(raw: Mapping[str, Any], where: str, folder: Path | None = None) -> FederationConfig:
-    """Validate the content of a federation file; relative paths in it start from `folder`."""
+    """Validate and resolve the content of a federation file.
+
+    Args:
+        raw: The content; a format number, as `dump` writes it, must be this version's.
+        where: What errors call it.
+        folder: Folder from which relative paths start; without one they stay as they are.
+
+    Raises:
+        H2TuneError: A key or value is not allowed, or two settings contradict each other.
+    """
+    content = dict(raw)
+    written = content.pop("format", FORMAT)
+    if written != FORMAT:
+        raise _other_format(where, f"format {written!r:.20}")
     try:
-        federation = FederationConfig.model_validate(raw)
+        stated = FederationConfig.model_validate(content)
     except ValidationError as error:
-        raise H2TuneError(_first_problem(error, raw), where=where) from None
+        raise problem(error, FederationConfig, content, where) from None
+    try:
+        federation = resolve(stated)
+    except H2TuneError as error:
+        place = ", ".join(p for p in (where, error.where) if p)
+        raise H2TuneError(error.message, where=place, remedy=error.remedy) from None
     return federation if folder is None else _absolute(federation, folder.resolve())
 
 
+def _other_format(where: str, found: str) -> H2TuneError:
+    return H2TuneError(
+        f"was written by a version of h2tune whose runs this one cannot read ({found}; this version reads format "
+        f"{FORMAT})",
+        where=where,
+        remedy="Start a new run with another --out, or use the version that the first line of events.jsonl names",
+    )
+
+
 def dump(federation: FederationConfig) -> dict[str, Any]:
-    """Return the resolved file as plain values, without what is None: it reads back to the same federation."""
+    """Return a resolved file as plain values, without what is None; `parse` reads it back to the same federation."""
     plain: dict[str, Any] = json.loads(federation.model_dump_json(exclude_none=True))
-    return plain
+    return {"format": FORMAT, **plain}
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
+    """Change one key of a file's content."""
     key, separator, text = override.partition("=")
     if not separator:
-        raise H2TuneError(f"'{override}' is no change", where="--set", remedy="Write --set section.key=value")
+        raise H2TuneError(
+            f"--set takes section.key=value, not '{override}'", remedy="For example --set train.batch_size=4"
+        )
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -92,65 +134,28 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         if isinstance(table, list):
             named = [entry for entry in table if isinstance(entry, dict) and entry.get("name") == part]
             if not named:
-                names = [str(entry.get("name")) for entry in table]
-                raise H2TuneError(f"no client '{part}'{nearest(part, names)}", where=f"--set {key}")
+                names = [str(entry.get("name")) for entry in table if isinstance(entry, dict)]
+                raise H2TuneError(f"no client is called '{part}'{nearest(part, names)}", where=f"--set {key}")
             table = named[0]
         else:
             table = table.setdefault(part, {})
         if not isinstance(table, dict | list):
-            raise H2TuneError(f"'{'.'.join(path[: i + 1])}' is no table", where=f"--set {key}")
+            raise H2TuneError(
+                f"'{'.'.join(path[: i + 1])}' is a value, not a table",
+                where=f"--set {key}",
+                remedy="Set it as a whole",
+            )
     if isinstance(table, list):
-        raise H2TuneError("name the client first, as in client.films.rank=4", where=f"--set {key}")
+        raise H2TuneError(
+            "the name of the client is missing",
+            where=f"--set {key}",
+            remedy="For example --set client.films.rank=4",
+        )
     table[last] = value
 
 
-def _first_problem(error: ValidationError, raw: Mapping[str, Any]) -> str:
-    """Say the first problem in words, with the key and the nearest known one."""
-    problems = error.errors()
-    # A value that fits neither side of "text or table" is reported once for each; the table's report says more.
-    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    key = _key(problem["loc"], raw)
-    if problem["type"] == "extra_forbidden":
-        known = list(_known(problem["loc"]))
-        return f"unknown key '{key}'{nearest(str(problem['loc'][-1]), known)}"
-    if problem["type"] == "missing":
-        return f"'{key}' is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    given = f", not {problem['input']!r}" if isinstance(problem["input"], str | int | float | bool) else ""
-    return f"{key + ': ' if key else ''}{message[:1].lower() + message[1:]}{given}"
-
-
-def _key(location: Sequence[int | str], raw: Any) -> str:
-    words: list[str] = []
-    for i, part in enumerate(location):
-        if isinstance(part, int) and isinstance(raw, list | tuple) and part < len(raw):
-            raw = raw[part]
-            words[-1:] = [f"{words[-1]}.{raw.get('name', part)}" if isinstance(raw, dict) else str(part)]
-        elif isinstance(raw, Mapping) and isinstance(part, str) and (part in raw or i == len(location) - 1):
-            raw = raw.get(part)
-            words.append(part)
-        # else: pydantic's own words, such as the branch of a union
-    return ".".join(words)
-
-
-def _known(location: Sequence[int | str]) -> Iterator[str]:
-    model: type[BaseModel] = FederationConfig
-    sections: dict[str, type[BaseModel]] = {
-        "server": ServerConfig,
-        "adapter": AdapterConfig,
-        "basis": BasisConfig,
-    }
-    sections |= {"train": TrainConfig, "data": DataConfig, "privacy": PrivacyConfig, "client": ClientConfig}
-    for part in location[:-1]:
-        if part in sections:
-            model = sections[str(part)]
-        elif part == "task":
-            model = FileTask
-    yield from model.model_fields
-
-
 def absolute(path: str, folder: Path) -> str:
-    """Return a path that starts from a folder, or one that is absolute as it is."""
+    """Return a path that starts from a folder; an absolute one stays as it is."""
     return str(folder / Path(path).expanduser())
 
 

@@ -1,180 +1,183 @@
-"""What a federation file may say."""
+"""A federation file: its sections, and the whole."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from h2tune.config.adapter import AdapterConfig
+from h2tune.config.experimental import ExperimentalConfig
 from h2tune.config.privacy import PrivacyConfig
 from h2tune.config.server import ServerConfig
-from h2tune.config.types import FROM_LIST, ConfigSection, Positive, Rate, Weight
+from h2tune.config.types import FROM_LIST, ConfigSection, Count, Name, Positive, Rate, Weight
 from h2tune.tasks.rows import FileTask
 
 
 class BasisConfig(ConfigSection):
-    """Where the shared middle matrices live."""
+    """The basis of the shared middle matrices."""
 
-    kind: Literal["free", "anchored"] = "anchored"
-    """Between the private A and B, equation (1); or between frames that mean the same on every model, equation (8)."""
-    texts: Annotated[tuple[str, ...], FROM_LIST] = ("movie_reviews", "tweets", "bbc_topics")
-    """Public texts on which the clients agree: text files (one text a line), or built-in tasks' training texts."""
-    count: Annotated[int, Field(ge=8)] = 480
-    scale: Rate = 1.0
-    """s of equation (8)."""
-    start: Literal["zero", "labels"] = "zero"
-    """What T starts from: nothing, or the directions that tell a client's own labels apart, equation (9)."""
-    start_norm: Rate = 2.0
-    """c of equation (9)."""
-    start_blocks: Positive = 1
-    """Blocks, counted from the output, in which T starts from labels."""
-
-    @model_validator(mode="after")
-    def _starts_in_frames(self) -> BasisConfig:
-        if self.start == "labels" and self.kind != "anchored":
-            raise ValueError(
-                'start = "labels" needs frames that mean the same on every model: kind = "anchored"'
-            )
-        return self
+    kind: Literal["free", "anchored"] = Field(
+        default="anchored",
+        description="Where T stands: between the private A and B, equation (1), or between fixed frames that mean the "
+        "same on every model, equation (8).",
+    )
+    texts: Annotated[tuple[str, ...], FROM_LIST] = Field(
+        default=("movie_reviews", "tweets", "bbc_topics"),
+        description="Public texts from which the frames are computed: text files (one text a line), or built-in tasks.",
+    )
+    count: Annotated[int, Field(ge=8)] = Field(
+        default=480, description="Number of public texts that are read."
+    )
 
 
 class TrainConfig(ConfigSection):
     """Local training."""
 
-    local_steps: Positive = 12
-    batch_size: Positive = 8
-    accumulation: Positive = 1
-    """Micro-batches in a local step; `batch_size` counts all of them."""
-    alternation: Literal["step", "interleave", "joint"] = "step"
-    learning_rate: Rate = 2e-4
-    """Of A, B and heads."""
-    shared_learning_rate: Rate | None = None
-    """Of Δ and S; by default 1e-2 in an anchored basis, and else as `learning_rate`."""
-    shared_optimizer: Literal["same", "normalised"] = "same"
-    """Δ by the optimiser of all else, or by gradients of a fixed norm, which keep their few directions."""
-    relation_learning_rate: Rate = 1e-2
-    """Of Z."""
-    weight_decay: Weight = 0.0
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    scheduler: str = "constant"
-    """A scheduler of Transformers; it spans all rounds."""
-    max_grad_norm: Weight = 1.0
-    size_weight: Weight = 1e-4
-    """λ_reg of equation (6)."""
-    drift_weight: Weight = 0.1
-    """λ_kl of equation (6)."""
-    distillation_weight: Weight = 0.1
-    """λ_kd of equation (7)."""
-    arguments: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of transformers.TrainingArguments, such as bf16 or activation_checkpointing."""
+    local_steps: Positive = Field(default=12, description="Batches that a client trains on in a round.")
+    batch_size: Positive = Field(default=8, description="Examples in a batch.")
+    accumulation: Positive = Field(default=1, description="Micro-batches that a batch is split into.")
+    learning_rate: Rate = Field(default=2e-4, description="Learning rate of A, B and heads.")
+    weight_decay: Weight = Field(default=0.0, description="Weight decay of A, B and heads.")
+    warmup_steps: Count = Field(default=0, description="Warm-up steps at the start of the first round.")
+    scheduler: str = Field(
+        default="constant", description="Name of a scheduler of Transformers; it spans all rounds."
+    )
+    max_grad_norm: Weight = Field(
+        default=1.0, description="Norm to which gradients are clipped; 0 for no clipping."
+    )
+    arguments: dict[str, Any] = Field(
+        default_factory=dict,
+        description="More of `transformers.TrainingArguments`, such as `bf16` or `activation_checkpointing`.",
+    )
 
     @model_validator(mode="after")
     def _divisible(self) -> TrainConfig:
         if self.batch_size % self.accumulation:
             raise ValueError(
-                f"batch_size {self.batch_size} is no multiple of accumulation {self.accumulation}"
+                f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}; change one of "
+                "them"
             )
         return self
 
 
 class DataConfig(ConfigSection):
-    """How many examples are used; a client's own table may say otherwise."""
+    """Number of examples, and how they are scored; a client's own table may say otherwise."""
 
-    train: Positive = 128
-    validation: Annotated[int, Field(ge=0)] = 0
-    test: Positive = 200
-    evaluate: Literal["test", "validation"] = "test"
-    """The split that is scored."""
-    evaluate_rounds: Literal["all", "last"] = "all"
-    """"last" scores once, after the last round: for many runs where scoring takes longer than training."""
-    evaluate_batch_size: Positive = 16
+    train: Positive = Field(default=128, description="Training examples of each client.")
+    validation: Count = Field(default=0, description="Validation examples of each client.")
+    test: Positive = Field(default=200, description="Test examples of each client.")
+    evaluate: Literal["test", "validation"] = Field(default="test", description="The split that is scored.")
+    evaluate_batch_size: Positive = Field(default=16, description="Examples in a batch when scoring.")
+
+
+def _named_or_table(value: Any) -> Any:
+    if not isinstance(value, str | dict | FileTask):
+        raise ValueError(
+            "must be the name of a built-in task, or a table: "
+            'task = { file = "rows.jsonl", prompt = "{question}", answer = "answer" }'
+        )
+    return value
+
+
+TaskOfClient = Annotated[
+    Annotated[str, Tag("<name>")] | Annotated[FileTask, Tag("<table>")],
+    Discriminator(lambda value: "<name>" if isinstance(value, str) else "<table>"),
+    BeforeValidator(_named_or_table),
+]
+"""The name of a built-in task, or a table; the type decides, so that an error names the key that is wrong."""
 
 
 class ClientConfig(ConfigSection):
-    """One member: its model, task and budget."""
+    """One client: its model, task and budget."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-    model: str
-    task: str | FileTask
-    rank: Positive | Literal["auto"] = 8
-    uplink_bytes: Positive | None = None
-    """With rank = "auto": bytes the client may send in a round."""
-    memory_bytes: Positive | None = None
-    """With rank = "auto": bytes for adapter weights, gradients and optimiser states."""
-    head: Literal["auto", "verbaliser", "classifier"] = "auto"
-    """How labels are scored; by default decoders by their words, encoders by a head that stays private."""
-    dtype: Literal["float32", "bfloat16", "float16", "nf4"] = "float32"
-    """Of the base model's weights; "nf4" keeps its linear layers in 4 bits (bitsandbytes), the rest in float32."""
-    roles: dict[str, str] | None = None
-    """Module-name suffixes by role, for models that are not known."""
-    part: Annotated[tuple[int, int] | None, FROM_LIST] = None
-    """[k, n]: the k-th of n disjoint parts of the task's training pool."""
-    local_steps: Positive | None = None
-    learning_rate: Rate | None = None
-    max_length: Positive | None = None
-    """Tokens of a prompt that are kept; by default as the task says."""
-    train: Positive | None = None
-    validation: Annotated[int, Field(ge=0)] | None = None
-    test: Positive | None = None
+    name: Name = Field(description="Name of the client: letters, digits, `_`, `.` and `-`.")
+    model: str = Field(description="A Hub id, a local folder, or `pypi:NAME` (see `h2tune assets list`).")
+    task: TaskOfClient = Field(
+        description="Name of a built-in task, or a table with `file`, `prompt` and `answer`."
+    )
+    rank: Positive | Literal["auto"] = Field(
+        default=8, description="Rank r of its adapter; `auto` is the largest that its budget allows."
+    )
+    uplink_bytes: Positive | None = Field(
+        default=None, description='With `rank = "auto"`: bytes that the client may send in a round.'
+    )
+    memory_bytes: Positive | None = Field(
+        default=None,
+        description='With `rank = "auto"`: bytes for the adapter\'s weights, gradients and optimiser states.',
+    )
+    head: Literal["auto", "verbaliser", "classifier"] = Field(
+        default="auto",
+        description="How labels are scored: by words of the language model, or by a private classification head; "
+        "`auto` takes words for decoders and a head for encoders.",
+    )
+    dtype: Literal["float32", "bfloat16", "float16", "nf4"] = Field(
+        default="float32",
+        description="Number format of the base model's weights; `nf4` needs `h2tune[quantized]` and cannot be merged.",
+    )
+    roles: dict[str, str] | None = Field(
+        default=None,
+        description='Role → suffix of module names, for unknown models: `{ "attn.q" = "my_query" }`.',
+    )
+    local_steps: Positive | None = Field(default=None, description="This client's own `train.local_steps`.")
+    learning_rate: Rate | None = Field(default=None, description="This client's own `train.learning_rate`.")
+    max_length: Positive | None = Field(
+        default=None, description="Tokens of a prompt that are kept; the task's own number if left out."
+    )
+    train: Positive | None = Field(default=None, description="This client's own `data.train`.")
+    validation: Count | None = Field(default=None, description="This client's own `data.validation`.")
+    test: Positive | None = Field(default=None, description="This client's own `data.test`.")
 
     @model_validator(mode="after")
     def _budget(self) -> ClientConfig:
         if self.rank == "auto" and self.uplink_bytes is None and self.memory_bytes is None:
-            raise ValueError('rank = "auto" needs uplink_bytes or memory_bytes to choose by')
+            raise ValueError('rank = "auto" needs a budget; set uplink_bytes or memory_bytes')
         return self
 
 
-class FederationConfig(ConfigSection):
-    """A federation file."""
+class SharedConfig(ConfigSection):
+    """What all parties of a federation have in common, on one machine and across machines."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-    seed: Annotated[int, Field(ge=0)] = 0
+    name: Name = Field(description="Name of the federation, and of its run folder `runs/NAME`.")
+    seed: Count = Field(default=0, description="Seed of all random draws.")
     server: ServerConfig = ServerConfig()
     adapter: AdapterConfig = AdapterConfig()
     basis: BasisConfig = BasisConfig()
     train: TrainConfig = TrainConfig()
     data: DataConfig = DataConfig()
     privacy: PrivacyConfig = PrivacyConfig()
-    client: Annotated[tuple[ClientConfig, ...], FROM_LIST, Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> FederationConfig:
-        names = [client.name for client in self.client]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two clients are called '{twice[0]}'; every client needs a name of its own")
-        if self.server.min_clients > len(names):
-            raise ValueError(
-                f"server.min_clients is {self.server.min_clients}, but there are {len(names)} clients"
-            )
-        self.server.check_tolerance(len(names))
-        if problem := self.privacy.problem(self.server, self.adapter):
-            raise ValueError(problem)
-        if self.data.evaluate_rounds == "last" and self.server.participation < 1:
-            raise ValueError(
-                'data.evaluate_rounds = "last" needs server.participation = 1: who sits the last round out has no score'
-            )
-        for client in self.client:
-            if self.train.alternation == "interleave" and (client.local_steps or self.train.local_steps) < 2:
-                raise ValueError(
-                    f"client '{client.name}': alternation = \"interleave\" gives every phase a step of its own, so "
-                    "local_steps must be 2 or more"
-                )
-        if isinstance(self.server.shared_rank, int):
-            for client in self.client:
-                if isinstance(client.rank, int) and client.rank > self.server.shared_rank:
-                    raise ValueError(
-                        f"server.shared_rank {self.server.shared_rank} is below rank {client.rank} of client "
-                        f"'{client.name}'; raise the one or lower the other"
-                    )
-        return self
+    experimental: ExperimentalConfig = ExperimentalConfig()
 
     @property
     def anchored(self) -> bool:
         """Whether the clients agree on a basis before the first round; only h2tune has one."""
         return self.basis.kind == "anchored" and self.server.strategy == "h2tune"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of those who take part; empty where they are not known."""
+        return ()
+
+
+class FederationConfig(SharedConfig):
+    """A federation file. `reading.parse` returns a resolved one: other code reads resolved values only."""
+
+    client: Annotated[tuple[ClientConfig, ...], FROM_LIST, Field(min_length=1)]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the clients, in the order of the file."""
+        return tuple(client.name for client in self.client)
+
     def sorted_clients(self) -> tuple[ClientConfig, ...]:
-        """Return the clients by name: their order in the file means nothing."""
+        """Return the clients by name: their order in the file has no meaning."""
         return tuple(sorted(self.client, key=lambda client: client.name))
+
+    def of_one(self) -> FederationConfig:
+        """Return the settings for a client that trains alone: nothing leaves it, so it needs no protection."""
+        changes = {
+            "server": self.server.of_one(),
+            "experimental": self.experimental.of_one(),
+            "privacy": PrivacyConfig(),
+        }
+        return self.model_copy(update=changes)

@@ -1,124 +1,67 @@
-"""The section [server] of a federation file, and what goes together in it."""
+"""The section [server] of a federation file."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from h2tune.config.types import ConfigSection, Fraction, Positive, Rate
-from h2tune.functional.quorum import (
-    SECURE_CLIENTS,
-    Increments,
-    Rule,
-    drawn_clients,
-    threshold_needed,
-    updates_needed,
-)
+from h2tune.config.types import ConfigSection, Count, Fraction, Positive
+from h2tune.functional.quorum import Rule
 
 
 class ServerConfig(ConfigSection):
-    """How the federation is led."""
+    """Rounds, participation, and how the server aggregates updates."""
 
-    rounds: Positive = 3
-    strategy: str = "h2tune"
-    min_clients: Positive = 1
-    """Clients whose updates must arrive for a round to count."""
-    participation: Fraction = 1.0
-    """Fraction of the clients that take part in a round."""
-    shared_rank: Positive | Literal["auto"] = "auto"
-    """R; by default the largest rank of a client."""
-    slots: Positive | Literal["auto"] = "auto"
-    """D; by default the largest depth of a client."""
-    learning_rate: Rate = 1.0
-    """η of equation (5)."""
-    weighting: Literal["examples", "uniform"] = "examples"
-    increments: Increments = "mean"
-    """Whether G moves by the mean of the clients' increments, equation (5), or by their sum; or each client has a G of
-    its own that moves by what is relevant to it, equation (10)."""
-    aggregation: Rule = "mean"
-    """How clients' increments are brought together: equation (5), or a rule that bears hostile clients."""
-    hostile: Annotated[int, Field(ge=0)] | None = None
-    """f: the hostile clients that a robust rule must bear; by default 1."""
-    clip_norm: Rate | Literal["median"] = "median"
-    """With aggregation = "clip": the largest norm; by default the median of the clients' norms."""
-    wire_dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
-    secure_aggregation: bool = False
-    """Whether the server gets the sum of what members learned alone; `min_clients` is then the threshold of shares."""
-    alone: bool = False
-    """Also train every client alone, with the same steps, for comparison."""
-
-    @model_validator(mode="after")
-    def _robust(self) -> ServerConfig:
-        if self.aggregation == "mean" and self.hostile is not None:
-            raise ValueError(
-                'hostile is for a robust rule, and aggregation = "mean" bears none; set aggregation, or leave it out'
-            )
-        if self.aggregation != "mean" and self.increments != "mean":
-            raise ValueError(
-                f'increments = "{self.increments}" does not go with aggregation = "{self.aggregation}", a robust mean'
-            )
-        if self.secure_aggregation and self.increments == "relevance":
-            raise ValueError(
-                'increments = "relevance" compares the updates of clients, and secure_aggregation shows their sum alone'
-            )
-        if self.aggregation != "clip" and self.clip_norm != "median":
-            raise ValueError(f'clip_norm is for aggregation = "clip", not for "{self.aggregation}"')
-        if self.aggregation != "mean" and self.strategy != "h2tune":
-            raise ValueError(
-                f'aggregation = "{self.aggregation}" is for h2tune, not for strategy "{self.strategy}"'
-            )
-        if self.secure_aggregation and (self.strategy, self.aggregation) != ("h2tune", "mean"):
-            raise ValueError(
-                'secure_aggregation is for strategy = "h2tune" with aggregation = "mean": a robust rule, or another '
-                f'method, must see each update (here: "{self.strategy}", "{self.aggregation}")'
-            )
-        if self.secure_aggregation and self.weighting != "uniform":
-            raise ValueError(
-                'secure_aggregation needs weighting = "uniform": example counts would be a weight that nobody can check'
-            )
-        return self
+    rounds: Positive = Field(default=3, description="Number of rounds.")
+    strategy: str = Field(
+        default="h2tune",
+        description="The method: `h2tune`, or a baseline (`local`, `fedit`, `ffa-lora`, `fedsa-lora`, `hetlora`, "
+        "`flexlora`, `flora`, `fed-sb`, `co-lora`).",
+    )
+    min_clients: Positive = Field(
+        default=1,
+        description="Updates that must arrive for a round to count; a robust rule or secure aggregation raises the "
+        "default to the least number it needs.",
+    )
+    participation: Fraction = Field(
+        default=1.0, description="Fraction of the clients that take part in each round."
+    )
+    shared_rank: Positive | Literal["auto"] = Field(
+        default="auto", description="Rank R of the shared matrices; `auto` is the largest rank of a client."
+    )
+    slots: Positive | Literal["auto"] = Field(
+        default="auto", description="Number D of shared blocks; `auto` is the largest depth of a client."
+    )
+    weighting: Literal["examples", "uniform"] = Field(
+        default="examples",
+        description="Weight of a client in the mean: its number of examples, or the same for all; noise and secure "
+        "aggregation make `uniform` the default.",
+    )
+    aggregation: Rule = Field(
+        default="mean",
+        description="How the server combines updates: the mean, or a rule that tolerates hostile clients.",
+    )
+    hostile: Count | None = Field(
+        default=None,
+        description="Number f of hostile clients that a robust rule must tolerate; 1 if left out.",
+    )
+    wire_dtype: Literal["float32", "float16", "bfloat16", "int8"] = Field(
+        default="float32",
+        description="Number format of the tensors that are sent; with `int8` the rounding error goes with the next "
+        "update.",
+    )
+    secure_aggregation: bool = Field(
+        default=False,
+        description="Whether the server receives only the sum of the updates; `min_clients` is then the threshold.",
+    )
 
     @property
     def assumed_hostile(self) -> int:
         """f: as stated; by default 1 for a robust rule, and 0 for the mean."""
         return self.hostile if self.hostile is not None else int(self.aggregation != "mean")
 
-    def check_tolerance(self, clients: int) -> None:
-        """Refuse a robust rule that so many clients, or a round of `min_clients`, cannot bear.
-
-        Raises:
-            ValueError: Says what the rule, or secure aggregation, needs.
-        """
-        if self.secure_aggregation:
-            self._check_threshold(clients)
-        needed = updates_needed(self.aggregation, self.assumed_hostile)
-        rule = f'server.aggregation = "{self.aggregation}" with server.hostile = {self.assumed_hostile}'
-        if clients < needed:
-            raise ValueError(f"{rule} needs {needed} clients or more, but there are {clients}")
-        if self.min_clients < needed:
-            raise ValueError(
-                f"{rule} needs {needed} updates in every round; set server.min_clients to {needed} or more "
-                f"(it is {self.min_clients})"
-            )
-
-    def _check_threshold(self, clients: int) -> None:
-        least, most = SECURE_CLIENTS
-        if not least <= clients <= most:
-            raise ValueError(
-                f"server.secure_aggregation is for {least} to {most} clients, but there are {clients}: of two, each "
-                "learns the other's part from the sum, and every pair of clients has a mask of its own"
-            )
-        drawn = drawn_clients(clients, self.participation, self.min_clients)
-        needed = threshold_needed(drawn)
-        if self.min_clients < needed:
-            raise ValueError(
-                f"server.secure_aggregation with {drawn} clients in a round needs server.min_clients (its threshold) "
-                f"of {needed} or more (it is {self.min_clients}): two thirds, or two groups could unmask two sums"
-            )
-
     def of_one(self) -> ServerConfig:
-        """Return the same for a client by itself, where there is nobody to bear."""
-        plain = {"aggregation": "mean", "hostile": None, "clip_norm": "median", "min_clients": 1}
-        plain |= {"secure_aggregation": False, "increments": "mean"}
+        """Return the same for a client that trains by itself, which needs no protection from others."""
+        plain = {"aggregation": "mean", "hostile": None, "min_clients": 1, "secure_aggregation": False}
         return self.model_copy(update=plain)

@@ -1,4 +1,4 @@
-"""Types that the sections of a federation file are made of."""
+"""Types of the values in a federation file."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 FROM_LIST = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
-"""TOML has lists alone; in a frozen section they are tuples."""
+"""TOML has lists only; in a frozen section they become tuples."""
 Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
 class ConfigSection(BaseModel):
-    """A section: strict, frozen, and without keys that are not known."""
+    """A section of a file: strict about types, frozen, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

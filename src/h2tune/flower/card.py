@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from h2tune.config import problem
+from h2tune.config.types import Name
 from h2tune.errors import H2TuneError
 from h2tune.federation.local_client import LocalClient, majority
 from h2tune.federation.messages import Enrolment
-from h2tune.flower.files import Name, problem
 from h2tune.runs.model_info import ClientInfo
 
 Count = Annotated[int, Field(ge=0, le=10**15)]
@@ -98,7 +99,7 @@ def read_card(text: str) -> Card:
     try:
         card = Card.model_validate_json(text)
     except ValidationError as error:
-        raise H2TuneError(problem(error, Card), where="enrolment") from None
+        raise problem(error, Card, None, "enrolment", values=False) from None
     for role, blocks in card.roles.items():
         if blocks != sorted(set(blocks)) or not blocks or blocks[-1] >= card.depth:
             raise H2TuneError(

@@ -3,49 +3,35 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from h2tune.adapter.roles import ROLES
 from h2tune.config import (
-    AdapterConfig,
-    BasisConfig,
     ClientConfig,
-    DataConfig,
     FederationConfig,
-    PrivacyConfig,
     ServerConfig,
-    TrainConfig,
+    SharedConfig,
     absolute,
     absolute_texts,
     parse,
+    read_toml,
+    resolve,
 )
-from h2tune.config.types import FROM_LIST
+from h2tune.config import problem as problem_of
+from h2tune.config.experimental import Part
+from h2tune.config.types import FROM_LIST, ConfigSection, Name, Positive
 from h2tune.errors import H2TuneError, nearest
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Seconds = Annotated[float, Field(gt=0)]
-Positive = Annotated[int, Field(ge=1)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Settings(_Section):
+class Settings(SharedConfig):
     """What all parties of a federation have in common; it travels with every message to a member."""
 
-    name: Name
-    seed: Annotated[int, Field(ge=0)] = 0
     server: ServerConfig
-    adapter: AdapterConfig = AdapterConfig()
-    basis: BasisConfig = BasisConfig()
-    train: TrainConfig = TrainConfig()
-    data: DataConfig = DataConfig()
-    privacy: PrivacyConfig = PrivacyConfig()
 
     @model_validator(mode="after")
     def _fixed(self) -> Settings:
@@ -56,18 +42,16 @@ class Settings(_Section):
             raise ValueError(
                 f"server.strategy '{self.server.strategy}' runs on one machine; here it is h2tune"
             )
-        if self.server.alone:
-            raise ValueError("server.alone is for one machine; leave it out")
-        if self.data.evaluate_rounds == "last" and self.server.participation < 1:
-            raise ValueError('data.evaluate_rounds = "last" needs server.participation = 1')
-        if problem := self.privacy.problem(self.server, self.adapter):
-            raise ValueError(problem)
+        if self.experimental.alone:
+            raise ValueError("experimental.alone is for one machine; leave it out")
+        if self.experimental.parts:
+            raise ValueError("experimental.parts are for one machine; a member's file has its own part")
         if self.train.arguments:
-            raise ValueError("train.arguments are each member's own; they belong into its file")
+            raise ValueError("train.arguments are each member's own; set them in its file")
         return self
 
 
-class Admitted(_Section):
+class Admitted(ConfigSection):
     """One who may join."""
 
     name: Name
@@ -101,13 +85,6 @@ class Coordinator(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Coordinator:
-        names = [member.name for member in self.member]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two members are called '{twice[0]}'")
-        if self.server.min_clients > len(names):
-            raise ValueError(f"server.min_clients is {self.server.min_clients}, but {len(names)} may join")
-        self.server.check_tolerance(len(names))
         protected = self.server.secure_aggregation or self.privacy.noise != "none"
         if self.late == "use" and (self.server.aggregation != "mean" or protected):
             raise ValueError(
@@ -118,6 +95,11 @@ class Coordinator(Settings):
         if unknown:
             raise ValueError(f"no role '{unknown[0]}'{nearest(unknown[0], ROLES)}")
         return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of those who may join, in the order of the file."""
+        return tuple(member.name for member in self.member)
 
     @property
     def settings(self) -> Settings:
@@ -132,7 +114,7 @@ class Coordinator(Settings):
         return FederationConfig.model_construct(**shared, client=())
 
 
-class MemberFile(_Section):
+class MemberFile(ConfigSection):
     """A member's file: its model, data, rank and folder; it never leaves the member's machine."""
 
     federation: Name
@@ -141,7 +123,9 @@ class MemberFile(_Section):
     """Where it keeps its private state, its log and its adapters."""
     client: ClientConfig
     """Its model, task, rank and the rest, as in a federation file."""
-    arguments: dict[str, Any] = {}
+    part: Part | None = None
+    """[k, n]: it draws from the k-th of n disjoint parts of its task's training data."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
     """Its own arguments of transformers.TrainingArguments, such as bf16."""
     secure_aggregation: bool = False
     """Whether it takes part with secure aggregation only, and refuses settings without."""
@@ -168,9 +152,13 @@ class MemberFile(_Section):
             raise H2TuneError("this member takes part with secure aggregation only, and it is off")
         raw = json.loads(settings.model_dump_json(exclude_none=True))
         # before what it is by default is gone
-        raw["privacy"]["shares"] = settings.privacy.shares_of(settings.server.min_clients)
-        server = settings.server.of_one()  # the others are not known here
-        raw["server"] = json.loads(server.model_dump_json(exclude_none=True))
+        # the others are not known here, and the default number of shares depends on them
+        shares = settings.experimental.shares_of(settings.server.min_clients)
+        alone = {"server": settings.server.of_one(), "experimental": settings.experimental.of_one()}
+        raw |= {key: json.loads(section.model_dump_json(exclude_none=True)) for key, section in alone.items()}
+        raw["experimental"]["noise_shares"] = shares
+        if self.part:
+            raw["experimental"]["parts"] = {self.client.name: list(self.part)}
         raw["train"]["arguments"] = self.arguments
         raw["client"] = [json.loads(self.client.model_dump_json(exclude_none=True))]
         return parse(raw, "member file", folder)
@@ -215,50 +203,41 @@ def _absolute(value: str, file: Path) -> str:
 
 
 def _load(path: Path, model: type[Content]) -> Content:
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        remedy = "Make one with h2tune deploy init"
-        raise H2TuneError(f"cannot be read ({error})", where=str(path), remedy=remedy) from None
-    return validated(model, raw, str(path))
+    return validated(model, read_toml(path, "Make one with h2tune deploy init"), str(path))
 
 
 def validated(model: type[Content], raw: object, where: str) -> Content:
-    """Return content that is what its model says.
+    """Return content that its model allows, resolved if it has a federation's settings.
 
     Raises:
         H2TuneError: One line with what is wrong.
     """
     try:
-        return model.model_validate(raw)
+        found = model.model_validate(raw)
     except ValidationError as error:
-        raise H2TuneError(problem(error, model), where=where) from None
+        raise problem_of(error, model, raw, where, values=False) from None
+    return _resolved(found, where)
 
 
 def read_settings(text: str) -> Settings:
     """Read settings that came over the wire.
 
     Raises:
-        H2TuneError: They are none; the reason names the key and no value.
+        H2TuneError: They are not valid; the reason names the key and no value.
     """
+    where = "the coordinator's settings"
     try:
-        return Settings.model_validate_json(text)
+        found = Settings.model_validate_json(text)
     except ValidationError as error:
-        raise H2TuneError(f"the coordinator's settings: {problem(error, Settings)}") from None
+        raise problem_of(error, Settings, None, where, values=False) from None
+    return _resolved(found, where)
 
 
-def problem(error: ValidationError, model: type[BaseModel]) -> str:
-    """Say the first problem of a file or message in words, with its key; values are not repeated."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        known = [
-            *model.model_fields,
-            *ClientConfig.model_fields,
-            *ServerConfig.model_fields,
-            *TrainConfig.model_fields,
-        ]
-        return f"unknown key '{key}'{nearest(str(first['loc'][-1]), known)}"
-    if first["type"] == "missing":
-        return f"'{key}' is missing"
-    return f"{key + ': ' if key else ''}{first['msg'].removeprefix('Value error, ')}"
+def _resolved(content: Content, where: str) -> Content:
+    if not isinstance(content, SharedConfig):
+        return content
+    try:
+        return resolve(content)
+    except H2TuneError as error:
+        place = ", ".join(p for p in (where, error.where) if p)
+        raise H2TuneError(error.message, where=place, remedy=error.remedy) from None

@@ -61,32 +61,32 @@ def h2tune_settings(
         roles: Roles that are shared, where they are fixed before clients enrol.
         secure_members: With secure aggregation the members that may join; by default the file's clients.
     """
-    server, adapter, basis, train = federation.server, federation.adapter, federation.basis, federation.train
+    server, adapter, switches = federation.server, federation.adapter, federation.experimental
     members = len(federation.client) if secure_members is None else secure_members
     return H2TuneSettings(
         shared_rank=size,
         slots=slots,
         roles=roles,
-        mask=adapter.mask,
-        alignment=adapter.alignment,
-        temperature=adapter.temperature,
-        basis=basis.kind,
-        basis_scale=basis.scale,
-        start_norm=basis.start_norm if basis.start == "labels" else 0.0,
-        start_blocks=basis.start_blocks,
+        mask=switches.mask,
+        alignment=switches.alignment,
+        temperature=switches.temperature,
+        basis=federation.basis.kind,
+        basis_scale=switches.basis_scale,
+        start_norm=switches.start_norm if switches.start == "labels" else 0.0,
+        start_blocks=switches.start_blocks,
         alpha=adapter.alpha,
         dropout=adapter.dropout,
-        alternation=train.alternation,
-        size_weight=train.size_weight,
-        drift_weight=train.drift_weight,
-        distillation_weight=train.distillation_weight,
-        rate=server.learning_rate,
+        alternation=switches.alternation,
+        size_weight=switches.size_weight,
+        drift_weight=switches.drift_weight,
+        distillation_weight=switches.distillation_weight,
+        rate=switches.server_learning_rate,
         weighting=server.weighting,
         wire_dtype=server.wire_dtype,
-        increments=server.increments,
+        increments=switches.increments,
         aggregation=server.aggregation,
         hostile=server.assumed_hostile,
-        clip_norm=None if server.clip_norm == "median" else server.clip_norm,
+        clip_norm=None if switches.clip_norm == "median" else switches.clip_norm,
         mechanism=mechanism_of(federation),
         secure_members=members if server.secure_aggregation else 0,
     )
@@ -97,7 +97,9 @@ def mechanism_of(federation: FederationConfig) -> dp.Mechanism | None:
     asked = federation.privacy
     if asked.noise == "none":
         return None
-    shares = asked.shares_of(federation.server.min_clients) if asked.noise == "member" else 1
+    shares = (
+        federation.experimental.shares_of(federation.server.min_clients) if asked.noise == "member" else 1
+    )
     return dp.Mechanism(asked.noise, asked.clip, asked.multiplier, asked.delta, shares)
 
 
@@ -112,10 +114,10 @@ def check_privacy(federation: FederationConfig) -> None:
         return
     if mechanism.quorum > federation.server.min_clients:
         raise H2TuneError(
-            f"privacy.shares {mechanism.shares} needs {mechanism.quorum} members in a round (one knows its own share), "
+            f"{mechanism.shares} shares of the noise need {mechanism.quorum} members in a round (one knows its own), "
             f"but server.min_clients is {federation.server.min_clients}",
-            where="privacy",
-            remedy=f"Set server.min_clients = {mechanism.quorum}, or fewer shares of more noise each",
+            where="experimental.noise_shares",
+            remedy=f"Set server.min_clients = {mechanism.quorum}, or fewer shares with more noise each",
         )
     dp.check_budget(mechanism, federation.server.rounds, federation.privacy.target_epsilon)
 

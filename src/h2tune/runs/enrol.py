@@ -43,30 +43,32 @@ def enrol_all(federation: FederationConfig) -> tuple[list[ClientInfo], list[Enro
 
 def local_training(federation: FederationConfig, client: ClientConfig) -> LocalTraining:
     """Return the numbers of a client's local training: its own where it states them."""
-    train = federation.train
+    train, experimental = federation.train, federation.experimental
     rate = client.learning_rate or train.learning_rate
     return LocalTraining(
-        alternation=train.alternation if federation.server.strategy == "h2tune" else "joint",
+        alternation=experimental.alternation if federation.server.strategy == "h2tune" else "joint",
         rounds=federation.server.rounds,
         local_steps=client.local_steps or train.local_steps,
         batch_size=train.batch_size,
         accumulation=train.accumulation,
         learning_rates={
             "specific": rate,
-            "shared": train.shared_learning_rate or (ANCHORED_RATE if federation.anchored else rate),
-            "relation": train.relation_learning_rate,
+            "shared": experimental.shared_learning_rate or (ANCHORED_RATE if federation.anchored else rate),
+            "relation": experimental.relation_learning_rate,
         },
         weight_decay=train.weight_decay,
         scheduler=train.scheduler,
         warmup_steps=train.warmup_steps,
         max_grad_norm=train.max_grad_norm,
         arguments=train.arguments,
-        normalised=train.shared_optimizer == "normalised",
+        normalised=experimental.shared_optimizer == "normalised",
     )
 
 
-def load_data(client: ClientConfig, data: DataConfig, seed: int) -> tuple[Task, Splits]:
-    """Load a client's task and examples.
+def load_data(
+    client: ClientConfig, data: DataConfig, seed: int, part: tuple[int, int]
+) -> tuple[Task, Splits]:
+    """Load a client's task and examples; `part` is (k, n), of the k-th of n parts of the training data.
 
     Raises:
         H2TuneError: Data that are not there, malformed, or too few; names the client.
@@ -78,7 +80,7 @@ def load_data(client: ClientConfig, data: DataConfig, seed: int) -> tuple[Task, 
             validation=client.validation if client.validation is not None else data.validation,
             test=client.test or data.test,
             seed=seed,
-            part=client.part or (0, 1),
+            part=part,
         )
         if data.evaluate == "validation" and not splits.validation:
             raise H2TuneError("there are no validation examples to evaluate on", remedy="Set data.validation")
@@ -95,7 +97,9 @@ def load_client(seen: ClientInfo, enrolled: Enrolment, federation: FederationCon
         H2TuneError: As `load_data`.
     """
     data = federation.data
-    task, splits = load_data(seen.client, data, federation.seed)
+    task, splits = load_data(
+        seen.client, data, federation.seed, federation.experimental.part_of(seen.client.name)
+    )
     if seen.positions and task.max_length > seen.positions:  # the task's own default, not the user's word
         task = replace(task, max_length=seen.positions)
     return LocalClient(
@@ -107,5 +111,5 @@ def load_client(seen: ClientInfo, enrolled: Enrolment, federation: FederationCon
         data.evaluate,
         data.evaluate_batch_size,
         federation.seed,
-        data.evaluate_rounds,
+        federation.experimental.evaluate_rounds,
     )

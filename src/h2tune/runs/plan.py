@@ -60,7 +60,7 @@ def planned(federation: FederationConfig) -> Plan:
 def check_same(path: Path, federation: FederationConfig) -> None:
     """Refuse to go on with the run of another federation file; more rounds, or also training alone, are fine."""
     if path.exists():
-        may_differ = ("server.rounds", "server.alone")
+        may_differ = ("server.rounds", "experimental.alone")
         old, new = (flat(sorted_dump(f), may_differ) for f in (load_resolved(path), federation))
         remedy = "Put it back, or start anew with another --out"
         refuse_other_settings(old, new, where=str(path), remedy=remedy)

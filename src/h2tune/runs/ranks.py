@@ -64,13 +64,13 @@ def trainable_in(federation: FederationConfig, seen: ClientInfo, rank: int, size
     """Return the parameters a client trains; for a baseline those of plain LoRA, though some freeze a part."""
     if federation.server.strategy != "h2tune":
         return sum(rank * (p.d_in + p.d_out) for p in seen.placements) + seen.head_parameters
-    adapter = federation.adapter
+    experimental = federation.experimental
     return trainable(
         seen,
         rank,
         size,
-        slots if adapter.alignment == "learned" else 0,
-        scores=adapter.mask != "leading",
+        slots if experimental.alignment == "learned" else 0,
+        scores=experimental.mask != "leading",
     )
 
 

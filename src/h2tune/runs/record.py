@@ -37,8 +37,8 @@ def run_started(
         "shared_rank": size,
         "slots": slots,
         "roles": list(strategy.roles),
-        "alternation": federation.train.alternation,
-        "mask": federation.adapter.mask,
+        "alternation": federation.experimental.alternation,
+        "mask": federation.experimental.mask,
         "wire_dtype": federation.server.wire_dtype,
         "clients": list(clients),
     }

@@ -67,7 +67,7 @@ def evaluate_run(folder: Path, clients: Sequence[str], split: str) -> Iterator[t
             continue
         path = adapter_folder(folder, federation, client.name, "adapter")
         seen, data = see(client), federation.data
-        task, splits = load_data(client, data, federation.seed)
+        task, splits = load_data(client, data, federation.seed, federation.experimental.part_of(client.name))
         model = load_model(client.model, seen.kind, client.dtype, federation.seed)
         if seen.kind == "classifier":
             from h2tune.models import set_head

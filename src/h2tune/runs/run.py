@@ -12,7 +12,7 @@ import tomli_w
 
 from h2tune import files
 from h2tune.adapter.export import save_adapter
-from h2tune.config import FederationConfig, PrivacyConfig, dump, load
+from h2tune.config import FederationConfig, dump, load
 from h2tune.events import Event, read_events
 from h2tune.federation.channel import Channel
 from h2tune.federation.client_round import attach_adapter
@@ -122,7 +122,7 @@ class _Job:
         self._agree(federated)
         choose = draw_from(server.participation, server.min_clients, plan.federation.seed)
         self._rounds(federated, plan.federation, choose, "server")
-        if server.alone:
+        if plan.federation.experimental.alone:
             self._alone(federated, choose)
         for client in plan.clients:
             folder = self.store.folder / "clients" / client.name
@@ -168,10 +168,7 @@ class _Job:
         plan, federation = self.plan, self.plan.federation
         names = sorted(plan.strategy.enrolments)
         chosen = [frozenset(choose(names, number)) for number in range(federation.server.rounds)]
-        # no hostile clients, and nothing that leaves: no robust rule and no noise
-        by_itself = federation.model_copy(
-            update={"server": federation.server.of_one(), "privacy": PrivacyConfig()}
-        )
+        by_itself = federation.of_one()
         for client, enrolled in zip(plan.clients, plan.enrolments, strict=True):
             single = build_strategy(by_itself, [enrolled], plan.shared_rank, plan.slots)
             engine = self._engine([client], single, "alone", federated)

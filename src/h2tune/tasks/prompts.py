@@ -25,7 +25,13 @@ def parse(template: str) -> tuple[tuple[str, str | None], ...]:
         raise H2TuneError(f"malformed template {template!r} ({error})", remedy=remedy) from None
     for _, name, spec, conversion in parts:
         if name is not None and (spec or conversion or not name.replace("-", "_").isidentifier()):
-            raise H2TuneError(f"'{{{name}}}' in template {template!r} is not a plain field", remedy=remedy)
+            deep = "." in name or "[" in name
+            raise H2TuneError(
+                f"'{{{name}}}' in template {template!r} is not a plain field",
+                remedy="Fields inside other fields cannot be named: write them to the top level of each row"
+                if deep
+                else remedy,
+            )
     merged: list[tuple[str, str | None]] = []
     before = ""  # the standard parser ends a part at every {{ and }}
     for literal, name, _, _ in parts:

@@ -20,59 +20,84 @@ LINES = (".jsonl", ".ndjson")
 
 
 class FileTask(BaseModel):
-    """A task over the user's own file, as a table in the federation file.
-
-    Args:
-        file: Rows to train on; the other splits are taken out of it unless they have files of their own.
-        validation_file: Rows to choose by.
-        test_file: Rows to report.
-        prompt: What a decoder reads, such as `"Question: {question}\\nAnswer:"`.
-        text: What an encoder reads, such as `"{question}"`; the fields of `prompt`, one a line, if left out.
-        answer: Name of the field with the answer.
-        labels: All values that the answer can have, for a choice among them; or a table from each value to
-            what a decoder is to say for it, leading space included. Left out, answers are free text.
-        scorer: How answers are scored; "label" if there are labels, else "word".
-        max_length: Tokens of a prompt that are kept.
-    """
+    """A task over the user's own file, as a table in the federation file; each key's sentence is in its field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    file: str
-    validation_file: str | None = None
-    test_file: str | None = None
-    prompt: str
-    text: str | None = None
-    answer: str
-    labels: tuple[str, ...] | dict[str, str] | None = None
-    scorer: Literal["label", "number", "option", "program", "word"] | None = None
-    max_length: int = Field(default=256, ge=1)
+    file: str = Field(
+        description="JSON Lines, CSV or TSV file with rows to train on; the other splits are taken from it unless they "
+        "have files of their own."
+    )
+    validation_file: str | None = Field(default=None, description="File with rows to validate on.")
+    test_file: str | None = Field(default=None, description="File with rows to test on.")
+    prompt: str = Field(
+        description='What a decoder reads, as in `"Question: {question}\\nAnswer:"`; `{name}` is a field of the row.'
+    )
+    text: str | None = Field(
+        default=None,
+        description='What an encoder reads, as in `"{question}"`; the fields of `prompt`, one a line, if left out.',
+    )
+    answer: str = Field(description="Name of the row's field that holds the answer.")
+    labels: tuple[str, ...] | dict[str, str] | None = Field(
+        default=None,
+        description="All answers, for a choice among them, or a table from each answer to the words that a decoder "
+        "says for it, leading space included; free text if left out.",
+    )
+    scorer: Literal["label", "number", "option", "program", "word"] | None = Field(
+        default=None,
+        description="How answers are scored; `label` with labels and `word` without if left out; `program` runs them "
+        "in a sandbox.",
+    )
+    max_length: int = Field(
+        default=256,
+        ge=1,
+        description="Tokens of a prompt that are kept: the fields are cut, not the template.",
+    )
 
     @field_validator("labels", mode="before")
     @classmethod
     def _label_names(cls, value: Any) -> Any:
-        return tuple(_as_text(label) for label in value) if isinstance(value, list | tuple) else value
+        if isinstance(value, list | tuple):
+            value = tuple(_as_text(label) for label in value)
+        elif value is not None and not isinstance(value, dict):
+            raise ValueError("must be a list of answers, or a table from each answer to the words for it")
+        for label, words in value.items() if isinstance(value, dict) else ():
+            if not isinstance(words, str) or not words:
+                raise ValueError(f"the words for '{label}' must be a text that is not empty")
+        return value
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, value: Any) -> Any:
+        if value is None:
+            return value
+        words = list(value.values()) if isinstance(value, dict) else list(value)
+        if len(set(value)) < 2:
+            raise ValueError(
+                "must be two or more different answers; name all that the data have, or leave labels out for free text"
+            )
+        if len(set(words)) < len(words):
+            raise ValueError("two answers have the same words; give each its own")
+        return value
 
     @field_validator("prompt", "text")
     @classmethod
     def _template(cls, value: str | None) -> str | None:
         try:
             if value is not None and not fields(value):
-                raise ValueError('a template names at least one field, as in "{question}"')
+                raise ValueError('must name at least one field of the row, as in "{question}"')
         except H2TuneError as error:
             raise ValueError(str(error)) from None
         return value
 
     @model_validator(mode="after")
     def _consistent(self) -> FileTask:
-        if self.labels is None:
-            if self.scorer == "label":
-                raise ValueError('scorer = "label" needs labels')
-            return self
-        if self.scorer not in (None, "label"):
-            raise ValueError(f'with labels the scorer is "label", not "{self.scorer}"')
-        verbalisers = self._verbalisers()
-        if len(set(self.labels)) < 2 or len(set(verbalisers)) < len(verbalisers) or not all(verbalisers):
-            raise ValueError("labels are two or more different values, with different words for them")
+        if self.labels is None and self.scorer == "label":
+            raise ValueError('scorer = "label" needs labels; add labels, or leave scorer out')
+        if self.labels is not None and self.scorer not in (None, "label"):
+            raise ValueError(
+                f'scorer = "{self.scorer}" is for free text, but the task has labels; leave one of the two out'
+            )
         return self
 
     def _verbalisers(self) -> tuple[str, ...]:

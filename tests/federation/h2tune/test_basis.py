@@ -144,7 +144,9 @@ def test_down_frames_ignore_the_mean_of_the_inputs():
 
 
 def test_a_federation_on_an_anchored_basis_runs_agrees_once_and_resumes(tmp_path):
-    federation = parse(federations.on_anchored_basis(tmp_path, rounds=2, alone=True), "test", tmp_path)
+    content = federations.on_anchored_basis(tmp_path, rounds=2)
+    content["experimental"]["alone"] = True
+    federation = parse(content, "test", tmp_path)
     first = run(federation, out=tmp_path / "run", strict=True)
     agreed = [e for e in first.events if e["event"] == "basis_agreed"]
     assert [e["client"] for e in agreed] == ["one", "two"]

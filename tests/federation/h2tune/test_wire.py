@@ -65,7 +65,8 @@ def test_a_run_sends_a_quarter_and_ends_where_floats_end(tmp_path):
         tmp_path,
         (("one", "llama", 2), ("two", "bert", 4)),
         server={"rounds": 3, "min_clients": 2},
-        train={"shared_learning_rate": 3e-2, "local_steps": 4},
+        train={"local_steps": 4},
+        experimental={"shared_learning_rate": 3e-2},
     )
     runs = {}
     for wire_dtype in ("float32", "int8"):
@@ -88,7 +89,7 @@ def test_members_noise_and_rounding_do_not_go_together(tmp_path):
     content = federations.federation(
         tmp_path, (("one", "llama", 4), ("two", "llama", 4), ("three", "llama", 4))
     )
-    content["server"] |= {"weighting": "uniform", "min_clients": 3, "wire_dtype": "int8"}
-    content |= {"adapter": {"mask": "leading", "alignment": "depth"}, "privacy": {"noise": "member"}}
+    content["server"] |= {"min_clients": 3, "wire_dtype": "int8"}
+    content["privacy"] = {"noise": "member"}
     with pytest.raises(H2TuneError, match=r"does not go with server\.wire_dtype"):
         parse(content, "test")

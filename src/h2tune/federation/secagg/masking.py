@@ -48,7 +48,7 @@ def quantise(values: NDArray[np.float64], members: int) -> Words:
     if not largest <= RANGE:  # also where it is not a number
         raise H2TuneError(
             f"a value of magnitude {largest:g} is beyond {RANGE:g}, the range of secure aggregation",
-            remedy="Lower train.shared_learning_rate: training has diverged",
+            remedy="Lower experimental.shared_learning_rate: training has diverged",
         )
     # above 2⁵³ the quotient is not exact, so that the largest could round to beyond the bound
     integers = np.rint(values / step(members)).astype(np.int64)

@@ -59,13 +59,13 @@ def coordinator_content(federation: FederationConfig, keys: dict[str, str] | Non
     Raises:
         H2TuneError: A model cannot be seen from here and R and D are not stated, or a setting is for one machine only.
     """
-    if federation.server.alone:
+    if federation.experimental.alone:
         raise H2TuneError(
             "training every client alone as well is for one machine: a member takes part in one run",
-            where="server.alone",
-            remedy="Leave it out here; h2tune run with it on one machine compares",
+            where="experimental.alone",
+            remedy="Leave it out here, and compare with h2tune run on one machine",
         )
-    server = federation.server.model_dump(mode="json", exclude={"alone"}, exclude_none=True)
+    server = federation.server.model_dump(mode="json", exclude_none=True)
     stated = isinstance(server["shared_rank"], int) and isinstance(server["slots"], int)
     ranks: dict[str, dict[str, int]] = {}
     roles: tuple[str, ...] = ROLES
@@ -84,7 +84,7 @@ def coordinator_content(federation: FederationConfig, keys: dict[str, str] | Non
         "server": server,
         **{
             key: getattr(federation, key).model_dump(mode="json", exclude_none=True)
-            for key in ("adapter", "basis", "train", "data", "privacy")
+            for key in ("adapter", "basis", "train", "data", "privacy", "experimental")
         },
         "member": [
             {
@@ -101,6 +101,7 @@ def coordinator_content(federation: FederationConfig, keys: dict[str, str] | Non
         ],
     }
     content["train"].pop("arguments")
+    content["experimental"].pop("parts")  # each member's own
     validated(Coordinator, content, "federation file")
     return content
 
@@ -120,6 +121,8 @@ def member_content(federation: FederationConfig, client: ClientConfig, **connect
         "arguments": dict(federation.train.arguments),
         "client": table,
     }
+    if client.name in federation.experimental.parts:
+        content["part"] = list(federation.experimental.part_of(client.name))
     if federation.server.secure_aggregation:
         content["secure_aggregation"] = True
     validated(MemberFile, content, f"client '{client.name}'")

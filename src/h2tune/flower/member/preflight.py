@@ -46,7 +46,7 @@ def check(path: Path) -> Iterator[Finding]:
     for what, look in (
         ("folder", lambda: _folder(Path(file.folder))),
         ("model", lambda: _model(client)),
-        ("data", lambda: _data(client)),
+        ("data", lambda: _data(client, file.part or (0, 1))),
         ("memory", lambda: _memory(client)),
         ("connection", lambda: _connection(file)),
     ):
@@ -77,8 +77,8 @@ def _model(client: ClientConfig) -> str:
     return f"{seen.family}, {millions:,.1f} M parameters, roles {', '.join(roles)}"
 
 
-def _data(client: ClientConfig) -> str:
-    task, splits = load_data(client, DataConfig(), 0)
+def _data(client: ClientConfig, part: tuple[int, int]) -> str:
+    task, splits = load_data(client, DataConfig(), 0, part)
     return f"{task.name}: {len(splits.train)} examples to train on, {len(splits.test)} to test"
 
 

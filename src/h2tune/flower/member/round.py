@@ -130,7 +130,9 @@ def take_part(
         if masks is not None:
             reply = masked(store.folder, reply, masks)
     return (
-        replace(reply, events=without_metrics(reply.events)) if settings.privacy.metrics == "kept" else reply
+        replace(reply, events=without_metrics(reply.events))
+        if settings.privacy.metrics == "private"
+        else reply
     )
 
 
