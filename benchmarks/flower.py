@@ -1,4 +1,4 @@
-"""Measure what a round on Flower costs beside training: seconds, and bytes on the wire against the payload.
+"""Measure the cost of a round on Flower without training: seconds, and bytes on the wire against the payload.
 
     python benchmarks/flower.py --clients 3 10
 

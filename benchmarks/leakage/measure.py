@@ -1,4 +1,4 @@
-"""Measure what an update tells a curious server: membership, labels and tokens, from ΔT and from LoRA's ΔA and ΔB.
+"""Measure what an update reveals to a curious server: membership, labels and tokens, from ΔT and LoRA's ΔA and ΔB.
 
     python benchmarks/leakage/measure.py --seeds 0 1 2 3 4    # about a minute each on one free core
 

@@ -148,7 +148,7 @@ class Victim:
         }
 
     def kept(self) -> tuple[Tensors, Download]:
-        """Return what the client keeps after this round, and what a server of this client alone sends it next."""
+        """Return the client's state after this round, and the next download from a server with this client alone."""
         update = Update("one", 0, self.client.enrolment.examples, self.adapted.send())
         after, _ = self.strategy.aggregate(self.strategy.start(), [decoded(self.strategy, update)])
         return self.adapted.state(), self.strategy.download(after, "one", 1)

@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "attack-llama.csv")
     args = parser.parse_args()
     done: dict[tuple[str, str, int], Found] = {}
-    if args.out.exists():  # goes on where it was stopped
+    if args.out.exists():  # resume
         with args.out.open() as file:
             for row in csv.DictReader(file):
                 key = row["rule"], row["attack"], int(row["seed"])

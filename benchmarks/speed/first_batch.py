@@ -55,7 +55,7 @@ def seconds(model: str, basis: str, readings: Path) -> float:
 
 
 def measure(model: str, basis: str, shared: Path) -> float:
-    """Return the seconds of one turn; "again" finds what a turn before it has read."""
+    """Return the seconds of one turn; "again" uses the readings of an earlier turn."""
     kind = basis.partition(",")[0]
     if basis.endswith("again"):
         if not shared.exists():

@@ -43,7 +43,7 @@ def build(model: str, variant: str, rank: int, shared_rank: int):
 
 
 def train_some(adapted, client, tokenizer, data, number: int) -> float:
-    """Return the seconds of a local step: from one step's end to the next, so without what a round costs once."""
+    """Return the seconds of a local step: from one step's end to the next, without the fixed cost of a round."""
     from h2tune.training.local import train_locally
 
     ends: list[float] = []

@@ -48,7 +48,7 @@ def along(w: Tensor) -> Middle:
 
 
 def middles_of(tail: Tail, run: int) -> dict[str, Middle]:
-    """Return the T of each kind that a source makes of one run's labels."""
+    """Return the T of each kind for one run's labels of a source."""
     labels = tail.texts.labels("source")
     rows = drawn(len(labels), run)
     w, b = regression(tail.unchanged("source")[rows], labels[rows])

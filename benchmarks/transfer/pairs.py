@@ -110,7 +110,7 @@ class Site:
         return {(int(n.split("/")[0]), n.split("/")[1]): t for n, t in load_file(path).items()}
 
     def measure(self, middles: Middles, scale: float, split: str, run: int) -> dict[str, float]:
-        """Return the accuracies with s · T: probe on few labels, and what a decoder says."""
+        """Return the accuracies with s · T: probe on few labels, and those of a decoder's own words."""
         if scale == 0 and split in self.unchanged:
             pool, test = self.unchanged[split]
         else:

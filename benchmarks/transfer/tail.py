@@ -73,7 +73,7 @@ class Tail:
     def measure(
         self, middle: Middle, scale: float, split: str, run: int, only: int | None = None
     ) -> dict[str, float]:
-        """Return the accuracies with s · T: probe on few labels (`only` one draw of them), and what a decoder says."""
+        """Return the accuracies with s · T: probe on few labels (`only` one draw), decoder by its own words."""
         with torch.no_grad():
             pool, test = (self.features(s, middle, scale) for s in ("pool", split))
         labels = self.texts.labels(split)
