@@ -29,7 +29,7 @@ EXAMPLES = tuple(
 
 
 class TinyModels:
-    """Gives a fresh tiny model of the family that a client names."""
+    """Returns a new tiny model of the family that a client names."""
 
     def get(self, model, kind, dtype):
         base = tiny.causal(model) if kind == "causal" else tiny.classifier(model, labels=2)

@@ -1,4 +1,4 @@
-"""Which module plays which role in a model that no table knows: by names, by shape, as stated, or refused."""
+"""The roles of modules in unknown families: by name, by shape, as stated, or refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from h2tune.runs.model_info import client_info
 
 
 def tower(layers, blocks=2, stack="body.blocks", model_type="odd", **config):
-    """A model of one stack of blocks; `layers` maps paths to (d_in, d_out). It lives on the meta device."""
+    """A model of one stack of blocks; `layers` maps paths to (d_in, d_out). It is on the meta device."""
     root = nn.Module()
     with torch.device("meta"):
         root.embed = nn.Embedding(8, 32)
@@ -99,7 +99,7 @@ def test_a_model_that_is_its_own_list_of_blocks():
         SEPARATE | {"mlp.a": (32, 40), "mlp.b": (32, 40), "mlp.c": (40, 32)},  # which of a and b is the gate?
         SEPARATE | MLP | {"attn.lora_like": (32, 4)},
         SEPARATE | MLP | {"cross.q_proj": (32, 32)},
-        SEPARATE | MLP | {"extra.first": (32, 64), "extra.last": (64, 32)},  # an MLP there is already
+        SEPARATE | MLP | {"extra.first": (32, 64), "extra.last": (64, 32)},  # the block has an MLP already
         {"attn.first": (32, 40), "attn.last": (64, 32)} | MLP,
         SEPARATE | {"mlp.fc1": (40, 32), "mlp.fc2": (32, 40)},  # the names say one thing, the shapes another
         {"attn.qkv": (32, 24), "attn.o": (32, 32)} | MLP,
@@ -217,7 +217,7 @@ def test_a_setting_places_what_could_not_be_and_replaces_what_was():
     assert placed(model, {"attn.q": "mine"})["attn.mine"] == "attn.q"
     assert (
         placed(tower(SEPARATE | MLP | {"attn.q": (8, 7)}), {"attn.q": "q"})["attn.q"] == "attn.q"
-    )  # its word counts
+    )  # the stated role takes precedence
     first_only = find_roles(tower(SEPARATE | MLP, blocks=3), {"attn.q": r"blocks\.0\.attn\.q"})
     assert [p.block for p in first_only if p.role == "attn.q"] == [0]
     assert [p.block for p in first_only if p.role == "attn.k"] == [0, 1, 2]
@@ -230,7 +230,7 @@ words = st.sampled_from
 
 @st.composite
 def blocks(draw):
-    """Paths → (role, widths) of a block of some family that calls its layers by any of the known names."""
+    """Paths → (role, widths) of a block that uses any of the known names for its layers."""
     width, inner, narrow = draw(st.permutations([16, 24, 40]))
     attention, mlp = (
         draw(words(["attn", "attention.self", "Mixed_Attention"])),

@@ -38,7 +38,7 @@ def make_wheel(folder: Path, name: str, files: dict[str, bytes]) -> Package:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that pip takes for its only index."""
+    """A folder that pip uses as its only index."""
     folder = tmp_path / "index"
     folder.mkdir()
     for variable in [name for name in os.environ if name.startswith("PIP_")]:
@@ -52,7 +52,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The pip commands that are run."""
+    """The pip commands that were run."""
     seen: list[list[str]] = []
     run = subprocess.run
 

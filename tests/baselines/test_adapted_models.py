@@ -1,4 +1,4 @@
-"""The client's half of every baseline on tiny models, without a trainer: training is any change of what is trained."""
+"""The adapted model of every baseline on tiny models, without a trainer: training changes the trained parameters."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def logits(model: Any) -> Tensor:
 
 
 def kinds(name: str, client: str) -> set[str]:
-    """What a client of the federation below trains: c is another model, and all its blocks are co-lora's last ones."""
+    """Return the kinds of tensors that a client trains; c has another model, whose blocks all have P and q in co-lora."""
     both, small = {"lora_A", "lora_B"}, {"middle", "offset"}
     if name == "co-lora":
         return small if client == "c" else both | small

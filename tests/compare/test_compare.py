@@ -1,4 +1,4 @@
-"""Methods by name, and the way from events of runs to the rows of a comparison."""
+"""Methods by name, and the rows of a comparison from the events of runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FACTS: dict[str, Any] = {"name": "corner", "split": "test", "reference": "local"
 
 
 def events(accuracy: dict[str, float], alone: dict[str, float] | None = None, rounds: int = 2) -> list[Any]:
-    """Events as a run writes them: 100 bytes up, 10 down and 2 s of training in each round."""
+    """Return the events of a run: 100 bytes up, 10 down and 2 s of training in each round."""
     log: list[Any] = [
         {"event": "run_started", "rounds": rounds, "clients": [{"name": name} for name in accuracy]}
     ]
@@ -95,7 +95,7 @@ def test_a_result_is_the_last_round_and_the_sum_of_its_cost():
     log = events({"films": 0.7}, {"films": 0.6})
     trained, alone = (read_result(log, stage).clients["films"] for stage in ("trained", "alone"))
     assert (trained.accuracy, trained.bytes_up, trained.bytes_down, trained.seconds) == (0.7, 200, 20, 4.0)
-    assert (alone.accuracy, alone.bytes_up, alone.seconds) == (0.6, 0, 4.0)  # nothing leaves who is by itself
+    assert (alone.accuracy, alone.bytes_up, alone.seconds) == (0.6, 0, 4.0)  # a client alone sends nothing
     assert is_finished(log) and not is_finished(log[:-1]) and not is_finished([])
 
 

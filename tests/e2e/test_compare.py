@@ -1,4 +1,4 @@
-"""A comparison on tiny models: stopped, gone on with, and read from what its runs recorded."""
+"""A comparison on tiny models: interrupted, resumed, and computed from the events of its runs."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _paired(stopped: Path) -> None:
 
 
 def _alone(file: Path, stopped: Path) -> None:
-    """Training alone is added to the runs of h2tune, which are not repeated; a run that is there is not run again."""
+    """Training alone is added to finished runs of h2tune, which are not repeated."""
     before = [events(stopped / "h2tune" / f"seed-{s}", "client_trained") for s in (0, 1)]
     found = compare(file, ["local", "h2tune", "h2tune-alone"], seeds=2, out=stopped)
     after = [events(stopped / "h2tune" / f"seed-{s}", "client_trained") for s in (0, 1)]

@@ -21,7 +21,7 @@ def sound(tmp_path_factory):
 
 
 def complain(tmp_path, content, *arguments: str) -> str:
-    """Run the command line in this process and return its one line of complaint."""
+    """Run the command line in this process and return its error line."""
     file = tmp_path / "federation.toml"
     file.write_text(content if isinstance(content, str) else tomli_w.dumps(content))
     arguments = arguments or ("run", str(file), "--out", str(tmp_path / "run"))

@@ -1,4 +1,4 @@
-"""Kills of real processes at random moments: after each, the run is resumed, and ends as if nothing had happened."""
+"""Real processes killed at random moments: each run is resumed, and gives the result of an uninterrupted one."""
 
 from __future__ import annotations
 

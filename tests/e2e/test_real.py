@@ -66,7 +66,7 @@ def test_the_exported_lora_gives_the_logits_of_the_adapter(run, client):
 
 
 def test_every_method_runs_by_name_on_the_quickstart_or_says_why_it_cannot(tmp_path):
-    """Where no two clients share a model, methods that average LoRA have nobody to share with, and say so."""
+    """Where no two clients have the same model, methods that average LoRA share nothing, and state it."""
     from h2tune.baselines import MODULES
     from h2tune.compare import compare
     from h2tune.compare.methods import ABLATIONS

@@ -1,4 +1,4 @@
-"""The main job through the real command line, on tiny models."""
+"""Runs through the real command line, on tiny models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of labels, against the plain way: one example at a time, no padding, all logits, nothing shared."""
+"""Scores of labels against the definition: one example at a time, without padding, from all logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The short form of `make fuzz`, with hypothesis: some seconds for each target, and what fuzzing has found before."""
+"""The short form of `make fuzz`, with hypothesis: some seconds per target, and regressions of earlier findings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXAMPLES = {"update": 600, "message": 180, "settings": 150, "enrolment": 150}
 
 
 class Drawn:
-    """Choices that hypothesis makes."""
+    """Choices drawn by hypothesis."""
 
     def __init__(self, data: st.DataObject) -> None:
         self.data = data

@@ -1,4 +1,4 @@
-"""The command line in processes of their own, without the ten seconds that importing torch takes each time.
+"""The command line in separate processes, without importing torch in each of them.
 
 A server process imports h2tune once and forks the others: each has its own memory, can be killed, and runs
 the command line as the installed command does. `tests/e2e/test_run.py` runs the installed command itself as well.
@@ -47,12 +47,12 @@ def start(arguments: tuple[str, ...], output: Path, before: Callable[[], None] |
 
 
 def pause_at(where: str, mark: Path) -> Callable[[], None]:
-    """Return what makes a process touch `mark` and sleep at a place: training, aggregation, writing or logging."""
+    """Return a callable with which a process touches `mark` and sleeps in training, aggregation, writing or logging."""
     return functools.partial(_pause, where, mark)
 
 
 def record_stage(file: Path) -> Callable[[], None]:
-    """Return what makes a process keep the name of what it is doing in `file`: see `STAGES`."""
+    """Return a callable with which a process writes the name of its current stage into `file`; see `STAGES`."""
     return functools.partial(_record_stage, file)
 
 

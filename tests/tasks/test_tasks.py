@@ -1,4 +1,4 @@
-"""Tasks: splits, templates, the user's own files, the demo data's reading."""
+"""Tasks: splits, templates, the user's own files, and reading the demo data."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_templates_that_are_more_than_fields_are_refused(template: str) -> None:
 
 
 class LetterTokenizer:
-    """One token a character, and one at the beginning, as fast tokenizers report them."""
+    """One token per character, and one at the beginning, with offsets as of fast tokenizers."""
 
     def __call__(self, text: str, return_offsets_mapping: bool = False) -> dict[str, list[Any]]:
         return {
