@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -127,3 +129,11 @@ def test_unknown_splits_and_formats_are_errors(folder, tmp_path):
         list(evaluate_run(folder, (), "tests"))
     with pytest.raises(H2TuneError, match="did you mean 'merged'"):
         export_client(folder, "one", tmp_path / "out", "merge")
+
+
+def test_the_rows_for_lm_eval_are_the_test_examples_of_a_client(folder, tmp_path):
+    script = Path(__file__).resolve().parents[2] / "examples" / "lm-eval" / "rows.py"
+    runpy.run_path(str(script))["main"](str(folder), "one", str(tmp_path / "rows.jsonl"))
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert len(rows) == 20 and {row["label"] for row in rows} == {0, 1}
+    assert all(row["choices"] == ["yes", "no"] and row["prompt"].endswith("answer :") for row in rows)
