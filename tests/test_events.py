@@ -36,6 +36,8 @@ def written() -> dict[str, set[str]]:
     """Return the names of events in the source, with those of warnings under "warning"."""
     found: dict[str, set[str]] = {}
     for path in SOURCE.rglob("*.py"):
+        if path.parent.name == "tasks":  # WordNet has a category of this name
+            continue
         for entry in ast.walk(ast.parse(path.read_text())):
             if isinstance(entry, ast.Dict):
                 keys = {k.value: v for k, v in zip(entry.keys, entry.values, strict=True)
@@ -84,7 +86,7 @@ def test_a_run_with_differential_privacy_keeps_to_the_schema(tmp_path, noise):
     pytest.importorskip("dp_accounting", reason="pip install 'h2tune[privacy]'")
     content = federations.federation(
         tmp_path, server={"rounds": 1, "weighting": "uniform", "min_clients": 2},
-        adapter={"mask": "leading", "alignment": "depth"}, privacy={"noise": noise, "multiplier": 1.0}, **QUICK,
+        privacy={"noise": noise, "multiplier": 1.0}, **QUICK,
     )  # fmt: skip
     assert "aggregated" in run(tmp_path, content)
 
