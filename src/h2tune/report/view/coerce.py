@@ -1,11 +1,11 @@
-"""Values as they come out of JSON → values of one type each; what does not fit becomes None or empty. Pure."""
+"""Values from JSON → values of one type each; what does not fit becomes None or empty. Pure."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-LONGEST = 2000  # characters of a text that are kept: a traceback as a reason must not fill the report
+LONGEST = 2000  # characters of a text that are shown: a traceback as a reason must not fill the page
 
 
 def number(value: Any) -> float | None:
@@ -40,6 +40,8 @@ def text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return ""
     result = str(value)
+    if len(result) <= LONGEST and result.isprintable():
+        return result
     if len(result) > LONGEST:
         result = result[: LONGEST - 1] + "…"
     return "".join(c if c in "\n\t" or _printable(c) else "\N{REPLACEMENT CHARACTER}" for c in result)
@@ -73,7 +75,7 @@ def matrix(value: Any) -> list[list[float]] | None:
 
 
 def _printable(character: str) -> bool:
-    # U+FFFE and U+FFFF are no XML; bidirectional controls could show a text other than it is
+    # U+FFFE and U+FFFF are not XML; bidirectional controls could show another text than the real one
     code = ord(character)
     controls = code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 or code in (0xFFFE, 0xFFFF)
     return not controls and not (0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069)

@@ -9,7 +9,7 @@ from helpers.report_events import make_events, with_problems, write_events
 
 from h2tune.errors import H2TuneError
 from h2tune.events import read_events
-from h2tune.report.events import view
+from h2tune.report.view import build_view
 
 
 def test_events_come_back_as_they_were_written(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_no_file_is_an_error_that_names_it(tmp_path: Path) -> None:
 
 def test_view_sorts_scores_by_client_stage_and_round() -> None:
     events = make_events()
-    shown = view(events)
+    shown = build_view(events)
     assert [client.name for client in shown.clients] == ["films", "news", "feed"]
     assert (shown.rounds, shown.planned, shown.finished) == (3, 3, True)
     for event in events:
@@ -66,28 +66,28 @@ def test_view_sorts_scores_by_client_stage_and_round() -> None:
 
 
 def test_training_alone_is_kept_apart() -> None:
-    shown = view(make_events())
+    shown = build_view(make_events())
     assert shown.aggregates[0].clients == ("feed", "films", "news")
     with_alone = [*make_events(), {"event": "client_failed", "client": "films", "round": 1, "reason": "no memory",
                                    "unit": "clients/films/alone/server/1/films"}]  # fmt: skip
-    assert [(f.client, f.alone) for f in view(with_alone).failures] == [("films", True)]
+    assert [(f.client, f.alone) for f in build_view(with_alone).failures] == [("films", True)]
 
 
-def test_a_round_told_twice_counts_once_and_as_told_last() -> None:
+def test_of_two_events_about_one_round_the_later_counts() -> None:
     events = make_events(clients=1, alone=False)
     again = [{**e, "bytes_up": 7} for e in events if e["event"] == "client_trained"]
-    shown = view([*events, *again])
+    shown = build_view([*events, *again])
     assert [t.bytes_up for t in shown.clients[0].trained.values()] == [7, 7, 7]
 
 
 def test_a_run_that_goes_on_has_more_rounds_than_it_began_with() -> None:
     events = make_events(rounds=5)
     events[0]["rounds"] = 3
-    assert view(events).rounds == 5
+    assert build_view(events).rounds == 5
 
 
 def test_failures_and_warnings_are_kept_in_order() -> None:
-    shown = view(with_problems(make_events()))
+    shown = build_view(with_problems(make_events()))
     assert [(f.client, f.round) for f in shown.failures] == [("news", 1)]
     assert [w.code for w in shown.warnings] == ["did_not_move", "did_not_move", "aggregate_unchanged"]
     assert 1 not in shown.client("news").trained
@@ -100,7 +100,7 @@ def test_what_is_not_finite_or_not_printable_does_not_get_through() -> None:
         ' {"step": 3, "loss": 1}],'
         ' "moved": {"delta": -Infinity, "up": 2}, "bytes_up": 1e400}'
     ]
-    shown = view([json.loads(line) for line in lines])
+    shown = build_view([json.loads(line) for line in lines])
     (client,) = shown.clients
     assert client.name == "a�[31m�"
     assert client.trained[0].losses == (("joint", None), ("joint", None), ("joint", 1.0))
@@ -110,7 +110,7 @@ def test_what_is_not_finite_or_not_printable_does_not_get_through() -> None:
 
 def test_validation_scores_are_shown_where_there_are_no_test_scores() -> None:
     events = [{**e, "split": "validation"} if e["event"] == "evaluated" else e for e in make_events()]
-    shown = view(events)
+    shown = build_view(events)
     assert shown.split == "validation"
     assert all(client.federated for client in shown.clients)
 
@@ -120,7 +120,7 @@ def test_the_final_table_fills_in_for_missing_evaluations() -> None:
     events[-1]["table"] = [
         {"client": "films", "before": 0.5, "alone": None, "federated": 0.75, "majority": 0.5}
     ]
-    client = view(events).client("films")
+    client = build_view(events).client("films")
     assert client.before and client.before.accuracy == 0.5
     last = client.last("federated")
     assert last and (last.accuracy, last.examples) == (0.75, None)
@@ -128,7 +128,9 @@ def test_the_final_table_fills_in_for_missing_evaluations() -> None:
 
 
 def test_numbers_that_no_chart_could_place_are_not_numbers() -> None:
-    shown = view([{"event": "aggregated", "round": 0, "change": 1e300, "norm": 1e-200, "seconds": math.inf}])
+    shown = build_view(
+        [{"event": "aggregated", "round": 0, "change": 1e300, "norm": 1e-200, "seconds": math.inf}]
+    )
     assert (shown.aggregates[0].change, shown.aggregates[0].norm, shown.aggregates[0].seconds) == (
         None,
         0.0,
@@ -138,4 +140,4 @@ def test_numbers_that_no_chart_could_place_are_not_numbers() -> None:
 
 def test_a_round_that_no_run_reaches_is_left_out() -> None:
     event = {"event": "client_trained", "client": "films", "stage": "trained"}
-    assert view([{**event, "round": 10**15}, {**event, "round": -3}, {**event, "round": 2}]).rounds == 3
+    assert build_view([{**event, "round": 10**15}, {**event, "round": -3}, {**event, "round": 2}]).rounds == 3
