@@ -41,7 +41,7 @@ def stub(module):
 
 
 def watch_member(module):
-    """Note when a member's process was started, when its libraries were there, and when its answer was ready."""
+    """Record when a client's process started, had imported its libraries, and had its answer ready."""
     take_part = module.take_part
 
     def watched(path, settings, experiment, name, round_number, *rest):

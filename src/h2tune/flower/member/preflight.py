@@ -15,7 +15,7 @@ from h2tune.flower.files import MemberFile, load_member_file, member_client
 from h2tune.models import load_model, load_tokenizer
 from h2tune.runs.enrol import load_data
 from h2tune.runs.inspect import base_bytes
-from h2tune.runs.model_info import see
+from h2tune.runs.model_info import client_info
 from h2tune.runs.ranks import ADAM_BYTES, trainable
 
 
@@ -69,7 +69,7 @@ def _folder(folder: Path) -> str:
 
 
 def _model(client: ClientConfig) -> str:
-    seen = see(client)
+    seen = client_info(client)
     model = load_model(client.model, seen.kind, client.dtype, 0)
     load_tokenizer(client.model)
     roles = sorted({placement.role for placement in seen.placements})
@@ -84,7 +84,7 @@ def _data(client: ClientConfig, part: tuple[int, int]) -> str:
 
 def _memory(client: ClientConfig) -> str:
     """Compare weights, gradients and Adam's moments with what is free; activations come on top."""
-    seen = see(client)
+    seen = client_info(client)
     rank = client.rank if isinstance(client.rank, int) else 1
     needed = base_bytes(seen) + trainable(seen, rank, rank) * ADAM_BYTES
     free, where = _free_bytes()

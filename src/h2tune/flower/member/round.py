@@ -22,7 +22,7 @@ from h2tune.flower.files import MemberFile, Settings, load_member_file
 from h2tune.flower.member.secure import Masks, masked, prepare
 from h2tune.runs.build import h2tune_settings
 from h2tune.runs.enrol import load_client
-from h2tune.runs.model_info import ClientInfo, enrolment, see
+from h2tune.runs.model_info import ClientInfo, client_info, enrolment
 from h2tune.runs.ranks import rank_of, trainable_in
 from h2tune.runs.run import export_adapters
 from h2tune.training.local import check_arguments, try_arguments
@@ -68,7 +68,7 @@ def join(path: Path, settings: Settings) -> Joined:
     size, slots = federation.server.shared_rank, federation.server.slots
     if not isinstance(size, int) or not isinstance(slots, int):
         raise H2TuneError("the coordinator did not say R and D")
-    seen = see(federation.client[0])
+    seen = client_info(federation.client[0])
     examples = seen.client.train or federation.data.train
     enrolled = enrolment(seen, rank_of(seen, federation, size, slots), examples)
     strategy = H2Tune([enrolled], h2tune_settings(federation, size, slots))
