@@ -61,8 +61,8 @@ def test_the_readmes_commands_are_those_of_the_party(parties):
     ):
         code = re.findall(r"^    (.*)$", page.read_text(), flags=re.MULTILINE)
         lines = "\n".join(code).replace("\\\n", "").splitlines()
-        found = [shlex.split(line) for line in lines if not line.startswith("export ")]
-        assert [line[: len(c)] for line, c in zip(found, commands, strict=True)] == commands
+        parsed = [shlex.split(line) for line in lines if not line.startswith("export ")]
+        assert [line[: len(c)] for line, c in zip(parsed, commands, strict=True)] == commands
         assert sum(line.startswith("export ") for line in lines) == 2
 
 
