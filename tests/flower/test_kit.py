@@ -20,9 +20,11 @@ pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
 
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
+from helpers.grids import lay_out
 
 from h2tune.flower.deploy import contents, credentials, kit, pages
-from h2tune.flower.load import load_coordinator
+from h2tune.flower.files import CoordinatorFile
+from h2tune.flower.load import load_coordinator, load_member_file, validated
 
 
 def test_the_kit_keeps_secrets_private_and_paths_from_the_coordinator(parties):
@@ -106,6 +108,23 @@ def test_a_coordinators_file_is_strict(parties, tmp_path, change, message):
     (tmp_path / "c.toml").write_text(tomli_w.dumps(content))
     with pytest.raises(H2TuneError, match=message):
         load_coordinator(tmp_path / "c.toml")
+
+
+def test_a_part_of_the_data_is_in_its_members_file_alone(tmp_path):
+    content = federations.federation(tmp_path, data={"train": 8, "test": 4})
+    content["experimental"] = {"parts": {"two": [1, 2]}}
+    home = lay_out(content, tmp_path)
+    assert "parts" not in (home / "coordinator" / "coordinator.toml").read_text()
+    settings = load_coordinator(home / "coordinator" / "coordinator.toml").settings
+    parts = {}
+    for name in ("one", "two"):
+        file = home / "members" / name / "member.toml"
+        parts[name] = load_member_file(file).joined(settings, file.parent).experimental.part_of(name)
+    assert parts == {"one": (0, 1), "two": (1, 2)}
+    changed = tomllib.loads((home / "coordinator" / "coordinator.toml").read_text())
+    changed["experimental"]["parts"] = {"two": [1, 2]}
+    with pytest.raises(H2TuneError, match="a member's file has its own part"):
+        validated(CoordinatorFile, changed, "file")
 
 
 @pytest.mark.parametrize(("host", "kind"), [("10.1.2.3", "ip"), ("fed.example.org", "hostname")])

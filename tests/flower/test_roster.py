@@ -12,6 +12,7 @@ from h2tune.errors import H2TuneError
 
 pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
 
+from h2tune.flower.coordinator.app import coordinate
 from h2tune.flower.coordinator.events import read_events
 from h2tune.flower.coordinator.roster import Roster, pem
 from h2tune.flower.load import load_coordinator
@@ -65,6 +66,13 @@ def test_a_member_that_is_removed_from_the_coordinators_file_is_left_out(coordin
     assert "two" in roster.cards and "two" not in left.cards and "one" in left.cards
     with pytest.raises(H2TuneError, match="nobody of that name"):
         left.admit(cards["two"].model_dump_json())
+
+
+def test_a_run_folder_of_another_version_is_refused(coordinator, tmp_path):
+    (tmp_path / "coordinator.toml").write_text('name = "tiny"\n[adapter]\nmask = "leading"\n')
+    with pytest.raises(H2TuneError, match=r"another version of h2tune.*Name another folder") as error:
+        coordinate(None, coordinator.model_copy(update={"folder": str(tmp_path)}))
+    assert "experimental.mask" in str(error.value)
 
 
 def test_events_of_others_and_of_other_kinds_are_left_out():

@@ -62,8 +62,8 @@ def coordinator_content(
         )
     server, stated, roles = _from_models(federation)
     sections = {key: getattr(federation, key).model_dump(mode="json", exclude_none=True) for key in SHARED}
-    sections["train"].pop("arguments")  # in each member's file
-    sections["experimental"].pop("parts")
+    del sections["train"]["arguments"], sections["experimental"]["parts"]  # in each member's file
+    del sections["experimental"]["alone"]  # for one machine
     content = {
         "name": federation.name,
         "seed": federation.seed,
