@@ -69,7 +69,7 @@ def logits(model: Any) -> Tensor:
 
 
 def kinds(name: str, client: str) -> set[str]:
-    """Return the kinds of tensors that a client trains; c has another model, whose blocks all have P and q in co-lora."""
+    """Return the kinds of tensors that a client trains; in co-lora all blocks of c, of another model, have P and q."""
     both, small = {"lora_A", "lora_B"}, {"middle", "offset"}
     if name == "co-lora":
         return small if client == "c" else both | small

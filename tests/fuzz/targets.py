@@ -38,15 +38,15 @@ from helpers.strategies import aggregate
 from h2tune.config import load_resolved
 from h2tune.errors import H2TuneError
 from h2tune.events import read_events
-from h2tune.federation.channel import Downloads
+from h2tune.federation.channel import Downloads, Reply
 from h2tune.federation.messages import HEAD_BYTES, Update, digest, from_bytes, to_bytes
 from h2tune.federation.rounds import _accept
 from h2tune.federation.run_store import RunStore, _seal
 from h2tune.flower.coordinator.channel import GridChannel
-from h2tune.flower.coordinator.pending import PendingRequest
 from h2tune.flower.coordinator.roster import Roster
 from h2tune.flower.coordinator.tolerant_grid import Answer
-from h2tune.flower.files import Coordinator, MemberFile, read_settings
+from h2tune.flower.files import CoordinatorFile, MemberFile
+from h2tune.flower.load import read_settings
 from h2tune.flower.messages import FORMAT, text, unpack
 from h2tune.report.view import build_view
 
@@ -64,9 +64,11 @@ def message(draw: Draw) -> bool:
     answer = Answer(content)
     with tempfile.TemporaryDirectory() as folder:
         downloads = Downloads(STRATEGY, STRATEGY.start(), ["one"], ROUND)
-        request = PendingRequest(lambda node: answer)
-        reply = _channel(Path(folder))._reply("one", request, downloads, "m0", answer)
-        assert reply is not None and reply.client == "one"
+        try:
+            reply = _channel(Path(folder)).read("one", ROUND, answer, downloads.upload_bytes("one", ROUND))
+        except H2TuneError as error:
+            reply = Reply("one", None, [], str(error))
+        assert reply.client == "one"
         recorded, accepted = _accept(STRATEGY, reply, ROUND)
         store = RunStore(Path(folder) / "run")
         store.record("unit", recorded)
@@ -232,8 +234,8 @@ def _content(draw: Draw, head: str, data: bytes) -> RecordDict:
 
 
 @functools.cache
-def _coordinator() -> Coordinator:
-    return Coordinator.model_validate(
+def _coordinator() -> CoordinatorFile:
+    return CoordinatorFile.model_validate(
         SETTINGS
         | {
             "folder": "/nowhere",

@@ -41,9 +41,9 @@ def deploy_check(file: ClientFile) -> None:
 
     failed = [] if installed() else ["flwr"]
     typer.echo("ok    flwr" if installed() else f"FAIL  flwr: {MISSING}")
-    for finding in check(file):
-        typer.echo(f"{'ok  ' if finding.good else 'FAIL'}  {finding.what}: {finding.told}")
-        failed += [] if finding.good else [finding.what]
+    for result in check(file):
+        typer.echo(f"{'ok  ' if result.passed else 'FAIL'}  {result.subject}: {result.detail}")
+        failed += [] if result.passed else [result.subject]
     if failed:
         raise H2TuneError(f"not ready: {', '.join(failed)}", where=str(file))
 

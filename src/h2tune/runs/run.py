@@ -193,7 +193,7 @@ def _channel(engine: LocalEngine, federation: FederationConfig) -> Channel:
         LocalCarrier(engine),
         federation.name,
         threshold=server.min_clients,
-        members=len(federation.client),
+        clients=len(federation.client),
         roles=engine.strategy.roles,
     )
 
