@@ -13,6 +13,10 @@ A method is a rule of the server (`groups.Method`) and a client's half (`lora.Lo
 | flora | A and B, stacked | 2409.05976 | a model |
 | fed-sb | R between frozen A and B | 2502.15436 | a model and rank |
 | co-lora | P and q between frozen A and B, in some blocks | 2506.11024 | the federation |
+| self-training | nothing; public texts as a teacher's | – | – |
+| fedmd | predictions on public texts | 1910.03581 | a label set |
+| afl | moments in common coordinates | 2405.16240 | a label set |
+| pooled | everything: the oracle | – | a label set |
 
 A client that is alone in its group trains as `local` does, and `Strategy.note` says so.
 
@@ -50,6 +54,10 @@ MODULES: dict[str, str] = {
         "flora",
         "fed-sb",
         "co-lora",
+        "self-training",
+        "fedmd",
+        "afl",
+        "pooled",
     )
 }
 """Name of a method → module that builds it; imported only when it is used."""

@@ -16,6 +16,8 @@ def resolve(stated: Shared) -> Shared:
     * `privacy.noise` fixes masks and relations, unless `experimental.privacy_structure = "public"`: the mask is
       "leading" and the alignment "depth".
     * `privacy.noise` and `server.secure_aggregation` weight all clients the same.
+    * These two and a free basis leave no consensus: label directions would travel in the open, or have no frame.
+    * With a consensus a batch holds public texts too, and all parameters train in one pass: alternation "joint".
     * A robust rule and secure aggregation raise `server.min_clients` to the least number they need.
 
     A resolved file resolves to itself.
@@ -30,7 +32,11 @@ def resolve(stated: Shared) -> Shared:
         server["weighting"] = "uniform"
     if noisy and stated.experimental.privacy_structure != "public":
         experimental |= {"mask": "leading", "alignment": "depth"}
-    implied = {"server": server, "experimental": experimental}
+    open_basis = stated.basis.kind == "anchored" and not noisy and not stated.server.secure_aggregation
+    basis: dict[str, Any] = {"consensus": open_basis}
+    if _filled(stated, "basis", basis).consensus and stated.server.strategy == "h2tune":
+        experimental |= {"alternation": "joint"}
+    implied = {"server": server, "experimental": experimental, "basis": basis}
     found = stated.model_copy(
         update={name: _filled(stated, name, values) for name, values in implied.items()}
     )

@@ -66,29 +66,43 @@ def view_spec(width: int, count: int, size: int) -> tuple[Spec, Spec]:
     return {"view": ((count, min(DIRECTIONS, width, count)), "float32")}, {"z": ((count, size), "float32")}
 
 
+def agree_on_coordinates(
+    clients: Sequence[LocalClient], reader: ModelReader, size: int, store: RunStore
+) -> Tensor:
+    """Return the coordinates Z (n, size) of the public texts that all clients' models have in common.
+
+    Args:
+        clients: The clients.
+        reader: Reads the public texts.
+        size: Number of coordinates.
+        store: Keeps views and coordinates; what is there is not computed again.
+    """
+    return agreed(store, lambda: {client.name: own_view(client, reader, store) for client in clients}, size)
+
+
 def agree_on_basis(
-    members: Sequence[LocalClient],
+    clients: Sequence[LocalClient],
     reader: ModelReader,
+    z: Tensor,
     size: int,
     store: RunStore,
     *,
     notice: Callable[[Event], None] | None = None,
 ) -> None:
-    """Let the members agree on coordinates, and keep each one's frames at `clients/NAME/frames`.
+    """Compute each client's frames and keep them at `clients/NAME/frames`.
 
     Args:
-        members: The clients.
+        clients: The clients.
         reader: Reads the public texts.
+        z: The coordinates that all agreed on; the frames are of the first R.
         size: R.
         store: Keeps views, coordinates and frames; what is there is not computed again.
         notice: Called with every event.
     """
-    views = {member.name: own_view(member, reader, store) for member in members}
-    z = agreed(store, lambda: views, size)
-    for member in sorted(members, key=lambda member: member.name):
-        keep_frames(member, reader, z, store)
-        event = agreed_event(member.name, views[member.name], z)
-        store.record(f"basis/{member.name}", [event], notice)
+    for client in sorted(clients, key=lambda client: client.name):
+        keep_frames(client, reader, z[:, :size].contiguous(), store)
+        event = agreed_event(client.name, own_view(client, reader, store), z)
+        store.record(f"basis/{client.name}", [event], notice)
 
 
 def own_view(member: LocalClient, reader: ModelReader, store: RunStore) -> Tensor:
