@@ -132,7 +132,7 @@ class LocalTraining:
     arguments: Mapping[str, Any]
     normalised: bool = False
     public_batch: int = 8
-    teacher_weight: float = 0.5
+    teacher_weight: float = 2.0
 
 
 def train_locally(
