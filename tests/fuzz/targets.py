@@ -48,7 +48,7 @@ from h2tune.flower.coordinator.roster import Roster
 from h2tune.flower.coordinator.tolerant_grid import Answer
 from h2tune.flower.files import Coordinator, MemberFile, read_settings
 from h2tune.flower.messages import FORMAT, text, unpack
-from h2tune.report.events import view
+from h2tune.report.view import build_view
 
 
 def update(draw: Draw) -> bool:
@@ -71,7 +71,7 @@ def message(draw: Draw) -> bool:
         store = RunStore(Path(folder) / "run")
         store.record("unit", told)
         store.close()
-        view(read_events(store.events_file))
+        build_view(read_events(store.events_file))
     assert accepted is not None or any(event["event"] == "client_failed" for event in told)
     if accepted is not None:
         _is_valid(reply.update)
@@ -150,7 +150,7 @@ def log(draw: Draw) -> bool:
         file = Path(folder) / "events.jsonl"
         file.write_bytes(data)
         try:
-            view(read_events(file))
+            build_view(read_events(file))
         except H2TuneError:
             accepted = False
         try:

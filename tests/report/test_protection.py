@@ -1,30 +1,31 @@
-"""What guards a federation is said before a run (inspect) and after it (the report)."""
+"""What protects a federation is stated before a run (inspect) and after it (the report)."""
 
 from __future__ import annotations
 
 from helpers import report_events as made
 
 from h2tune.config import parse
-from h2tune.report import formats, protection
-from h2tune.report.events import view
+from h2tune.report import formats
+from h2tune.report.sections import protection
+from h2tune.report.view import build_view
 from h2tune.runs.inspect import guards
 
 CLIENTS = [{"name": f"c{i}", "model": "m", "task": "tweets"} for i in range(5)]
 
 
-def told(**facts):
-    """The protection sections of a run whose aggregations tell these facts."""
+def shown(**facts):
+    """Return the protection sections of a run whose aggregations have these facts."""
     events = [{**e, **facts} if e["event"] == "aggregated" else e for e in made.make_events()]
-    return protection.sections(view(events))
+    return protection.sections(build_view(events))
 
 
 def test_a_run_without_guards_says_nothing_of_them():
-    assert told() == []
+    assert shown() == []
 
 
 def test_a_robust_rule_tells_whom_it_clipped_and_left_out():
     first = made.MEMBERS[0]["name"]
-    (section,) = told(
+    (section,) = shown(
         aggregation="krum", hostile=1, left=0.25, kept=[m["name"] for m in made.MEMBERS[1:]],
         clip_norm=2.0, norms={m["name"]: 1.0 for m in made.MEMBERS} | {first: 200.0},
     )  # fmt: skip
@@ -34,7 +35,7 @@ def test_a_robust_rule_tells_whom_it_clipped_and_left_out():
 
 
 def test_secure_aggregation_tells_who_is_in_the_sum():
-    (section,) = told(
+    (section,) = shown(
         secure_aggregation={"threshold": 2, "survivors": ["films", "news"], "dropped": ["feed"]}
     )
     assert section.key == "secure" and "protects nothing" in section.text[0]

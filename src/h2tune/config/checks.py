@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from h2tune.config.privacy_checks import check_noise
 from h2tune.config.sections import FederationConfig, SharedConfig
 from h2tune.config.server import ServerConfig
 from h2tune.errors import H2TuneError, nearest
@@ -24,7 +25,7 @@ def check(config: SharedConfig) -> None:
         _names(config)
         _quorum(config.server, len(config.names))
         _enough(config.server, len(config.names))
-    _privacy(config)
+    check_noise(config)
     _consensus(config)
     _experimental(config)
     if isinstance(config, FederationConfig):
@@ -166,73 +167,6 @@ def _enough(server: ServerConfig, clients: int) -> None:
             where="server.min_clients",
             remedy=f"Set it to {clients} or less",
         )
-
-
-def _privacy(config: SharedConfig) -> None:
-    """Check what goes with noise."""
-    privacy, server = config.privacy, config.server
-    if privacy.noise == "none":
-        if privacy.target_epsilon is not None:
-            raise H2TuneError(
-                "without noise there is no ε",
-                where="privacy.target_epsilon",
-                remedy='Set privacy.noise = "server" or "member", or leave target_epsilon out',
-            )
-        return
-    for key, value, wanted, why in (
-        ("server.strategy", server.strategy, "h2tune", "noise is built for h2tune"),
-        (
-            "server.aggregation",
-            server.aggregation,
-            "mean",
-            "the influence of one client on it is not bounded",
-        ),
-        ("server.weighting", server.weighting, "uniform", "a weight would raise what one client can change"),
-    ):
-        if value != wanted:
-            raise H2TuneError(
-                f'does not go with {key} = "{value}": {why}',
-                where="privacy.noise",
-                remedy=f'Leave {key} out, or set it to "{wanted}"',
-            )
-    if config.experimental.increments == "relevance":
-        raise H2TuneError(
-            'does not go with experimental.increments = "relevance", whose weights depend on each client\'s update',
-            where="privacy.noise",
-            remedy="Leave increments out",
-        )
-    if privacy.noise == "member" and server.wire_dtype == "int8":
-        raise H2TuneError(
-            '"member" does not go with server.wire_dtype = "int8": the rounding error would be sent later, without '
-            "noise of its own",
-            where="privacy.noise",
-            remedy='Set server.wire_dtype to "float16" or "float32"',
-        )
-    if privacy.noise == "server" and server.secure_aggregation:
-        raise H2TuneError(
-            '"server" must see each update to clip it, and with server.secure_aggregation it receives only the sum',
-            where="privacy.noise",
-            remedy='Set privacy.noise = "member"',
-        )
-    _structure(config)
-
-
-def _structure(config: SharedConfig) -> None:
-    """Check that masks and relations are fixed where noise does not protect them."""
-    experimental, noise = config.experimental, config.privacy.noise
-    if experimental.mask == "leading" and experimental.alignment == "depth":
-        return
-    if experimental.privacy_structure == "public" and noise == "server":
-        return
-    way = ', or set privacy_structure = "public" to send them' if noise == "server" else ""
-    if experimental.privacy_structure == "public":
-        way = ' and privacy_structure, which is for privacy.noise = "server"'
-    raise H2TuneError(
-        f'mask = "{experimental.mask}" and alignment = "{experimental.alignment}" are learned from data and would be '
-        "sent without protection by noise",
-        where="experimental",
-        remedy=f"Leave mask and alignment out{way}",
-    )
 
 
 def _experimental(config: SharedConfig) -> None:

@@ -11,7 +11,19 @@ from pydantic import BaseModel, ValidationError
 
 from h2tune.errors import H2TuneError
 
-NAME_RULE = "must be 1 to 64 letters, digits, '_', '.' or '-', and begin with a letter or digit"
+WORDS = {
+    "string_pattern_mismatch": "must be 1 to 64 letters, digits, '_', '.' or '-', and begin with a letter or digit",
+    "string_type": "must be a text",
+    "int_type": "must be an integer",
+    "int_from_float": "must be an integer",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "too_short": "must have at least one entry",
+}
+"""Pydantic's type of an error → what to say; other errors keep pydantic's words."""
 OWN_SECTION = 0.15
 """How much a known key of the same section is preferred to an equally similar one of another section."""
 CLOSE = 0.65
@@ -33,7 +45,7 @@ def problem(
     problems = error.errors(include_url=False, include_context=False)
     # A misspelt key is also a missing one; its error says more.
     first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    key = key_of(first["loc"], raw)
+    key = " ".join(key_of(first["loc"], raw).split())  # a key may have a line break
     if first["type"] == "extra_forbidden":
         return H2TuneError(f"unknown key '{key}'{suggestion(generic(first['loc']), model)}", where=where)
     if first["type"] == "missing":
@@ -41,7 +53,7 @@ def problem(
         remedy = f"Set it: {sentence[:1].lower()}{sentence[1:].rstrip('.')}" if sentence else ""
         return H2TuneError(f"'{key}' is missing", where=where, remedy=remedy)
     # One value, several allowed types: each is a problem of its own, and they belong together.
-    texts = list(dict.fromkeys(_words(p) for p in problems if key_of(p["loc"], raw) == key))
+    texts = list(dict.fromkeys(_words(p) for p in problems if " ".join(key_of(p["loc"], raw).split()) == key))
     text = " or ".join([texts[0], *(t.removeprefix("must be ") for t in texts[1:])])
     given = first["input"]
     shown = f", not {given!r}" if values and isinstance(given, str | int | float | bool) else ""
@@ -115,8 +127,8 @@ def _ratio(one: str, other: str) -> float:
 
 
 def _words(problem: Mapping[str, Any]) -> str:
-    if problem["type"] == "string_pattern_mismatch":
-        return NAME_RULE
+    if problem["type"] in WORDS:
+        return WORDS[problem["type"]]
     message = str(problem["msg"]).removeprefix("Value error, ")
     if message.startswith("Input should be "):
         return f"must be {message.removeprefix('Input should be ')}"

@@ -1,12 +1,12 @@
-"""Intervals of accuracies on a test set; pure.
+"""Confidence intervals of accuracies on a test set. Pure.
 
-They say how far an accuracy may be off because the test set is a sample. They say nothing of other seeds: for that,
-`h2tune compare` runs several.
+They cover the error from the test set being a sample, and no variation between seeds: `h2tune compare` measures that.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 Z = 1.959963984540054
 """Quantile of the normal distribution for a two-sided 95 % interval."""
@@ -16,7 +16,7 @@ def wilson(accuracy: float, examples: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a proportion (Wilson 1927).
 
     Args:
-        accuracy: Fraction that is right, 0–1.
+        accuracy: Fraction of correct answers, 0–1.
         examples: Size of the test set, at least 1.
     """
     spread = Z**2 / examples
@@ -28,10 +28,10 @@ def wilson(accuracy: float, examples: int) -> tuple[float, float]:
 
 
 def difference(after: float, after_examples: int, before: float, before_examples: int) -> tuple[float, float]:
-    """Return the 95 % interval of after − before as if of two test sets (Newcombe 1998, method 10).
+    """Return the 95 % interval of after − before for two independent test sets (Newcombe 1998, method 10).
 
-    Both are scored on the same examples, which makes the true interval narrower as a rule; which examples were right
-    is not in the events, so this is the careful choice.
+    Both are scored on the same examples, so the true interval is usually narrower. The events do not record which
+    examples were answered correctly, so the paired interval cannot be computed.
     """
     low, high = wilson(after, after_examples)
     low_before, high_before = wilson(before, before_examples)
@@ -40,3 +40,16 @@ def difference(after: float, after_examples: int, before: float, before_examples
         gap - math.hypot(after - low, high_before - before),
         gap + math.hypot(high - after, before - low_before),
     )
+
+
+def mean_difference(differences: Sequence[tuple[float, tuple[float, float]]]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of independent differences (Zou and Donner 2008, "MOVER").
+
+    Args:
+        differences: Each difference with its own interval; at least one.
+    """
+    number = len(differences)
+    mean = sum(gap for gap, _ in differences) / number
+    below = math.hypot(*(gap - low for gap, (low, _) in differences)) / number
+    above = math.hypot(*(high - gap for gap, (_, high) in differences)) / number
+    return mean - below, mean + above

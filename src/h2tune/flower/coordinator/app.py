@@ -132,8 +132,16 @@ def _check_same(file: Path, coordinator: Coordinator) -> None:
     With secure aggregation the number of members is not: it sets the step of what members have quantised already.
     """
     if file.exists():
-        old, new = _settings(load_coordinator(file)), _settings(coordinator)
         remedy = "Put it back, or name another folder in the coordinator's file"
+        try:
+            earlier = load_coordinator(file)
+        except H2TuneError as error:
+            raise H2TuneError(
+                f"holds a run of another version of h2tune, or an altered one ({error.message})",
+                where=str(file.parent),
+                remedy="Name another folder in the coordinator's file",
+            ) from None
+        old, new = _settings(earlier), _settings(coordinator)
         refuse_other_settings(old, new, where=str(file.parent), remedy=remedy)
 
 

@@ -101,7 +101,10 @@ def coordinator_content(federation: FederationConfig, keys: dict[str, str] | Non
         ],
     }
     content["train"].pop("arguments")
-    content["experimental"].pop("parts")  # each member's own
+    del (
+        content["experimental"]["parts"],
+        content["experimental"]["alone"],
+    )  # each member's own; for one machine
     validated(Coordinator, content, "federation file")
     return content
 

@@ -1,0 +1,121 @@
+"""What users may rely on: public names, their signatures, and the commands with their options.
+
+A change here is a change for users: make it on purpose, with a line in CHANGELOG.md.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import pytest
+import typer
+import yaml
+
+import h2tune
+from h2tune.cli.main import app
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = {
+    "": "--version",
+    "run": "file --set --out --resume --strict",
+    "inspect": "file --set",
+    "compare": "file --methods --seeds --set --out --against --split",
+    "report": "folder --out",
+    "evaluate": "folder --client --split",
+    "export": "folder out --client --format",
+    "assets list": "",
+    "assets fetch": "names",
+    "deploy init": "file out --host --port --control-port",
+    "deploy check": "file",
+    "deploy worker": "file",
+}
+"""Command → its arguments and options, in order."""
+
+
+def commands(command: click.Command, name: str = "") -> Iterator[tuple[str, click.Command]]:
+    if not isinstance(command, click.Group):
+        yield name, command
+        return
+    if not name:
+        yield name, command
+    for word, below in command.commands.items():
+        yield from commands(below, f"{name} {word}".strip())
+
+
+def parameters(command: click.Command) -> str:
+    names = [p.opts[0] if isinstance(p, click.Option) else str(p.name) for p in command.params]
+    return " ".join(names)
+
+
+def test_the_public_names_are_these():
+    assert sorted(h2tune.__all__) == ["H2TuneConfig", "H2TuneError", "__version__", "run"]
+    assert all(getattr(h2tune, name) is not None for name in h2tune.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'train'"):
+        h2tune.train  # noqa: B018
+
+
+def test_the_version_is_one_that_a_package_index_takes():
+    assert re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc)\d+)?", h2tune.__version__)
+
+
+def test_run_has_this_signature():
+    assert str(inspect.signature(h2tune.run)) == (
+        "(federation: 'FederationConfig | str | Path', *, overrides: 'Sequence[str]' = (), "
+        "out: 'str | Path | None' = None, resume: 'bool' = False, strict: 'bool' = False, "
+        "display: 'Display | None' = None) -> 'Run'"
+    )
+
+
+def test_a_finished_run_has_these_values():
+    returned = inspect.get_annotations(h2tune.run)["return"]
+    found = getattr(inspect.getmodule(h2tune.run), returned)
+    assert [field.name for field in fields(found)] == ["folder", "table"]
+    assert isinstance(found.events, property)
+
+
+def test_the_adapters_configuration_has_these_fields():
+    own = {field.name: field.default for field in fields(h2tune.H2TuneConfig)}
+    ours = {
+        "r": 8,
+        "shared_rank": None,
+        "alpha": 16.0,
+        "dropout": 0.0,
+        "mask": "entry",
+        "basis": "free",
+        "basis_scale": 1.0,
+        "target_modules": None,
+        "exclude_modules": None,
+        "roles": None,
+        "modules_to_save": None,
+        "init_seed": 0,
+    }
+    assert {name: own.get(name, "missing") for name in ours} == ours
+    inherited = {field.name for field in fields(h2tune.H2TuneConfig.__mro__[1])}
+    assert own.keys() - inherited == ours.keys()
+
+
+def test_an_error_takes_a_message_a_place_and_a_remedy():
+    assert str(inspect.signature(h2tune.H2TuneError)) == (
+        "(message: 'str', *, where: 'str' = '', remedy: 'str' = '') -> 'None'"
+    )
+    error = h2tune.H2TuneError("is missing", where="file.toml", remedy="Add it")
+    assert str(error) == "file.toml: is missing. Add it"
+
+
+def test_the_commands_and_their_options_are_these():
+    found = {name: parameters(command) for name, command in commands(typer.main.get_command(app))}
+    assert found == COMMANDS
+
+
+def test_the_hosted_checks_cover_every_python_that_the_package_names():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    tested = workflow["jobs"]["test"]["strategy"]["matrix"]["python-version"]
+    classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
+    named = re.findall(r"Python :: (3\.\d+)", "\n".join(classifiers))
+    assert tested == named and len(named) == 3
