@@ -16,7 +16,12 @@ from h2tune.config import FederationConfig, dump, load
 from h2tune.events import Event, read_events
 from h2tune.federation.channel import Channel
 from h2tune.federation.client_round import attach_adapter
-from h2tune.federation.h2tune.basis import agree_on_basis, agree_on_coordinates, anchor_texts
+from h2tune.federation.h2tune.basis import (
+    agree_on_basis,
+    agree_on_coordinates,
+    anchor_texts,
+    coordinate_count,
+)
 from h2tune.federation.h2tune.model_reader import ROOM, ModelReader
 from h2tune.federation.h2tune.reading_cache import default_reading_cache
 from h2tune.federation.local_client import LocalClient, majority
@@ -25,7 +30,7 @@ from h2tune.federation.rounds import Choice, Schedule, draw_from, run_rounds
 from h2tune.federation.run_store import RunStore
 from h2tune.federation.strategy import Strategy
 from h2tune.federation.teaching.exchange import NO_COORDINATES, TeachingExchange, teach
-from h2tune.federation.teaching.knowledge import COORDINATES, KNOWLEDGE
+from h2tune.federation.teaching.knowledge import KNOWLEDGE
 from h2tune.runs.build import build_strategy
 from h2tune.runs.plan import Plan, check_same, planned, started
 from h2tune.runs.record import accuracy_table
@@ -168,8 +173,8 @@ class _Job:
         reader = ModelReader(federated.base_of, texts, room, default_reading_cache())
         z = NO_COORDINATES
         if federation.anchored or KNOWLEDGE[teaching].needs_coordinates:
-            sizes = (plan.shared_rank, COORDINATES if teaching != "none" else 0)
-            z = agree_on_coordinates(plan.clients, reader, max(sizes), self.store)
+            size = coordinate_count(plan.shared_rank, teaching)
+            z = agree_on_coordinates(plan.clients, reader, size, self.store)
         if federation.anchored:
             agree_on_basis(plan.clients, reader, z, plan.shared_rank, self.store, notice=self.notice)
         if teaching != "none":

@@ -16,7 +16,9 @@ from h2tune.federation.h2tune.model_reader import ModelReader
 from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Spec, Tensors, digest, manifest, payload_bytes, spec_of
 from h2tune.federation.run_store import Commit, RunStore
+from h2tune.federation.teaching.knowledge import COORDINATES, KNOWLEDGE
 from h2tune.functional.frames import common_coordinates, view
+from h2tune.functional.quorum import Teaching
 from h2tune.tasks.load import load_task
 
 DIRECTIONS = 128
@@ -64,6 +66,12 @@ def anchor_texts(sources: Sequence[str], count: int, seed: int) -> list[str]:
 def view_spec(width: int, count: int, size: int) -> tuple[Spec, Spec]:
     """Return what a member sends and gets when the basis is agreed on."""
     return {"view": ((count, min(DIRECTIONS, width, count)), "float32")}, {"z": ((count, size), "float32")}
+
+
+def coordinate_count(size: int, teaching: Teaching) -> int:
+    """Return the number of coordinates to agree on: R for the frames, and more where directions are exchanged."""
+    needed = teaching != "none" and KNOWLEDGE[teaching].needs_coordinates
+    return max(size, COORDINATES) if needed else size
 
 
 def agree_on_coordinates(

@@ -8,12 +8,13 @@ from typing import Any
 from torch import Tensor
 
 from h2tune.errors import H2TuneError
-from h2tune.federation.h2tune.basis import agreed, agreed_event, anchor_texts, view_spec
+from h2tune.federation.h2tune.basis import agreed, agreed_event, anchor_texts, coordinate_count, view_spec
 from h2tune.federation.messages import Update, check_update, payload_bytes
 from h2tune.federation.run_store import RunStore
 from h2tune.flower.coordinator.messenger import Messenger
 from h2tune.flower.coordinator.queries import ask
 from h2tune.flower.coordinator.roster import Roster
+from h2tune.flower.coordinator.teaching import Teaching
 from h2tune.flower.files import Coordinator
 
 
@@ -35,10 +36,13 @@ def prepare_with(
         views.update(_views(messenger, coordinator, roster, texts))
         return views
 
-    z = agreed(store, gather, size)
+    taught = coordinator.teaching != "none"
+    z = agreed(store, gather, coordinate_count(size, coordinator.teaching))
     framed: set[str] = set()
+    teaching = Teaching(messenger, texts, z, store) if taught else None
 
     def prepare(members: Iterable[str]) -> None:
+        members = sorted(members)
         wanted = {m: {"texts": texts} for m in sorted(members) if m not in framed}
         have = ask(
             messenger, "frames", wanted, lambda *_: True, seconds=coordinator.deadline, tensors={"z": z}
@@ -46,6 +50,8 @@ def prepare_with(
         framed.update(have)
         for member in sorted(have):
             store.record(f"basis/{member}", [agreed_event(member, views.get(member), z)])
+        if teaching is not None:
+            teaching.prepare(members)
 
     return prepare
 

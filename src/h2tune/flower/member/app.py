@@ -18,7 +18,7 @@ from h2tune.flower.messages import parts, wrapped
 NODE_KEY = "h2tune"
 """Key of the node's configuration that holds the path of the member's file."""
 
-QUERIES = ("enrol", "keys", "shares", "reveal", "view", "frames")
+QUERIES = ("enrol", "keys", "shares", "reveal", "view", "frames", "knowledge", "lesson")
 """Who this is; secure aggregation's three; how its model reads public texts; coordinates for its frames."""
 
 app = ClientApp()

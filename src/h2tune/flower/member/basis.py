@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from h2tune.errors import H2TuneError
-from h2tune.federation.h2tune.basis import keep_frames, own_view, view_spec
+from h2tune.federation.h2tune.basis import coordinate_count, keep_frames, own_view, view_spec
 from h2tune.federation.h2tune.model_reader import ModelReader
 from h2tune.federation.h2tune.reading_cache import default_reading_cache
 from h2tune.federation.local_engine import BaseModels
@@ -53,12 +53,23 @@ def take_frames(
     Raises:
         H2TuneError: As `give_view`, or the coordinates are none, or others than this member has frames of.
     """
-    spec = view_spec(1, len(texts), int(settings.server.shared_rank))[1]
-    check_update(Update(name, 0, 0, tensors), spec, client=name, round_number=0, examples=0)
+    size = int(settings.server.shared_rank)
+    check_coordinates(tensors, settings, name, texts)
     joined = _reader(path, settings, experiment, name, texts)
     with at_work(joined, settings, experiment, models) as engine:
         reader = ModelReader(engine.base_of, texts, cache=default_reading_cache())
-        keep_frames(joined.member, reader, tensors["z"], engine.store)
+        keep_frames(joined.member, reader, tensors["z"][:, :size].contiguous(), engine.store)
+
+
+def check_coordinates(tensors: Tensors, settings: Settings, name: str, texts: Sequence[str]) -> None:
+    """Refuse a message whose one tensor is not the coordinates of the texts.
+
+    Raises:
+        H2TuneError: As `check_update`.
+    """
+    count = coordinate_count(int(settings.server.shared_rank), settings.teaching)
+    spec = view_spec(1, len(texts), count)[1]
+    check_update(Update(name, 0, 0, tensors), spec, client=name, round_number=0, examples=0)
 
 
 def texts_of(head: Mapping[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from h2tune.flower.files import read_settings
 from h2tune.flower.member.basis import give_view, take_frames, texts_of
 from h2tune.flower.member.round import experiment_of, join, take_part
 from h2tune.flower.member.secure import Masks, answer
+from h2tune.flower.member.teaching import give_knowledge, take_lesson
 from h2tune.flower.messages import read_head, text
 
 Answer = tuple[dict[str, Any], Update | None]
@@ -80,6 +81,13 @@ def perform(
     if kind == "frames":
         take_frames(file, settings, experiment, text(head, "client"), texts_of(head), down.tensors, models)
         return {}, None
+    if kind == "knowledge":
+        return give_knowledge(
+            file, settings, experiment, text(head, "client"), texts_of(head), down.tensors, models
+        )
+    if kind == "lesson":
+        member = text(head, "client")
+        return take_lesson(file, settings, experiment, member, texts_of(head), down.tensors, models), None
     if kind != "train":
         raise H2TuneError("the message asks for what this member does not know")
     told = take_part(
