@@ -83,7 +83,7 @@ quickstart-short: assets  ## the same with a few steps; fails on any warning
 
 CHROMIUM ?= chromium
 report-picture:  ## docs/images/report.png from the quickstart's report; needs runs/quickstart and Chromium
-	$(CHROMIUM) --headless --no-sandbox --hide-scrollbars --window-size=1560,1345 \
+	$(CHROMIUM) --headless --no-sandbox --hide-scrollbars --window-size=1560,1390 \
 	  --screenshot=docs/images/report.png "file://$(CURDIR)/runs/quickstart/report.html"
 
 clean:

@@ -1,9 +1,9 @@
-"""Measure what a round on Flower costs beside training: seconds, and bytes on the wire against the payload.
+"""Measure the cost of a round on Flower without training: seconds, and bytes on the wire against the payload.
 
-    python benchmarks/flower.py --members 3 10
+    python benchmarks/flower.py --clients 3 10
 
 Real SuperLink and SuperNode processes on the loopback interface, without TLS, through a proxy that counts bytes.
-Training and scoring are stubbed to nothing (flower_stub.py). Prints one row of a table for each number of members.
+Training and scoring are stubbed to nothing (flower_stub.py). Prints one row of a table for each number of clients.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-import deployment  # noqa: E402
-import federations  # noqa: E402
+from helpers import deployment, federations  # noqa: E402
 
 from h2tune.events import read_events  # noqa: E402
 
@@ -63,7 +62,7 @@ class Relay:
 
 
 def content(folder: Path, members: int, rounds: int, rank: int) -> dict[str, Any]:
-    """Return a federation of equal tiny members with updates of some megabytes."""
+    """Return a federation of equal tiny clients with updates of some megabytes."""
     clients = [(f"m{i:02d}", "llama", rank) for i in range(members)]
     options = {"llama": {"blocks": 4, "width": 2 * rank}}
     server = {"rounds": rounds, "min_clients": members}
@@ -116,7 +115,7 @@ def measure(members: int, rounds: int, rank: int, idle: float, warm: bool) -> di
 def summary(
     events: list[dict[str, Any]], counted: Mapping[int, int], polling: float, notes: list[dict[str, Any]]
 ) -> dict[str, float]:
-    """Return means over rounds and members."""
+    """Return means over rounds and clients."""
     ends = [e["time"] for e in events if e["event"] == "aggregated"]
     rounds = len(ends)
     trained = [e for e in events if e["event"] == "client_trained" and e["round"]]

@@ -41,15 +41,15 @@ def stub(module):
 
 
 def watch_member(module):
-    """Note when a member's process was started, when its libraries were there, and when its answer was ready."""
+    """Record when a client's process started, had imported its libraries, and had its answer ready."""
     take_part = module.take_part
 
-    def watched(path, settings, experiment, name, round_number, *rest):
-        facts = {"client": name, "round": round_number}
+    def watched(path, request, *rest):
+        facts = {"client": request.client, "round": request.round}
         warm = "worker" in sys.argv  # was started long before, and has all libraries
         before = time.process_time() if warm else 0.0
         note(what="imported", started=time.time() if warm else process_start(), **facts)
-        reply = take_part(path, settings, experiment, name, round_number, *rest)
+        reply = take_part(path, request, *rest)
         note(what="ready", processor=time.process_time() - before, **facts)
         return reply
 
@@ -59,17 +59,17 @@ def watch_member(module):
 def watch_coordinator(module):
     """Note when a message was handed to Flower and when its answer was taken from it."""
     channel = module.GridChannel
-    message_of, reply = channel._round, channel._reply
+    message_of, read = channel._message, channel.read
 
     def sent(self, client, down, *rest):
         note(what="sent", client=client, round=down.round)
         return message_of(self, client, down, *rest)
 
-    def replied(self, client, wanted, downloads, *rest):
-        note(what="answered", client=client, round=downloads.round)
-        return reply(self, client, wanted, downloads, *rest)
+    def answered(self, client, round_number, *rest):
+        note(what="answered", client=client, round=round_number)
+        return read(self, client, round_number, *rest)
 
-    channel._round, channel._reply = sent, replied
+    channel._message, channel.read = sent, answered
 
 
 CHANGES = {

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from h2tune.events import EVENTS
+
 ROOT = Path(__file__).resolve().parents[1]
 ROOT_PAGES = ["README.md", "CONTRIBUTING.md", "PAPER.md", "SECURITY.md", "CHANGELOG.md"]
 PAGES = [*ROOT_PAGES, *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
@@ -47,6 +49,7 @@ def test_an_outsiders_question_has_one_file():
         ("Where do I change the mask rule?", "def choose_mask"),
         ("What leaves a client?", "class FactorCodec"),
         ("How do I add a baseline?", "MODULES"),
+        ("Which events exist?", "EVENTS"),
         ("How is a round retried?", "ATTEMPTS"),
     ],
 )
@@ -98,6 +101,11 @@ def test_a_table_cell_is_a_phrase(page):
 @pytest.mark.parametrize("page", PAGES)
 def test_the_english_is_not_private(page):
     assert not re.findall(PRIVATE_WORDS, prose(page), flags=re.IGNORECASE)
+
+
+def test_every_event_has_a_row():
+    rows = re.findall(r"^\| `(\w+)` \|", text("docs/reference/events.md"), flags=re.MULTILINE)
+    assert sorted(rows) == sorted(EVENTS)
 
 
 def test_every_equation_is_written_down_once():

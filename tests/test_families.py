@@ -29,14 +29,14 @@ EXAMPLES = tuple(
 
 
 class TinyModels:
-    """Gives a fresh tiny model of the family that a client names."""
+    """Returns a new tiny model of the family that a client names."""
 
     def get(self, model, kind, dtype):
         base = tiny.causal(model) if kind == "causal" else tiny.classifier(model, labels=2)
         return base, tiny.tokenizer()
 
 
-def member(family: str, number: int) -> LocalClient:
+def client_of(family: str, number: int) -> LocalClient:
     kind = "classifier" if family in tiny.ENCODERS else "causal"
     base = TinyModels().get(family, kind, "float32")[0]
     placements = find_roles(base)
@@ -60,24 +60,24 @@ def member(family: str, number: int) -> LocalClient:
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory):
     folder = tmp_path_factory.mktemp("families")
-    members = [member(family, i) for i, family in enumerate(sorted(tiny.FAMILIES))]
+    clients = [client_of(family, i) for i, family in enumerate(sorted(tiny.FAMILIES))]
     strategy = h2tune(
-        [m.enrolment for m in members], shared_rank=4, slots=3, size_weight=1e-4, drift_weight=0.1,
+        [m.enrolment for m in clients], shared_rank=4, slots=3, size_weight=1e-4, drift_weight=0.1,
         distillation_weight=0.1, alternation="step",
     )  # fmt: skip
     store = RunStore(folder / "run")
-    engine = LocalEngine(members, dict.fromkeys(tiny.FAMILIES, "float32"), strategy, TinyModels(), store)
+    engine = LocalEngine(clients, dict.fromkeys(tiny.FAMILIES, "float32"), strategy, TinyModels(), store)
     events: list[dict] = []
     state = run_rounds(
         strategy, engine, store, Schedule(2, 16, lambda *_: sorted(tiny.FAMILIES), strict=True), events.append,
     )  # fmt: skip
-    yield members, strategy, engine, state, events
+    yield clients, strategy, engine, state, events
     store.close()
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_a_family_takes_part(federation, family, tmp_path):
-    members, strategy, engine, state, events = federation
+    clients, strategy, engine, state, events = federation
     trained = [e for e in events if e["event"] == "client_trained" and e["client"] == family]
     assert [e["round"] for e in trained] == [0, 1]
     assert all(distance > 0 for distance in trained[1]["moved"].values())
@@ -87,10 +87,10 @@ def test_a_family_takes_part(federation, family, tmp_path):
         float(state["shared"][:, strategy.roles.index(role)].norm()) > 0
         for role in strategy.codec.roles_of(family)
     )
-    one = next(m for m in members if m.name == family)
+    one = next(m for m in clients if m.name == family)
     base, _ = TinyModels().get(family, one.kind, "float32")
-    participant = attach_adapter(base, one, strategy, engine.last_state(family, 2))
-    save_lora(participant.model, tmp_path / "lora")
+    adapted = attach_adapter(base, one, strategy, engine.last_state(family, 2))
+    save_lora(adapted.model, tmp_path / "lora")
     assert (tmp_path / "lora" / "adapter_model.safetensors").exists()
 
 

@@ -1,4 +1,4 @@
-"""A base model in 4 bits: only its linear layers are, the adapter trains beside them, and nobody merges into them."""
+"""A 4-bit base model: only its linear layers are quantised, adapters are trained, and merging is refused."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_run_trains_and_saves_ordinary_adapters_beside_it(tmp_path):
 
 
 def test_scoring_leaves_the_weights_as_they_are(loaded):
-    """On some CPUs bitsandbytes would pack them anew, with other scales when training goes on."""
+    """On some CPUs bitsandbytes would repack them, with other scales when training continues."""
     model, _ = loaded
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with torch.no_grad():
@@ -61,7 +61,7 @@ def test_scoring_leaves_the_weights_as_they_are(loaded):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_nobody_merges_into_it(loaded):
+def test_merging_into_it_is_refused(loaded):
     from h2tune.adapter import H2TuneConfig
 
     model = peft.get_peft_model(loaded[0], H2TuneConfig(r=2, shared_rank=4))

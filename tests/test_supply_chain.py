@@ -37,7 +37,7 @@ def test_the_lock_has_the_versions_of_the_constraints_each_with_hashes():
 
 
 @pytest.mark.parametrize(
-    ("dependencies", "accepted", "told", "code"),
+    ("dependencies", "accepted", "expected", "code"),
     [
         ([{"name": "a", "version": "1", "vulns": []}], [], "checked: 1 packages", 0),
         ([{"name": "a", "version": "1", "vulns": [FOUND]}], [], "FOUND: a 1: GHSA-1; mended in 2.0", 1),
@@ -49,9 +49,9 @@ def test_the_lock_has_the_versions_of_the_constraints_each_with_hashes():
         ([], [], "NOT CHECKED", 2),
     ],
 )  # fmt: skip
-def test_an_audit_says_what_it_found_and_what_it_could_not_look_up(dependencies, accepted, told, code):
+def test_an_audit_reports_known_problems_and_unchecked_packages(dependencies, accepted, expected, code):
     lines, found = audit().judge({"dependencies": dependencies}, accepted)
-    assert any(line.startswith(told) for line in lines), lines
+    assert any(line.startswith(expected) for line in lines), lines
     assert found == code
 
 

@@ -48,7 +48,7 @@ def candidates(corner: str) -> list[dict[str, float]]:
 def choose(corner: str, accuracies: list[dict[str, float]]) -> dict[str, float]:
     """Return the rates by client with the best validation accuracy, mean over clients; a tie goes to the smaller ones.
 
-    Choosing for every client by itself was tried: with about a hundred examples each, ties and noise decide.
+    Choosing per client was tried: with about a hundred examples each, ties and noise decide.
 
     Args:
         corner: The corner.

@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy/run.py same-models-same-tasks [--ablations] [--seeds 5]
 
-Start it again to go on. Writes `results/CORNER.md` and `.csv` (with --ablations: CORNER-ablations).
+Run it again to resume. Writes `results/CORNER.md` and `.csv` (with --ablations: CORNER-ablations).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
     if not path.exists():
         sys.exit(f"{path} is not there: choose learning rates first, with tune.py {options.corner}")
     chosen = json.loads(path.read_text())["chosen"]
-    # what follows a method (-SWITCH, +KEY=VALUE) changes nothing of its rates, unless it was tuned by itself
+    # what follows a method (-SWITCH, +KEY=VALUE) changes nothing of its rates, unless it was tuned separately
     plain = {method: re.sub(r"^h2tune-.*", "h2tune", method.partition("+")[0]) for method in methods}
     base = {method: method if method in chosen else plain[method] for method in methods}
     if missing := [method for method in methods if base[method] not in chosen]:
@@ -52,7 +52,7 @@ def main() -> None:
         out=options.runs / options.corner,
         against=options.against or ("h2tune" if options.ablations else None),
         split="test",
-        tell=lambda line: print(line, flush=True),
+        notice=lambda line: print(line, flush=True),
     )
     options.results.mkdir(parents=True, exist_ok=True)
     name = options.corner + ("-ablations" if options.ablations else "")

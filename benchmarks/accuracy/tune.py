@@ -4,7 +4,7 @@
 
 Every method runs with the same candidate rates (`corners.candidates`) on the tuning seeds, which the comparison does
 not use. What `corners.choose` finds best is kept in `tuned/CORNER.json`, beside what was tried. `data.test` stays as it
-is, so that no example of the test set is trained on or chosen by. Training by itself (h2tune-alone) and the ablations
+is, so that no example of the test set is trained on or chosen by. Training alone (h2tune-alone) and the ablations
 take the rates of h2tune: they are the same method but for a switch.
 """
 
@@ -40,7 +40,7 @@ def main() -> None:
         overrides=[f"seed={options.first_seed}", *options.changes],
         out=options.runs / options.corner,
         split="validation",
-        tell=lambda line: print(line, flush=True),
+        notice=lambda line: print(line, flush=True),
     )
     path = options.tuned / f"{options.corner}.json"
     before = json.loads(path.read_text()) if path.exists() else {}

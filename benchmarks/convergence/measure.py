@@ -19,9 +19,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
 
-import members
 import numpy as np
 import torch
+from clients import build, squared_gradient
 from picture import draw
 from scipy import stats
 
@@ -37,14 +37,14 @@ def squared_gradients(case: tuple[int, int], scale: float, local_steps: int, bat
     torch.set_num_threads(1)
     gc.collect()
     gc.freeze()  # the Trainer collects garbage in every round; it need not walk through all libraries
-    strategy, clients = members.build(seed)
+    strategy, clients = build(seed)
     state, found = strategy.start(), []
     for t in range(horizon):
-        found.append(members.squared_gradient(strategy, clients, state, t)[1])
+        found.append(squared_gradient(strategy, clients, state, t)[1])
         updates = []
         for client in clients:
             client.train(t, scale / horizon**0.5, local_steps, batch, seed)
-            sent = client.participant.send()
+            sent = client.adapted.send()
             update = Update(client.enrolment.name, t, client.enrolment.examples, sent)
             updates.append(decoded(strategy, update))
         state, _ = strategy.aggregate(state, updates)

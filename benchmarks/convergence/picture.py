@@ -25,8 +25,8 @@ def draw(
         loglog.Line(guide, loglog.GUIDE, "slope −0.50", 1.5, "6 4"),
         loglog.Line(means, loglog.COLOURS[0], named, marks=True),
     ]
-    told = f"Measured slope {slope:.3f} from T = {horizons[0]} to {horizons[-1]}"
+    description = f"Measured slope {slope:.3f} from T = {horizons[0]} to {horizons[-1]}"
     title = "Mean squared gradient norm against rounds"
     return loglog.draw(
-        horizons, lines, title, told, "rounds T (step size c / √T)", "mean ‖∇F‖² over T rounds"
+        horizons, lines, title, description, "rounds T (step size c / √T)", "mean ‖∇F‖² over T rounds"
     )

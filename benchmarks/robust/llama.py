@@ -1,4 +1,4 @@
-"""Ten tiny members with one task, of whom some are hostile: what they send is altered on its way to the server."""
+"""Ten tiny clients with one task, of whom some are hostile: what they send is altered on its way to the server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from h2tune.seeds import generator, isolated
 
 Tensors = dict[str, Tensor]
 Attack = Callable[[Tensors, Sequence[Tensors], torch.Generator], Tensors]
-"""Own increments of a hostile member, the honest ones' increments, a generator → what it sends."""
+"""Own increments of a hostile client, the honest ones' increments, a generator → what it sends."""
 Rows = tuple[Tensor, Tensor]
 """Tokens (rows, length) and labels (rows)."""
 
@@ -69,21 +69,21 @@ ATTACKS: dict[str, Attack] = {
 
 @dataclass
 class Members(Channel):
-    """A channel to members on this machine: h2tune's adapter and update, a plain Adam loop instead of its trainer.
+    """A channel to clients on this machine: h2tune's adapter and update, a plain Adam loop instead of its trainer.
 
     All have one base model and the same random frozen frames, and train nothing but T: what is learned passes through
-    G. So one adapter serves them all, one after the other, as no member keeps anything.
+    G. So one adapter serves them all, one after the other, as no client keeps anything.
 
     Args:
         participant: The adapter.
-        rows: Training rows by member.
+        rows: Training rows by client.
         hostile: Who is hostile.
         attack: A key of `ATTACKS`, or "none".
         steps: Local steps a round.
         batch: Rows of a step.
         rate: Adam's learning rate.
         seed: Of the order of rows, and of noise.
-        test: Rows on which members are scored after their local steps in the last round.
+        test: Rows on which clients are scored after their local steps in the last round.
         last: Number of the last round.
     """
 
@@ -102,7 +102,7 @@ class Members(Channel):
         self.scores: list[float] = []
 
     def exchange(self, round_number: int, downloads: Downloads) -> Iterator[Reply]:
-        """Train the members, and turn what the hostile ones send; these know what the honest ones send."""
+        """Train the clients, and turn what the hostile ones send; these know what the honest ones send."""
         sent = {name: self._train(name, download) for name, download in downloads.items()}
         honest = [tensors for name, tensors in sent.items() if name not in self.hostile]
         for name, tensors in sent.items():
@@ -169,7 +169,7 @@ def build(
     *, clients: int, hostile: int, rule: str, attack: str, seed: int, steps: int, batch: int, rate: float, rows: int,
     rounds: int, scale: float,
 ) -> tuple[H2Tune, Members]:  # fmt: skip
-    """Return the strategy and the members of a federation."""
+    """Return the strategy and the clients of a federation."""
     base = _base(seed)
     placements = find_roles(base)
     roles: dict[str, list[int]] = {}

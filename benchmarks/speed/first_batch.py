@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import members
+import clients
 from timing import Spread, in_process, in_turn, table
 
 BASES = ("free", "anchored", "anchored, again")
@@ -36,7 +36,7 @@ def seconds(model: str, basis: str, readings: Path) -> float:
 
     AlternatingTrainer.training_step = stop
     run.default_reading_cache = lambda: reading_cache.ReadingCache(readings)
-    federation = members.federation_of(
+    federation = clients.federation_of(
         model, "h2tune", steps=1, rank=8, shared_rank=16, changes="", examples=128
     )
     federation = federation.model_copy(
@@ -55,7 +55,7 @@ def seconds(model: str, basis: str, readings: Path) -> float:
 
 
 def measure(model: str, basis: str, shared: Path) -> float:
-    """Return the seconds of one turn; "again" finds what a turn before it has read."""
+    """Return the seconds of one turn; "again" uses the readings of an earlier turn."""
     kind = basis.partition(",")[0]
     if basis.endswith("again"):
         if not shared.exists():
@@ -68,7 +68,7 @@ def measure(model: str, basis: str, shared: Path) -> float:
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=list(members.MODELS))
+    parser.add_argument("--models", nargs="+", default=list(clients.MODELS))
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     rows = []

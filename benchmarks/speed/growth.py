@@ -28,7 +28,7 @@ POINTS = {"clients": (10, 100, 1000), "rank": (4, 16, 64), "depth": (4, 16, 64),
 
 
 def measure(clients: int, rank: int, depth: int, rounds: int) -> tuple[float, ...]:
-    """Return what a run of this size took: peak memory and its growth in MB, seconds, kB a client keeps on disk."""
+    """Return the cost of a run: peak memory and its growth in MB, seconds, kB on disk per client."""
     import tomli_w
     from helpers import federations
 
@@ -68,8 +68,10 @@ def picture(axis: str, points: list[int], measured: dict[str, list[float]], slop
         for (what, values), colour, slope in zip(measured.items(), loglog.COLOURS, slopes, strict=True)
     ]
     guide = loglog.Line([p / points[0] for p in points], loglog.GUIDE, "in proportion", 1.5, "6 4")
-    told = "; ".join(line.label for line in own)
-    return loglog.draw(points, [guide, *own], f"Cost against {axis}", told, axis, f"× of {points[0]} {axis}")
+    description = "; ".join(line.label for line in own)
+    return loglog.draw(
+        points, [guide, *own], f"Cost against {axis}", description, axis, f"× of {points[0]} {axis}"
+    )
 
 
 def vary(axis: str, points: list[int], repeats: int, out: Path) -> None:
@@ -91,7 +93,7 @@ def vary(axis: str, points: list[int], repeats: int, out: Path) -> None:
     }
     slopes = [exponent(points, values) for values in measured.values()]
     (out / f"growth-{axis}.svg").write_text(picture(axis, points, measured, slopes))
-    # without what a run costs at least
+    # the last two points are least affected by the fixed cost of a run
     last = [exponent(points[-2:], values[-2:]) for values in measured.values()]
     for name, (grew, took, kept) in (("exponent", slopes), ("of the last two", last)):
         rows.append([name, "", f"{grew:.2f}", f"{took:.2f}", "", f"{kept:.2f}"])

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import argparse
 
-import members
+import clients
 from timing import Spread, in_turn, ratios, seconds, table
 
 
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=list(members.MODELS))
+    parser.add_argument("--models", nargs="+", default=list(clients.MODELS))
     parser.add_argument("--examples", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
@@ -39,27 +39,27 @@ def measure(model: str, examples: int, repeats: int) -> dict[str, list[float]]:
     """Return the seconds of both, turn by turn."""
     from h2tune.evaluation.evaluate import evaluate
 
-    federation = members.federation_of(
+    federation = clients.federation_of(
         model, "h2tune", steps=1, rank=8, shared_rank=16, changes="", examples=examples
     )
-    member, strategy = members.member_of(federation)
-    base, tokenizer = members.base_of(model, member.kind)
-    participant = members.wear(base, member, strategy)
-    encoded = member.encoded("scored", tokenizer)
+    client, strategy = clients.client_of(federation)
+    base, tokenizer = clients.base_of(model, client.kind)
+    adapted = clients.attached(base, client, strategy)
+    encoded = client.encoded("scored", tokenizer)
 
     def scored() -> object:
         return evaluate(
-            participant.model,
-            member.task,
-            member.scored,
+            adapted.model,
+            client.task,
+            client.scored,
             tokenizer,
-            causal=member.causal,
+            causal=client.causal,
             batch_size=32,
             encoded=encoded,
         )
 
     def bare() -> object:
-        return members.bare_scores(base.eval(), member, encoded, tokenizer, 32)
+        return clients.bare_scores(base.eval(), client, encoded, tokenizer, 32)
 
     bare(), scored()
     return in_turn({"bare": lambda: seconds(bare), "h2tune": lambda: seconds(scored)}, repeats)

@@ -2,7 +2,7 @@
 
     python benchmarks/speed/server.py [--updates 10 100 1000 10000] [--repeats 5]
 
-D = 32 slots, 7 roles, R = 64, members of 32 blocks; updates are made as they are needed, so that none is kept.
+D = 32 slots, 7 roles, R = 64, clients of 32 blocks; updates are made as they are needed, so that none is kept.
 Memory is what the process grew by at its peak, in units of G.
 """
 
@@ -30,7 +30,7 @@ KINDS = {"dense": 64, "entry": 16, "block": 16, "leading": 16}
 
 @functools.cache
 def modules(depth: int) -> dict[str, tuple[int, int]]:
-    """Return the modules of a model of so many blocks; one mapping for all members, or 100,000 would take 3 GB."""
+    """Return the modules of a model of this depth; one mapping for all clients, or 100,000 would take 3 GB."""
     return {f"layers.{block}.{role}": (1024, 1024) for block in range(depth) for role in ROLES}
 
 
@@ -41,7 +41,7 @@ def blocks(depth: int) -> dict[str, tuple[int, ...]]:
 
 
 def enrolment(name: str, rank: int, depth: int = DEPTH) -> Enrolment:
-    """Return a member of so many blocks."""
+    """Return a client of this depth."""
     return Enrolment(name, "any", depth, rank, 100, blocks(depth), modules(depth))
 
 
@@ -57,15 +57,15 @@ def update(kind: str, rank: int, number: int, depth: int = DEPTH) -> dict[str, t
     return tensors
 
 
-def strategy(kind: str, members: int, depth: int = DEPTH) -> H2Tune:
-    """Return the server's half."""
+def strategy(kind: str, clients: int, depth: int = DEPTH) -> H2Tune:
+    """Return the strategy."""
     mask = "entry" if kind == "dense" else kind
-    enrolments = [enrolment(f"m{i}", KINDS[kind], depth) for i in range(members)]
+    enrolments = [enrolment(f"m{i}", KINDS[kind], depth) for i in range(clients)]
     return H2Tune(enrolments, H2TuneSettings(SIZE, depth, mask=mask, alignment="depth"))
 
 
 def prepared(kind: str, updates: int, depth: int = DEPTH):
-    """Return the server's half, its tensors, and so many updates: a few, taken again and again."""
+    """Return the strategy, its tensors, and this many updates, made of a few that repeat."""
     method = strategy(kind, updates, depth)
     few = [update(kind, KINDS[kind], i, depth) for i in range(min(updates, 4))]
     return method, method.start(), [Update(f"m{i}", 1, 100, few[i % len(few)]) for i in range(updates)]

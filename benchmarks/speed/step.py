@@ -12,7 +12,7 @@ import argparse
 import json
 import time
 
-import members
+import clients
 from timing import Spread, in_process, in_turn, memory, ratios, table
 
 STEPS = 4
@@ -30,38 +30,38 @@ VARIANTS = {
 def build(model: str, variant: str, rank: int, shared_rank: int):
     """Return what trains a number of local steps of a variant, and gives the seconds of each one."""
     strategy, changes = VARIANTS[variant]
-    federation = members.federation_of(
+    federation = clients.federation_of(
         model, strategy, steps=STEPS, rank=rank, shared_rank=shared_rank, changes=changes, examples=8 * STEPS
     )
-    member, method = members.member_of(federation)
-    base, tokenizer = members.base_of(model, member.kind)
+    client, method = clients.client_of(federation)
+    base, tokenizer = clients.base_of(model, client.kind)
     vocabulary = base.get_input_embeddings().num_embeddings
-    data = members.tokens(8 * STEPS, 64, vocabulary, causal=member.causal)
-    participant = members.wear(base, member, method)
+    data = clients.tokens(8 * STEPS, 64, vocabulary, causal=client.causal)
+    adapted = clients.attached(base, client, method)
     del base
-    return lambda number: train_some(participant, member, tokenizer, data, number)
+    return lambda number: train_some(adapted, client, tokenizer, data, number)
 
 
-def train_some(participant, member, tokenizer, data, number: int) -> float:
-    """Return the seconds of a local step: from one step's end to the next, so without what a round costs once."""
+def train_some(adapted, client, tokenizer, data, number: int) -> float:
+    """Return the seconds of a local step: from one step's end to the next, without the fixed cost of a round."""
     from h2tune.training.local import train_locally
 
     ends: list[float] = []
     train_locally(
-        participant.model,
+        adapted.model,
         data,
         tokenizer,
-        member.training,
-        causal=member.causal,
-        phases=participant.phases(),
-        terms=participant.terms(),
-        alternation=participant.alternation,
+        client.training,
+        causal=client.causal,
+        phases=adapted.phases(),
+        terms=adapted.terms(),
+        alternation=adapted.alternation,
         round_number=number,
         seed=0,
         progress=lambda step, phase, loss: ends.append(time.perf_counter()),
     )
-    ends = ends[1::2] if participant.alternation == "step" else ends
-    if participant.alternation == "interleave":
+    ends = ends[1::2] if adapted.alternation == "step" else ends
+    if adapted.alternation == "interleave":
         ends = ends[:-1]  # as many steps of either phase
     return (ends[-1] - ends[0]) / (len(ends) - 1)
 
@@ -75,7 +75,7 @@ def peak(model: str, variant: str, rank: int, shared_rank: int) -> float:
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=list(members.MODELS))
+    parser.add_argument("--models", nargs="+", default=list(clients.MODELS))
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--shared-rank", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)

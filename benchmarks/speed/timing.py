@@ -32,7 +32,7 @@ class Spread:
 
 
 def in_turn(measured: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Return the values of each measurement, taken in turn; every other turn goes backwards, so that drift cancels."""
+    """Return the values of each measurement, in alternating order, so that drift cancels."""
     values: dict[str, list[float]] = {name: [] for name in measured}
     for turn in range(repeats):
         names = list(measured) if turn % 2 == 0 else list(reversed(measured))
@@ -56,7 +56,7 @@ def seconds(work: Callable[[], object], times: int = 1) -> float:
 
 
 def in_process(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what a function of a module gives in a new process with memory of its own; errors are raised here."""
+    """Return the result of a function of a module in a new process; its errors are raised here."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(work, *arguments).result()
 

@@ -1,6 +1,6 @@
 """Frames that mean the same on every model, and a middle matrix between them.
 
-    Z      = generalised CCA (MAXVAR) of all members' final pooled outputs on the public sentences    (n, k)
+    Z      = generalised CCA (MAXVAR) of all clients' final pooled outputs on the public sentences    (n, k)
     A      = argmin ‖Z − (U − μ) Aᵀ‖² + λ‖A‖²      U: pooled inputs of a module on those sentences    (k, d_in)
     B      = argmin ‖V − ν − Z Bᵀ‖² + λ‖B‖²        V: pooled outputs of that module                   (d_out, k)
     y      = W x + s · B T A (x − μ)               T alone travels between models                     (k, k)
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from members import Member, States
+from clients import Client, States
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ class Frame(NamedTuple):
 
 
 def view_basis(view: Tensor, directions: int = DIRECTIONS, shrink: float = 1e-2) -> Tensor:
-    """Return what a member sends once: its view of the n public sentences, whitened, (n, directions)."""
+    """Return what a client sends once: its view of the n public sentences, whitened, (n, directions)."""
     centred = (view - view.mean(0)).double()
     u, s, _ = torch.linalg.svd(centred / centred.pow(2).mean().sqrt(), full_matrices=False)
     u, power = u[:, :directions], s[:directions].pow(2)
@@ -44,7 +44,7 @@ def view_basis(view: Tensor, directions: int = DIRECTIONS, shrink: float = 1e-2)
 
 
 def common_coordinates(bases: Sequence[Tensor], k: int) -> Tensor:
-    """Return Z (n, k): what the members' bases have most in common; uncorrelated, of unit variance."""
+    """Return Z (n, k): what the clients' bases have most in common; uncorrelated, of unit variance."""
     joint = torch.cat(list(bases), dim=1)
     u, _, _ = torch.linalg.svd(joint, full_matrices=False)
     return (u[:, :k] * len(joint) ** 0.5).float()
@@ -71,7 +71,7 @@ def ridge(x: Tensor, y: Tensor) -> tuple[Tensor, float]:
 
 
 def anchored_frames(public: Mapping[str, Tensor], z: Tensor) -> dict[Key, Frame]:
-    """Return a member's frames from its own features on the public sentences and the common coordinates."""
+    """Return a client's frames from its own features on the public sentences and the common coordinates."""
     frames = {}
     for name in public:
         slot, role, *end = name.split("/")
@@ -107,8 +107,8 @@ def truncated(middle: Tensor, rank: int) -> Tensor:
 
 
 @contextmanager
-def carrying(member: Member, frames: Mapping[Key, Frame], middles: Middles, scale: float) -> Iterator[None]:
-    """Let the member compute with s · B T A (x − μ) added to its framed modules."""
+def carrying(client: Client, frames: Mapping[Key, Frame], middles: Middles, scale: float) -> Iterator[None]:
+    """Let the client compute with s · B T A (x − μ) added to its framed modules."""
 
     def hook(key: Key):
         down, center, up = frames[key]
@@ -119,7 +119,7 @@ def carrying(member: Member, frames: Mapping[Key, Frame], middles: Middles, scal
 
         return add
 
-    handles = [member.modules[key].register_forward_hook(hook(key)) for key in frames]
+    handles = [client.modules[key].register_forward_hook(hook(key)) for key in frames]
     try:
         yield
     finally:
@@ -128,11 +128,11 @@ def carrying(member: Member, frames: Mapping[Key, Frame], middles: Middles, scal
 
 
 def train_middles(
-    member: Member, frames: Mapping[Key, Frame], states: States, labels: np.ndarray, *, seed: int,
+    client: Client, frames: Mapping[Key, Frame], states: States, labels: np.ndarray, *, seed: int,
     learning_rate: float = 3e-3, epochs: int = 1, batch_size: int = 32,
 ) -> Middles:  # fmt: skip
     """Train T from zero, with frames, model and a linear head fitted beforehand on the same labels all frozen."""
-    weight, bias = linear_head(member.features(states), labels)
+    weight, bias = linear_head(client.features(states), labels)
     k = next(iter(frames.values())).down.shape[0]
     middles = {key: torch.zeros(k, k, requires_grad=True) for key in frames}
     optimiser = torch.optim.AdamW(middles.values(), lr=learning_rate, weight_decay=0.0)
@@ -142,8 +142,8 @@ def train_middles(
     for _ in range(epochs):
         order = torch.randperm(len(states), generator=g)
         for rows in order[: len(order) // batch_size * batch_size].view(-1, batch_size):
-            with carrying(member, frames, middles, 1.0):
-                features = member.read(*member.forward([states[i] for i in rows]))
+            with carrying(client, frames, middles, 1.0):
+                features = client.read(*client.forward([states[i] for i in rows]))
             target = torch.tensor(labels[rows.numpy()], dtype=torch.float32)
             loss = nn.functional.binary_cross_entropy_with_logits(features @ weight + bias, target)
             optimiser.zero_grad()
@@ -186,9 +186,9 @@ def few(labels: np.ndarray, *, seed: int, shots: int = 48, draws: int = 10) -> I
         yield np.concatenate(halves)
 
 
-def verbaliser(member: Member, pool: Tensor, test: Tensor, labels: np.ndarray) -> tuple[float, float]:
+def verbaliser(client: Client, pool: Tensor, test: Tensor, labels: np.ndarray) -> tuple[float, float]:
     """Return a decoder's accuracy at saying the label, no label used: raw, and cut at the unlabelled median."""
-    assert member.answer is not None
-    score = (test @ member.answer).numpy()
-    cut = float((pool @ member.answer).median())
+    assert client.answer is not None
+    score = (test @ client.answer).numpy()
+    cut = float((pool @ client.answer).median())
     return float(((score > 0) == labels).mean()), float(((score > cut) == labels).mean())

@@ -23,16 +23,16 @@ from anchored import (
     train_middles,
     view_basis,
 )
-from members import Member, load_texts
+from clients import Client, load_texts
 from pairs import LABELS
 
 from h2tune.evaluation.statistics import mean_interval
 
 
 @torch.no_grad()
-def permute(member: Member, seed: int) -> None:
+def permute(client: Client, seed: int) -> None:
     """Reorder a BERT encoder's hidden units in place so that it computes the same function."""
-    config, g = member.net.config, torch.Generator().manual_seed(seed)
+    config, g = client.net.config, torch.Generator().manual_seed(seed)
     width, heads = config.hidden_size, config.num_attention_heads
     stream = torch.randperm(width, generator=g)
 
@@ -40,7 +40,7 @@ def permute(member: Member, seed: int) -> None:
         layer.weight.copy_(layer.weight[rows] if columns is None else layer.weight[rows][:, columns])
         layer.bias.copy_(layer.bias[rows])
 
-    embeddings = member.net.embeddings
+    embeddings = client.net.embeddings
     for table in (
         embeddings.word_embeddings,
         embeddings.position_embeddings,
@@ -48,7 +48,7 @@ def permute(member: Member, seed: int) -> None:
     ):
         table.weight.copy_(table.weight[:, stream])
     reorder(embeddings.LayerNorm, stream)
-    for block in member.blocks:
+    for block in client.blocks:
         units = torch.arange(width).view(heads, -1)[torch.randperm(heads, generator=g)]
         inner = units[:, torch.randperm(units.shape[1], generator=g)].flatten()
         mlp = torch.randperm(config.intermediate_size, generator=g)
@@ -71,7 +71,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     texts = load_texts()
-    source, twin = (Member("minilm", torch.float32) for _ in range(2))
+    source, twin = (Client("minilm", torch.float32) for _ in range(2))
     permute(twin, seed=1)
     states = {s: source.prepare([e.text for e in texts.labelled[s]]) for s in texts.labelled}
     public = source.prepare(texts.public)
@@ -100,9 +100,9 @@ def main() -> None:
         def score(features: tuple[torch.Tensor, torch.Tensor], run: int = run) -> float:
             return probe(features[0], texts.labels("pool"), features[1], texts.labels("test"), seed=run)
 
-        def measure(member: Member, frames: dict, middles: dict, scale: float = 1.0) -> float:
-            with carrying(member, frames, middles, scale):
-                return score((member.features(states["pool"]), member.features(states["test"])))
+        def measure(client: Client, frames: dict, middles: dict, scale: float = 1.0) -> float:
+            with carrying(client, frames, middles, scale):
+                return score((client.features(states["pool"]), client.features(states["test"])))
 
         t = train_middles(source, anchored["source"], given, labels, seed=run)
         r = train_middles(source, drawn["source"], given, labels, seed=run)

@@ -24,7 +24,7 @@ import command
 import numpy as np
 import torch
 from anchored import few
-from members import ASSETS, ROLES, load_texts
+from clients import ASSETS, ROLES, load_texts
 from pairs import coordinates, drawn
 from sklearn.linear_model import LogisticRegression
 from table import COLUMNS, KEYS, append, read_rows
@@ -48,7 +48,7 @@ def along(w: Tensor) -> Middle:
 
 
 def middles_of(tail: Tail, run: int) -> dict[str, Middle]:
-    """Return the T of each kind that a source makes of one run's labels."""
+    """Return the T of each kind for one run's labels of a source."""
     labels = tail.texts.labels("source")
     rows = drawn(len(labels), run)
     w, b = regression(tail.unchanged("source")[rows], labels[rows])

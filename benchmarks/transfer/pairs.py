@@ -30,7 +30,7 @@ from anchored import (
     verbaliser,
     view_basis,
 )
-from members import ASSETS, Member, States, Texts, load_texts
+from clients import ASSETS, Client, States, Texts, load_texts
 from safetensors.torch import load_file, save
 from table import COLUMNS, KEYS, append, read_rows
 
@@ -45,17 +45,17 @@ def drawn(count: int, run: int) -> np.ndarray:
 
 
 def public_features(name: str, texts: Texts, cache: Path) -> dict[str, torch.Tensor]:
-    """Return a member's pooled features on the public sentences; computed once."""
+    """Return a client's pooled features on the public sentences; computed once."""
     path = cache / f"public-{name}.safetensors"
     if not path.exists():
-        member = Member(name)
-        features = member.public_features(member.prepare(texts.public))
+        client = Client(name)
+        features = client.public_features(client.prepare(texts.public))
         write_bytes(path, save(features))
     return load_file(path)
 
 
 def coordinates(texts: Texts, cache: Path, k: int) -> torch.Tensor:
-    """Return the common coordinates of all three members on the public sentences, (n, k)."""
+    """Return the common coordinates of all three clients on the public sentences, (n, k)."""
     bases = []
     for name in ASSETS:
         public = public_features(name, texts, cache)
@@ -64,7 +64,7 @@ def coordinates(texts: Texts, cache: Path, k: int) -> torch.Tensor:
 
 
 def frames_of(name: str, texts: Texts, z: torch.Tensor, cache: Path) -> dict[Key, Frame]:
-    """Return a member's frames; computed once."""
+    """Return a client's frames; computed once."""
     path = cache / f"frames-{name}-{z.shape[1]}.safetensors"
     if not path.exists():
         frames = anchored_frames(public_features(name, texts, cache), z)
@@ -80,49 +80,49 @@ def frames_of(name: str, texts: Texts, z: torch.Tensor, cache: Path) -> dict[Key
 
 
 class Site:
-    """A member with its prepared texts and frames."""
+    """A client with its prepared texts and frames."""
 
     def __init__(self, name: str, texts: Texts, z: torch.Tensor, cache: Path) -> None:
         self.name, self.texts, self.cache = name, texts, cache
         self.frames = frames_of(name, texts, z, cache)
-        self.member = Member(name)
+        self.client = Client(name)
         self.prepared: dict[str, States] = {}
         self.unchanged: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}  # features without T
 
     def states(self, split: str) -> States:
         """Return a split's prepared states."""
         if split not in self.prepared:
-            self.prepared[split] = self.member.prepare([e.text for e in self.texts.labelled[split]])
+            self.prepared[split] = self.client.prepare([e.text for e in self.texts.labelled[split]])
         return self.prepared[split]
 
     def middles(self, run: int) -> Middles:
-        """Return T trained on this member with the labels of one run; trained once."""
+        """Return T trained on this client with the labels of one run; trained once."""
         path = self.cache / f"middle-{self.name}-{run}.safetensors"
         if not path.exists():
             states, labels = self.states("source"), self.texts.labels("source")
             rows = drawn(len(states), run)
             began = time.perf_counter()
             trained = train_middles(
-                self.member, self.frames, [states[i] for i in rows], labels[rows], seed=run
+                self.client, self.frames, [states[i] for i in rows], labels[rows], seed=run
             )
             print(f"trained {self.name} run {run}: {time.perf_counter() - began:.0f} s", flush=True)
             write_bytes(path, save({f"{slot}/{role}": t for (slot, role), t in trained.items()}))
         return {(int(n.split("/")[0]), n.split("/")[1]): t for n, t in load_file(path).items()}
 
     def measure(self, middles: Middles, scale: float, split: str, run: int) -> dict[str, float]:
-        """Return the accuracies with s · T: probe on few labels, and what a decoder says."""
+        """Return the accuracies with s · T: probe on few labels, and those of a decoder's own words."""
         if scale == 0 and split in self.unchanged:
             pool, test = self.unchanged[split]
         else:
-            with carrying(self.member, self.frames, middles, scale):
-                pool = self.member.features(self.states("pool"))
-                test = self.member.features(self.states(split))
+            with carrying(self.client, self.frames, middles, scale):
+                pool = self.client.features(self.states("pool"))
+                test = self.client.features(self.states(split))
         if scale == 0:
             self.unchanged[split] = pool, test
         labels = self.texts.labels(split)
         found = {"probe": probe(pool, self.texts.labels("pool"), test, labels, seed=run)}
-        if not self.member.encoder:
-            found["said"], found["said_calibrated"] = verbaliser(self.member, pool, test, labels)
+        if not self.client.encoder:
+            found["said"], found["said_calibrated"] = verbaliser(self.client, pool, test, labels)
         return found
 
 

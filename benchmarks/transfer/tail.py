@@ -1,4 +1,4 @@
-"""What the last block of a member does with T, from states that do not depend on T.
+"""What the last block of a client does with T, from states that do not depend on T.
 
 T stands in the last block alone, so all before its `attn.o` is computed once for each text: the inputs of `attn.o` and
 the block's own input, at the tokens that are read (a decoder's last one, all of an encoder's). What follows is a matter
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from anchored import Frame, anchored_frames, probe, ridge, verbaliser
-from members import LATE, ROLES, Member, Texts, by_length
+from clients import LATE, ROLES, Client, Texts, by_length
 from pairs import public_features
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -26,10 +26,10 @@ Middle = Mapping[str, Tensor]  # role -> T (k, k)
 
 
 class Tail:
-    """A member from the last block's `attn.o` on.
+    """A client from the last block's `attn.o` on.
 
     Args:
-        name: Of the member.
+        name: Of the client.
         texts: All texts.
         z: Common coordinates of the public ones (n, k).
         cache: Folder of what is computed once.
@@ -40,13 +40,13 @@ class Tail:
         public = public_features(name, texts, cache)
         frames = anchored_frames({k: v for k, v in public.items() if k.startswith(f"{LAST}/")}, z)
         self.frames: dict[str, Frame] = {role: frames[LAST, role] for role in ROLES}
-        self.member = Member(name)
-        final = public[f"final/{self.member.reading}"]
+        self.client = Client(name)
+        final = public[f"final/{self.client.reading}"]
         self.to_z, _ = ridge(final, z)
         self.center = final.mean(0)
         self.whole = {split: self._states(split) for split in SPLITS}
-        self.member.net.float()
-        self.block = self.member.blocks[-1]
+        self.client.net.float()
+        self.block = self.client.blocks[-1]
 
     def coordinates(self, features: Tensor) -> Tensor:
         """Return final features (n, width) in the common coordinates (n, k)."""
@@ -64,7 +64,7 @@ class Tail:
             out += [values.mean(0) for values in final.split([len(pair[0]) for pair in some])]
         return torch.stack(out)
 
-    @lru_cache  # noqa: B019 - a handful of members, each as long-lived as the process
+    @lru_cache  # noqa: B019 - a handful of clients, each as long-lived as the process
     @torch.no_grad()
     def unchanged(self, split: str) -> Tensor:
         """Return the common coordinates (n, k) of a split without T."""
@@ -73,13 +73,13 @@ class Tail:
     def measure(
         self, middle: Middle, scale: float, split: str, run: int, only: int | None = None
     ) -> dict[str, float]:
-        """Return the accuracies with s · T: probe on few labels (`only` one draw of them), and what a decoder says."""
+        """Return the accuracies with s · T: probe on few labels (`only` one draw), decoder by its own words."""
         with torch.no_grad():
             pool, test = (self.features(s, middle, scale) for s in ("pool", split))
         labels = self.texts.labels(split)
         found = {"probe": probe(pool, self.texts.labels("pool"), test, labels, seed=run, only=only)}
-        if self.member.answer is not None:
-            found["said"], found["said_calibrated"] = verbaliser(self.member, pool, test, labels)
+        if self.client.answer is not None:
+            found["said"], found["said_calibrated"] = verbaliser(self.client, pool, test, labels)
         return found
 
     def _added(self, role: str, x: Tensor, middle: Middle, scale: float) -> Tensor | float:
@@ -90,7 +90,7 @@ class Tail:
 
     def _run(self, x: Tensor, h: Tensor, middle: Middle, scale: float) -> Tensor:
         block, after = self.block, self._added("attn.o", x, middle, scale)
-        if self.member.encoder:  # BERT: norms after the sums
+        if self.client.encoder:  # BERT: norms after the sums
             first = block.attention.output
             h = first.LayerNorm(first.dense(x) + after + h)
             inner = block.intermediate(h)
@@ -103,7 +103,7 @@ class Tail:
         inner = mlp.act_fn(mlp.gate_proj(normed)) * mlp.up_proj(normed)
         x = mlp.down_proj(inner) + self._added("mlp.down", inner, middle, scale)
         h = h + (block.post_feedforward_layernorm(x) if gemma else x)
-        return self.member.net.norm(h)
+        return self.client.net.norm(h)
 
     def _states(self, split: str) -> list[tuple[Tensor, Tensor]]:
         """Return for each text the inputs of `attn.o` and of the last block, (tokens read, width) each."""
@@ -115,18 +115,18 @@ class Tail:
 
     @torch.no_grad()
     def _computed(self, split: str) -> dict[str, Tensor]:
-        member, seen, out = self.member, {}, {}
+        client, seen, out = self.client, {}, {}
 
         def record(name: str):
             return lambda _, args, named: seen.__setitem__(name, args[0] if args else named["hidden_states"])
 
-        hooked = {"x": member.modules[LAST, "attn.o"], "h": member.blocks[-1]}
+        hooked = {"x": client.modules[LAST, "attn.o"], "h": client.blocks[-1]}
         handles = [m.register_forward_pre_hook(record(n), with_kwargs=True) for n, m in hooked.items()]
-        states = member.prepare([e.text for e in self.texts.labelled[split]])
+        states = client.prepare([e.text for e in self.texts.labelled[split]])
         for batch in by_length(states):
-            lengths = member.forward([states[i] for i in batch])[1].sum(1).tolist()
+            lengths = client.forward([states[i] for i in batch])[1].sum(1).tolist()
             for row, (i, length) in enumerate(zip(batch, lengths, strict=True)):
-                read = slice(0 if member.encoder else length - 1, length)
+                read = slice(0 if client.encoder else length - 1, length)
                 out |= {f"{i}/{name}": seen[name][row, read].clone() for name in hooked}
         for handle in handles:
             handle.remove()

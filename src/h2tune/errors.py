@@ -1,16 +1,16 @@
-"""Errors that a user can act on."""
+"""Errors that the user can fix."""
 
 from __future__ import annotations
 
 
 class H2TuneError(Exception):
-    """Something the user can mend: what was wrong, where, and what to do.
+    """A problem that the user can fix: what is wrong, where, and what to do.
 
     The command line prints the message as one line and exits with status 2; no traceback.
 
     Args:
-        message: What is wrong, in one sentence, without a final full stop.
-        where: File, key, line or client it concerns.
+        message: The problem, in one sentence, without a final full stop.
+        where: The file, key, line or client that it concerns.
         remedy: What to do about it.
     """
 

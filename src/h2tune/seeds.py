@@ -1,4 +1,4 @@
-"""Seeds: every random choice has its own generator, derived from the run's seed and from what it is for."""
+"""Seeds: every random choice has its own generator, derived from the run's seed and the purpose of the choice."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def generator(seed: int, *words: object) -> torch.Generator:
 
 @contextlib.contextmanager
 def isolated(seed: int, *words: object) -> Iterator[None]:
-    """Seed the global generators for a block, then put back what they were.
+    """Seed the global generators for a block, then restore their states.
 
-    Libraries (dropout, the Trainer) draw from the global generators; within the block their draws depend on the seed
-    alone, and after it the caller's own randomness goes on as if nothing had happened.
+    Libraries (dropout, the Trainer) draw from the global generators. Within the block their draws depend on the seed
+    alone; after it the caller's own draws continue as if the block had not run.
     """
     import numpy
     import torch
 
     derived = derive(seed, *words)
-    states = random.getstate(), numpy.random.get_state()  # noqa: NPY002 - saved for the caller, not drawn from
+    states = random.getstate(), numpy.random.get_state()  # noqa: NPY002 - saved, not drawn from
     with torch.random.fork_rng():
         random.seed(derived)
         numpy.random.seed(derived % 2**32)  # noqa: NPY002

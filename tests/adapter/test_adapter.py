@@ -1,4 +1,4 @@
-"""The adapter under PEFT's own calls."""
+"""The adapter through PEFT's API."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def model_of(family: str):
 
 
 def shake(model, seed: int = 0) -> None:
-    """Give every adapter parameter a value that matters."""
+    """Set every adapter parameter to random values."""
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -87,7 +87,7 @@ def test_several_named_adapters_live_on_one_model():
 
 
 def test_with_full_rank_and_nothing_received_the_first_step_is_that_of_lora():
-    """r = R and M = 0: A and B get exactly LoRA's gradients (METHOD, component i)."""
+    """r = R and M = 0: A and B get exactly LoRA's gradients (PAPER.md)."""
     ours = get_peft_model(tiny.causal("llama"), H2TuneConfig(r=4, alpha=8))
     config, tensors = to_lora(ours)
     lora = get_peft_model(
@@ -124,7 +124,7 @@ def test_merging_what_is_not_finite_is_refused():
 
 
 def test_a_rank_above_what_a_layer_has_is_refused():
-    with pytest.raises(ValueError, match="exceeds what layer"):
+    with pytest.raises(ValueError, match="exceeds the size of layer"):
         get_peft_model(tiny.causal("llama", width=16), H2TuneConfig(r=12))
 
 

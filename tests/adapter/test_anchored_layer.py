@@ -1,4 +1,4 @@
-"""The anchored layer, one low-rank pair in its forward pass, beside equation (8) written out."""
+"""The anchored layer, whose forward pass has one low-rank pair, against equation (8) term by term."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def layer_of(rank: int, size: int, mask: str, seed: int) -> H2TuneLayer:
 
 
 def written_out(layer: H2TuneLayer, x: torch.Tensor) -> torch.Tensor:
-    """W x + (α / r) B A x + s · B₀ T A₀ x, path by path."""
+    """W x + (α / r) B A x + s · B₀ T A₀ x, term by term."""
     size = layer.h2tune_frame_down["default"].shape[0]
     middle = scatter(layer.middle("default"), layer.h2tune_index["default"], size)
     private = x @ layer.h2tune_down["default"].T @ layer.h2tune_up["default"].T

@@ -1,4 +1,4 @@
-"""Which module plays which role in the families that are known: exactly these, and nothing else."""
+"""The role of every module in the known families: exactly these, and no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which module plays which role in a model that no table knows: by names, by shape, as stated, or refused."""
+"""The roles of modules in unknown families: by name, by shape, as stated, or refused."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import AutoConfig, AutoModel, T5EncoderModel
 
-from h2tune.adapter.families import _ANYWHERE
+from h2tune.adapter.families import ANYWHERE
 from h2tune.adapter.roles import ROLES, depth, find_roles
 from h2tune.config import parse
 from h2tune.errors import H2TuneError
-from h2tune.runs.model_info import see
+from h2tune.runs.model_info import client_info
 
 
 def tower(layers, blocks=2, stack="body.blocks", model_type="odd", **config):
-    """A model of one stack of blocks; `layers` maps paths to (d_in, d_out). It lives on the meta device."""
+    """A model of one stack of blocks; `layers` maps paths to (d_in, d_out). It is on the meta device."""
     root = nn.Module()
     with torch.device("meta"):
         root.embed = nn.Embedding(8, 32)
@@ -99,7 +99,7 @@ def test_a_model_that_is_its_own_list_of_blocks():
         SEPARATE | {"mlp.a": (32, 40), "mlp.b": (32, 40), "mlp.c": (40, 32)},  # which of a and b is the gate?
         SEPARATE | MLP | {"attn.lora_like": (32, 4)},
         SEPARATE | MLP | {"cross.q_proj": (32, 32)},
-        SEPARATE | MLP | {"extra.first": (32, 64), "extra.last": (64, 32)},  # an MLP there is already
+        SEPARATE | MLP | {"extra.first": (32, 64), "extra.last": (64, 32)},  # the block has an MLP already
         {"attn.first": (32, 40), "attn.last": (64, 32)} | MLP,
         SEPARATE | {"mlp.fc1": (40, 32), "mlp.fc2": (32, 40)},  # the names say one thing, the shapes another
         {"attn.qkv": (32, 24), "attn.o": (32, 32)} | MLP,
@@ -197,8 +197,8 @@ def test_models_without_blocks_and_with_an_encoder_beside_the_decoder_are_refuse
         ),
         ({"attn.q": "embed"}, "no linear layer in a block is called 'embed'"),
         ({"attn.q": "lm_head"}, "no linear layer in a block is called 'lm_head'"),
-        ({"attn.q": "(my"}, "'\\(my' is no regular expression"),
-        ({"attn.q": "my_query", "attn.k": "my_.*"}, "'body.blocks.0.my_query' is also attn.q"),
+        ({"attn.q": "(my"}, "'\\(my' is not a valid regular expression"),
+        ({"attn.q": "my_query", "attn.k": "my_.*"}, "'body.blocks.0.my_query' is already attn.q"),
         ({"attn.q": "my_.*"}, "are both attn.q"),
         ({"skip": ".*"}, "no module is left"),
         ({"attn.q": "query"}, "no linear layer in a block is called 'query'"),  # a suffix of whole words only
@@ -217,7 +217,7 @@ def test_a_setting_places_what_could_not_be_and_replaces_what_was():
     assert placed(model, {"attn.q": "mine"})["attn.mine"] == "attn.q"
     assert (
         placed(tower(SEPARATE | MLP | {"attn.q": (8, 7)}), {"attn.q": "q"})["attn.q"] == "attn.q"
-    )  # its word counts
+    )  # the stated role takes precedence
     first_only = find_roles(tower(SEPARATE | MLP, blocks=3), {"attn.q": r"blocks\.0\.attn\.q"})
     assert [p.block for p in first_only if p.role == "attn.q"] == [0]
     assert [p.block for p in first_only if p.role == "attn.k"] == [0, 1, 2]
@@ -230,7 +230,7 @@ words = st.sampled_from
 
 @st.composite
 def blocks(draw):
-    """Paths → (role, widths) of a block of some family that calls its layers by any of the known names."""
+    """Paths → (role, widths) of a block that uses any of the known names for its layers."""
     width, inner, narrow = draw(st.permutations([16, 24, 40]))
     attention, mlp = (
         draw(words(["attn", "attention.self", "Mixed_Attention"])),
@@ -245,7 +245,7 @@ def blocks(draw):
     roles |= {"mlp.gate": (width, inner)} if gated == "gated" else {}
     names = {}
     for role, widths in roles.items():
-        known = [word for word in _ANYWHERE[role].split() if word not in ("w3", "c_proj")]
+        known = [word for word in ANYWHERE[role].split() if word not in ("w3", "c_proj")]
         path = (f"{attention}." if role.startswith("attn") else mlp) + draw(words(known))
         names[path] = (role, widths)
     return names
@@ -284,7 +284,7 @@ def test_a_client_that_names_roles_is_seen_and_not_taken_for_another_of_its_mode
     )
     content["client"][1]["roles"] = {"skip": "mlp.*"}
     clients, looks = parse(content, "test", tmp_path).client, {}
-    one, two, three = (see(client, looks) for client in clients)
+    one, two, three = (client_info(client, looks) for client in clients)
     assert one.placements == three.placements
     assert len(looks) == 2 and {p.role for p in two.placements} < {p.role for p in one.placements}
     assert [s.client.name for s in (one, two, three)] == ["one", "two", "three"]

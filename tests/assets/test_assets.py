@@ -38,7 +38,7 @@ def make_wheel(folder: Path, name: str, files: dict[str, bytes]) -> Package:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that pip takes for its only index."""
+    """A folder that pip uses as its only index."""
     folder = tmp_path / "index"
     folder.mkdir()
     for variable in [name for name in os.environ if name.startswith("PIP_")]:
@@ -52,7 +52,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The pip commands that are run."""
+    """The pip commands that were run."""
     seen: list[list[str]] = []
     run = subprocess.run
 
@@ -166,7 +166,7 @@ def test_takes_a_file_put_there_by_hand_if_it_is_the_right_one(
     by_hand = tmp_path / "cache" / "packages" / package.file
     by_hand.parent.mkdir(parents=True)
     by_hand.write_bytes(b"something else")
-    with pytest.raises(H2TuneError, match=f"{package.sha256} is pinned.*Delete"):
+    with pytest.raises(H2TuneError, match=f"expected {package.sha256}.*Delete"):
         assets.fetch("tiny", quiet=True)
     by_hand.write_bytes((index / package.file).read_bytes())
     assert (assets.fetch("tiny", quiet=True) / "whole").read_bytes() == b"abc"
@@ -229,7 +229,7 @@ def test_no_space_no_library_no_pip_no_write(
         with pytest.raises(H2TuneError, match=r"has no pip.*ensurepip"):
             assets.fetch("tiny", quiet=True)
     (tmp_path / "file").write_text("")
-    with pytest.raises(H2TuneError, match=r"cannot write.*H2TUNE_CACHE"):
+    with pytest.raises(H2TuneError, match=r"cannot be written.*H2TUNE_CACHE"):
         assets.fetch("tiny", cache=tmp_path / "file", quiet=True)
 
 

@@ -1,4 +1,4 @@
-"""The real demo assets: fetched if they are not in the cache, loaded as any model folder is, asked something."""
+"""The real demo assets: fetched if they are not in the cache, loaded with Transformers, and evaluated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.real
 
 @pytest.fixture(scope="module")
 def offline() -> Iterator[None]:
-    """All assets in the cache, and no way to the hub."""
+    """All assets in the cache, and no access to the Hub."""
     for name in (*assets.MODELS, *assets.DATASETS):
         assets.fetch(name)
     with pytest.MonkeyPatch.context() as patch:
@@ -84,7 +84,7 @@ def test_encoder_knows_what_belongs_together(name: str, offline: None) -> None:
 
 
 def _likeness(name: str, texts: list[str]) -> list[float]:
-    """Return how alike the first text and each other is to an encoder: the cosine of mean states."""
+    """Return the cosine similarity of the mean states of the first text and each other."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 

@@ -1,4 +1,4 @@
-"""How encoders come out of packages: tiny files in the same formats, with known numbers in them."""
+"""Conversion of packed encoders, on tiny files in the same formats with known numbers."""
 
 from __future__ import annotations
 

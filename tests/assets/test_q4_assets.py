@@ -1,4 +1,4 @@
-"""The 4-bit encoder's file: a tiny one, written here, with known numbers and a vocabulary of a few pieces."""
+"""The 4-bit encoder's file format, on a tiny file with known numbers and a small vocabulary."""
 
 from __future__ import annotations
 

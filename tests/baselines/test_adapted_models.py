@@ -1,4 +1,4 @@
-"""The client's half of every baseline on tiny models, without a trainer: training is any change of what is trained."""
+"""The adapted model of every baseline on tiny models, without a trainer: training changes the trained parameters."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def attach(strategy: Any, base: Any, client: str) -> Any:
 
 
 @torch.no_grad()
-def train(participant: Any, seed: int) -> None:
+def train(adapted: Any, seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
-    for parameter in participant.phases()["specific"].values():
+    for parameter in adapted.phases()["specific"].values():
         parameter.add_(torch.randn(parameter.shape, generator=draw), alpha=0.1)
 
 
@@ -69,7 +69,7 @@ def logits(model: Any) -> Tensor:
 
 
 def kinds(name: str, client: str) -> set[str]:
-    """What a client of the federation below trains: c is another model, and all its blocks are co-lora's last ones."""
+    """Return the kinds of tensors that a client trains; in co-lora all blocks of c, of another model, have P and q."""
     both, small = {"lora_A", "lora_B"}, {"middle", "offset"}
     if name == "co-lora":
         return small if client == "c" else both | small
@@ -89,10 +89,10 @@ def test_a_starts_as_in_h2tune_whatever_the_rank_and_global_randomness_is_untouc
     enrolled = enrolment(base, "a", "m", rank=3)
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    participant = attach(build("local", enrolled), base, "a")
+    adapted = attach(build("local", enrolled), base, "a")
     assert torch.equal(before, torch.get_rng_state())
-    own = copies(participant.parameters())
-    participant.detach()
+    own = copies(adapted.parameters())
+    adapted.detach()
     seed = base_seed(0, "m")
     config = H2TuneConfig(r=3, shared_rank=4, target_modules=list(enrolled.modules), init_seed=seed)
     model = get_peft_model(base, config)
@@ -116,36 +116,36 @@ def test_rounds_of_every_method(name: str) -> None:
     for number in range(3):
         updates = []
         for client in "abc":
-            participant = attach(strategy, bases[client], client)
+            adapted = attach(strategy, bases[client], client)
             if client in kept:
-                participant.load_state(kept[client])
+                adapted.load_state(kept[client])
             download = strategy.download(state, client, number)
-            participant.receive(download)
-            assert participant.loaded_digest() == download.digest
+            adapted.receive(download)
+            assert adapted.loaded_digest() == download.digest
             assert spec_of(download.tensors) == strategy.download_spec(client, number)
-            trained = participant.phases()["specific"]
+            trained = adapted.phases()["specific"]
             assert {n.rpartition(".")[2] for n in trained if ".modules_to_save." not in n} == kinds(
                 name, client
             )
-            free = {id(p) for p in participant.model.parameters() if p.requires_grad}
+            free = {id(p) for p in adapted.model.parameters() if p.requires_grad}
             assert free == {id(p) for p in trained.values()}
-            fixed = copies(participant.model.state_dict())
-            train(participant, seed=10 * number + ord(client))
-            moved = {n for n, p in participant.model.state_dict().items() if not torch.equal(p, fixed[n])}
+            fixed = copies(adapted.model.state_dict())
+            train(adapted, seed=10 * number + ord(client))
+            moved = {n for n, p in adapted.model.state_dict().items() if not torch.equal(p, fixed[n])}
             assert len(moved) == len(trained)
-            sent = participant.send()
+            sent = adapted.send()
             update = Update(client, number, 1, sent)
             check_update(
                 update, strategy.upload_spec(client, number), client=client, round_number=number, examples=1
             )
-            learned = participant.learned()
+            learned = adapted.learned()
             assert (learned.keys() == sent.keys() - {"rank"}) and all(
                 torch.equal(t, sent[n]) for n, t in learned.items()
             )
             assert bool(sent) == (client in together)
-            kept[client] = participant.state()
+            kept[client] = adapted.state()
             updates.append(update)
-            assert participant.detach() is bases[client]
+            assert adapted.detach() is bases[client]
             assert not hasattr(bases[client], "peft_config")
             assert same(bases[client].state_dict(), weights[client])
         state, _ = aggregate(strategy, state, updates)
@@ -163,21 +163,21 @@ def test_what_is_exported_is_a_plain_lora_that_does_the_same(name: str, tmp_path
     for number in range(3):
         updates = []
         for client in "ab":
-            participant = attach(strategy, base, client)
+            adapted = attach(strategy, base, client)
             if number:
-                participant.load_state(kept[client])
-            participant.receive(strategy.download(state, client, number))
-            train(participant, seed=10 * number + ord(client))
-            updates.append(Update(client, number, 1, participant.send()))
-            kept[client] = participant.state()
-            after = logits(participant.model)
-            participant.detach()
+                adapted.load_state(kept[client])
+            adapted.receive(strategy.download(state, client, number))
+            train(adapted, seed=10 * number + ord(client))
+            updates.append(Update(client, number, 1, adapted.send()))
+            kept[client] = adapted.state()
+            after = logits(adapted.model)
+            adapted.detach()
         state, _ = aggregate(strategy, state, updates)
-    participant = attach(strategy, base, "b")
-    participant.load_state(kept["b"])
-    torch.testing.assert_close(logits(participant.model), after, rtol=1e-4, atol=1e-5)
-    save_adapter(participant.model, tmp_path / "lora")
-    participant.detach()
+    adapted = attach(strategy, base, "b")
+    adapted.load_state(kept["b"])
+    torch.testing.assert_close(logits(adapted.model), after, rtol=1e-4, atol=1e-5)
+    save_adapter(adapted.model, tmp_path / "lora")
+    adapted.detach()
     assert not torch.allclose(logits(base), after, atol=1e-3)
     loaded = PeftModel.from_pretrained(base, tmp_path / "lora")
     assert loaded.peft_config["default"].peft_type.value == "LORA"
@@ -192,21 +192,21 @@ def test_flora_starts_each_round_from_the_exact_sum_of_all_updates() -> None:
     for number in range(3):
         updates = []
         for client in "ab":
-            participant = attach(strategy, base, client)
+            adapted = attach(strategy, base, client)
             if number:
-                participant.load_state(kept[client])
-            participant.receive(strategy.download(state, client, number))
-            started = logits(participant.model)
-            for key, parameter in participant.parameters().items():  # fresh, and able to learn
+                adapted.load_state(kept[client])
+            adapted.receive(strategy.download(state, client, number))
+            started = logits(adapted.model)
+            for key, parameter in adapted.parameters().items():  # fresh, and able to learn
                 module, fresh = key.removesuffix(".lora_A"), (number,) if number else ()
                 start = initial_down(base_seed(0, "m"), module, *parameter.shape, *fresh)
                 assert torch.equal(
                     parameter, start if key.endswith("lora_A") else torch.zeros_like(parameter)
                 )
-            train(participant, seed=10 * number + ord(client))
-            updates.append(Update(client, number, 1, participant.send()))
-            kept[client] = participant.state()
-            participant.detach()
+            train(adapted, seed=10 * number + ord(client))
+            updates.append(Update(client, number, 1, adapted.send()))
+            kept[client] = adapted.state()
+            adapted.detach()
         weights = copies(base.state_dict())
         with torch.no_grad():
             for module, change in dense.items():
@@ -218,7 +218,7 @@ def test_flora_starts_each_round_from_the_exact_sum_of_all_updates() -> None:
                 scale = 4.0 / strategy.enrolments[u.client].rank
                 dense[module] += 0.5 * scale * u.tensors[f"{module}.lora_B"] @ u.tensors[f"{module}.lora_A"]
         state, _ = aggregate(strategy, state, updates)
-    with pytest.raises(H2TuneError, match="lost"):
+    with pytest.raises(H2TuneError, match="lacks"):
         attach(strategy, base, "a").receive(strategy.download(state, "a", 3))
 
 
@@ -227,33 +227,33 @@ def test_hetlora_penalises_and_prunes_its_last_ranks(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(pruning, "PENALTY", 0.5)
     base = tiny.causal("llama", blocks=1)
     strategy = build("hetlora", enrolment(base, "a", "m", rank=5), enrolment(base, "b", "m", rank=2))
-    participant = attach(strategy, base, "a")
-    train(participant, seed=1)  # B is not zero, as after a round
-    state = participant.parameters()
+    adapted = attach(strategy, base, "a")
+    train(adapted, seed=1)  # B is not zero, as after a round
+    state = adapted.parameters()
     penalty = 0.5 * sum(
-        state[f"{m}.lora_A"][3:5].norm() * state[f"{m}.lora_B"][:, 3:5].norm() for m in participant.layers
+        state[f"{m}.lora_A"][3:5].norm() * state[f"{m}.lora_B"][:, 3:5].norm() for m in adapted.layers
     )
     names, parameters = zip(*state.items(), strict=True)
-    plain = torch.autograd.grad(participant.model(input_ids=IDS, labels=IDS).loss, parameters)
-    expected = torch.autograd.grad(participant.model(input_ids=IDS, labels=IDS).loss + penalty, parameters)
+    plain = torch.autograd.grad(adapted.model(input_ids=IDS, labels=IDS).loss, parameters)
+    expected = torch.autograd.grad(adapted.model(input_ids=IDS, labels=IDS).loss + penalty, parameters)
     held = copies(state)
-    participant.receive(Download(1, held, digest(held)))  # from here on with hooks
+    adapted.receive(Download(1, held, digest(held)))  # from here on with hooks
     for part in (0.25, 0.75):  # two micro-batches
-        (part * participant.model(input_ids=IDS, labels=IDS).loss).backward()
+        (part * adapted.model(input_ids=IDS, labels=IDS).loss).backward()
     for name, p, with_penalty, without in zip(names, parameters, expected, plain, strict=True):
         torch.testing.assert_close(p.grad, with_penalty, rtol=1e-4, atol=1e-6, msg=name)
         assert not torch.allclose(with_penalty, without)
 
-    assert participant.next_rank() == 5 and int(participant.send()["rank"]) == 5
+    assert adapted.next_rank() == 5 and int(adapted.send()["rank"]) == 5
     with torch.no_grad():
-        for module in participant.layers:
+        for module in adapted.layers:
             state[f"{module}.lora_B"][:, 3:5] *= 0.9
-    sent, kept = participant.send(), participant.state()
+    sent, kept = adapted.send(), adapted.state()
     assert int(sent["rank"]) == 3 == int(kept["rank"])
-    for module in participant.layers:
+    for module in adapted.layers:
         assert not sent[f"{module}.lora_A"][3:].any() and not sent[f"{module}.lora_B"][:, 3:].any()
         assert sent[f"{module}.lora_A"][:3].any() and state[f"{module}.lora_A"][3:].any()
-    participant.detach()
+    adapted.detach()
     again = attach(strategy, base, "a")
     again.load_state(kept)
     assert again.rank == 3
@@ -263,28 +263,28 @@ def test_hetlora_penalises_and_prunes_its_last_ranks(monkeypatch: pytest.MonkeyP
 def test_private_state_is_strict() -> None:
     base = tiny.causal("llama", blocks=1)
     strategy = build("fedit", enrolment(base, "a", "m"), enrolment(base, "b", "m"))
-    participant = attach(strategy, base, "a")
-    state = participant.state()
+    adapted = attach(strategy, base, "a")
+    state = adapted.state()
     name = next(iter(state))
     with pytest.raises(H2TuneError, match="missing"):
-        participant.load_state({n: t for n, t in state.items() if n != name})
+        adapted.load_state({n: t for n, t in state.items() if n != name})
     with pytest.raises(H2TuneError, match="expected"):
-        participant.load_state(state | {name: state[name][:1]})
+        adapted.load_state(state | {name: state[name][:1]})
     with pytest.raises(H2TuneError, match="unexpected"):
-        participant.receive(Download(1, participant.send() | {"extra": torch.zeros(1)}, ""))
+        adapted.receive(Download(1, adapted.send() | {"extra": torch.zeros(1)}, ""))
 
 
 def test_co_lora_frames_are_orthonormal_and_only_its_last_blocks_are_shared() -> None:
     base = tiny.causal("llama", blocks=6)
     other = tiny.causal("qwen3", blocks=2, width=48)
     strategy = build("co-lora", enrolment(base, "a", "m", rank=3), enrolment(other, "b", "n", rank=3))
-    participant = attach(strategy, base, "a")
-    assert isinstance(participant, LoraAdaptedModel)
-    assert {module.split(".")[2] for module in participant.stems} == {"2", "5"}
+    adapted = attach(strategy, base, "a")
+    assert isinstance(adapted, LoraAdaptedModel)
+    assert {module.split(".")[2] for module in adapted.stems} == {"2", "5"}
     eye = torch.eye(3)
-    for module in participant.stems:
-        layer = participant.layers[module]
+    for module in adapted.stems:
+        layer = adapted.layers[module]
         down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
         torch.testing.assert_close(down @ down.T, eye, atol=1e-5, rtol=0)
         torch.testing.assert_close(up.T @ up, eye, atol=1e-5, rtol=0)
-    participant.detach()
+    adapted.detach()

@@ -25,7 +25,7 @@ CLIENTS = (("one", "llama", 4), ("two", "llama", 4), ("far", "bert", 4))
 
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
-    """One thread; and the Trainer, which collects garbage in every round, need not walk through all libraries."""
+    """One thread; and the Trainer's garbage collections skip the imported libraries."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     gc.collect()

@@ -1,4 +1,4 @@
-"""The server's step of every baseline, against small examples worked out with NumPy or by hand."""
+"""The aggregation of every baseline, against small examples computed with NumPy or by hand."""
 
 from __future__ import annotations
 
@@ -142,10 +142,10 @@ def test_hetlora_by_hand() -> None:
     up = np.zeros((D_OUT, 2))
     up[0, 0], up[2, 1] = 0.6 * 2 * 3, 0.4 * 4
     np.testing.assert_allclose(following["a/b0.q.lora_B"], up, rtol=1e-6)
-    poor = strategy.download(following, "a", 1).tensors  # truncated, and its own scale taken out of B
+    poor = strategy.download(following, "a", 1).tensors  # truncated, and B divided by its own scale
     np.testing.assert_allclose(poor["b0.q.lora_A"], [[0.6, 0.4, 0, 0, 0]], rtol=1e-6)
     np.testing.assert_allclose(poor["b0.q.lora_B"], up[:, :1] / 2, rtol=1e-6)
-    # a client that has given up its second rank gets zeros there
+    # a client that pruned its second rank gets zeros there
     updates[1].tensors["rank"] = torch.tensor([1], dtype=torch.int32)
     pruned = strategy.download(aggregate(strategy, following, updates)[0], "b", 1).tensors
     assert not pruned["b0.q.lora_A"][1].any() and not pruned["b0.q.lora_B"][:, 1].any()
@@ -220,7 +220,7 @@ def test_co_lora_averages_each_entry_over_those_who_have_it() -> None:
     assert following["a/attn.q.0.middle"].tolist() == [[5.0, 1.0], [2.0, 3.0]]
     assert following["a/attn.q.0.offset"].tolist() == [1.0, 5.0]
     assert strategy.download(following, "a", 1).tensors["attn.q.0.middle"].tolist() == [[5.0]]
-    alone, _ = aggregate(strategy, following, updates[:1])  # entries that nobody sent stay
+    alone, _ = aggregate(strategy, following, updates[:1])  # entries that no client sent are unchanged
     assert alone["a/attn.q.0.middle"].tolist() == [[8.0, 1.0], [2.0, 3.0]]
 
 

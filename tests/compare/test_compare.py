@@ -1,4 +1,4 @@
-"""Methods by name, and the way from events of runs to the rows of a comparison."""
+"""Methods by name, and the rows of a comparison from the events of runs."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ FACTS: dict[str, Any] = {"name": "corner", "split": "test", "reference": "local"
 
 
 def events(accuracy: dict[str, float], alone: dict[str, float] | None = None, rounds: int = 2) -> list[Any]:
-    """Events as a run writes them: 100 bytes up, 10 down and 2 s of training in each round."""
-    told: list[Any] = [
+    """Return the events of a run: 100 bytes up, 10 down and 2 s of training in each round."""
+    log: list[Any] = [
         {"event": "run_started", "rounds": rounds, "clients": [{"name": name} for name in accuracy]}
     ]
     for stage, values in (("trained", accuracy), ("alone", alone or {})):
         for name, value in values.items():
-            told.append(
+            log.append(
                 {"event": "evaluated", "client": name, "round": -1, "stage": "before", "accuracy": 0.1}
             )
             for r in range(rounds):
-                told.append({"event": "client_trained", "client": name, "round": r, "stage": stage, "bytes_up": 100,
+                log.append({"event": "client_trained", "client": name, "round": r, "stage": stage, "bytes_up": 100,
                              "bytes_down": 10, "seconds": {"load": 9, "train": 2.0, "evaluate": 9}})  # fmt: skip
                 score = value if r == rounds - 1 else 0.2
-                told.append(
+                log.append(
                     {"event": "evaluated", "client": name, "round": r, "stage": stage, "accuracy": score}
                 )
-    return [*told, {"event": "run_finished", "rounds": rounds}]
+    return [*log, {"event": "run_finished", "rounds": rounds}]
 
 
 def results(accuracy: dict[str, list[float]]) -> dict[int, RunResult]:
@@ -68,10 +68,10 @@ def test_training_alone_is_read_from_the_runs_of_h2tune_with_the_same_settings()
     methods = parse_methods(["h2tune+train.x=1", "h2tune-alone+train.x=1", "h2tune-alone", "h2tune"])
     assert [m.folder for m in methods] == ["h2tune+train.x=1", "h2tune+train.x=1", "h2tune", "h2tune"]
     assert [m.stage for m in methods] == ["trained", "alone", "alone", "trained"]
-    assert [m.label for m in methods] == [m.text for m in methods]  # names alone would not tell them apart
+    assert [m.label for m in methods] == [m.text for m in methods]  # names alone would not be unique
 
 
-def test_folders_are_safe_and_tell_methods_apart():
+def test_folders_are_safe_and_differ_between_methods():
     one, two = parse_methods(['fedit+train.scheduler="a/b"', 'fedit+train.scheduler="a b"'])
     assert one.folder != two.folder and not set('/" ') & set(one.folder + two.folder)
 
@@ -92,18 +92,18 @@ def test_the_reference_is_named_or_local_or_the_first():
 
 
 def test_a_result_is_the_last_round_and_the_sum_of_its_cost():
-    told = events({"films": 0.7}, {"films": 0.6})
-    trained, alone = (read_result(told, stage).clients["films"] for stage in ("trained", "alone"))
+    log = events({"films": 0.7}, {"films": 0.6})
+    trained, alone = (read_result(log, stage).clients["films"] for stage in ("trained", "alone"))
     assert (trained.accuracy, trained.bytes_up, trained.bytes_down, trained.seconds) == (0.7, 200, 20, 4.0)
-    assert (alone.accuracy, alone.bytes_up, alone.seconds) == (0.6, 0, 4.0)  # nothing leaves who is by itself
-    assert is_finished(told) and not is_finished(told[:-1]) and not is_finished([])
+    assert (alone.accuracy, alone.bytes_up, alone.seconds) == (0.6, 0, 4.0)  # a client alone sends nothing
+    assert is_finished(log) and not is_finished(log[:-1]) and not is_finished([])
 
 
-def test_clients_without_a_score_and_failures_are_told():
-    told = events({"films": 0.7, "news": 0.8})
-    told = [e for e in told if not (e.get("client") == "news" and e.get("stage") == "trained")]
-    told.insert(1, {"event": "client_failed", "client": "news", "round": 0, "reason": "the loss became nan"})
-    result = read_result(told, "trained")
+def test_clients_without_a_score_and_failures_are_reported():
+    log = events({"films": 0.7, "news": 0.8})
+    log = [e for e in log if not (e.get("client") == "news" and e.get("stage") == "trained")]
+    log.insert(1, {"event": "client_failed", "client": "news", "round": 0, "reason": "the loss became nan"})
+    result = read_result(log, "trained")
     assert set(result.clients) == {"films"}
     assert result.problems == ("news failed in round 1: the loss became nan", "news has no score")
 
@@ -138,13 +138,13 @@ def test_one_seed_has_no_interval():
     assert row.difference == pytest.approx(0.025)
     assert row.low is row.difference_low is row.bootstrap_high is row.p is row.p_holm is None
     text = markdown(list(found.values()), FACTS | {"seeds": [0]})
-    assert "One seed: there is no interval" in text
+    assert "One seed: no interval" in text
 
 
-def test_a_mean_over_clients_needs_all_of_them_and_a_method_without_results_has_no_row():
-    told = events({"films": 0.7, "news": 0.8})
-    told = [e for e in told if not (e.get("client") == "news" and e["event"] == "evaluated")]
-    found = rows(local=results(LOCAL), h2tune={0: read_result(told, "trained")}, fedit={})
+def test_a_mean_needs_all_clients_and_a_method_without_results_has_no_row():
+    log = events({"films": 0.7, "news": 0.8})
+    log = [e for e in log if not (e.get("client") == "news" and e["event"] == "evaluated")]
+    found = rows(local=results(LOCAL), h2tune={0: read_result(log, "trained")}, fedit={})
     assert ("h2tune", ALL) not in found and ("h2tune", "films") in found
     assert not [key for key in found if key[0] == "fedit"]
 

@@ -10,7 +10,8 @@ from h2tune.config import dump, parse
 from h2tune.errors import H2TuneError
 from h2tune.federation.h2tune.strategy import NAME, H2Tune
 from h2tune.federation.messages import Enrolment, Update
-from h2tune.flower.files import Coordinator, MemberFile, Settings, validated
+from h2tune.flower.files import CoordinatorFile, MemberFile, Settings
+from h2tune.flower.load import validated
 from h2tune.functional.aggregation import Dense, Sums
 
 
@@ -47,10 +48,10 @@ def test_a_coordinator_passes_the_rule_on_and_a_member_alone_accepts_it(tmp_path
     server = {"aggregation": "krum", "hostile": 1, "min_clients": 5, "shared_rank": 8, "slots": 2}
     raw = {"name": "robust", "server": server, "folder": "run", "roles": ["attn.q"]}
     members = [{"name": f"c{i}"} for i in range(5)]
-    found = validated(Coordinator, {**raw, "member": members}, "file")
+    found = validated(CoordinatorFile, {**raw, "member": members}, "file")
     assert found.federation.server.aggregation == found.settings.server.aggregation == "krum"
     with pytest.raises(H2TuneError, match="needs 5 updates in every round, but min_clients is 4"):
-        validated(Coordinator, {**raw, "server": {**server, "min_clients": 4}, "member": members}, "file")
+        validated(CoordinatorFile, {**raw, "server": {**server, "min_clients": 4}, "member": members}, "file")
     file = validated(
         MemberFile,
         {"federation": "robust", "folder": "mine", "client": content(1)["client"][0]},

@@ -1,4 +1,4 @@
-"""A comparison on tiny models: stopped, gone on with, and read from what its runs recorded."""
+"""A comparison on tiny models: interrupted, resumed, and computed from the events of its runs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def events(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [e for e in read_events(folder / "events.jsonl") if e["event"] == kind]
 
 
-def test_a_stopped_comparison_goes_on_and_tells_what_its_runs_recorded(file, stopped):
+def test_a_stopped_comparison_resumes_and_reports_what_its_runs_recorded(file, stopped):
     first = (stopped / "local" / "seed-0" / "events.jsonl").read_bytes()
     found = compare(file, ["local", "h2tune"], seeds=2, out=stopped)
     assert (stopped / "local" / "seed-0" / "events.jsonl").read_bytes() == first
@@ -102,7 +102,7 @@ def _paired(stopped: Path) -> None:
 
 
 def _alone(file: Path, stopped: Path) -> None:
-    """Training alone is added to the runs of h2tune, which are not repeated; a run that is there is not run again."""
+    """Training alone is added to finished runs of h2tune, which are not repeated."""
     before = [events(stopped / "h2tune" / f"seed-{s}", "client_trained") for s in (0, 1)]
     found = compare(file, ["local", "h2tune", "h2tune-alone"], seeds=2, out=stopped)
     after = [events(stopped / "h2tune" / f"seed-{s}", "client_trained") for s in (0, 1)]
@@ -127,6 +127,6 @@ def test_a_method_that_fails_is_listed_and_the_others_go_on(file, tmp_path):
     assert "same as local" in (tmp_path / "comparison.md").read_text()
     [(method, seed, reason)] = found.problems
     assert (method, seed) == ("local+data.test=1000", 0) and "1000 test examples" in reason
-    told = json.loads((tmp_path / "events.jsonl").read_text())
-    assert told["problems"] == [{"method": method, "seed": 0, "reason": reason}]
+    event = json.loads((tmp_path / "events.jsonl").read_text())
+    assert event["problems"] == [{"method": method, "seed": 0, "reason": reason}]
     assert "One seed" in (tmp_path / "comparison.md").read_text()

@@ -21,7 +21,7 @@ def sound(tmp_path_factory):
 
 
 def complain(tmp_path, content, *arguments: str) -> str:
-    """Run the command line in this process and return its one line of complaint."""
+    """Run the command line in this process and return its error line."""
     file = tmp_path / "federation.toml"
     file.write_text(content if isinstance(content, str) else tomli_w.dumps(content))
     arguments = arguments or ("run", str(file), "--out", str(tmp_path / "run"))
@@ -146,7 +146,7 @@ def test_two_processes_cannot_share_a_run_folder(tmp_path, sound):
         held.close()
 
 
-def test_a_wrong_trainer_argument_is_told_before_training(tmp_path, sound):
+def test_a_wrong_trainer_argument_is_refused_before_training(tmp_path, sound):
     assert "bf17" in complain(tmp_path, {**sound[1], "train": {"arguments": {"bf17": True}}})
     assert "max_steps" in complain(tmp_path, {**sound[1], "train": {"arguments": {"max_steps": 3}}})
 

@@ -1,4 +1,4 @@
-"""What a practitioner takes away works without h2tune."""
+"""Exported adapters and models work without h2tune."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from helpers import federations, tiny
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-import h2tune.adapter  # noqa: F401 - enters the adapter in PEFT's tables
+import h2tune.adapter  # noqa: F401 - registers the adapter with PEFT
 
 PLAIN = """
 import sys, torch
@@ -44,7 +44,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plain_logits(run):
-    """What plain PEFT makes of both clients' exported adapters, in a process that never imports h2tune."""
+    """The logits of both clients' exported adapters with plain PEFT, in a process that never imports h2tune."""
     from safetensors.torch import load_file
 
     for client in ("one", "two"):

@@ -1,4 +1,4 @@
-"""Federations across processes on Flower: real SuperLink, real SuperNodes, tiny models."""
+"""Federations across processes on Flower: a real SuperLink, real SuperNodes, tiny models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRAIN = {"train": {"local_steps": 2}, "data": {"train": 16, "test": 12}}
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory):
-    """The same federation on one machine: its folder, content and run folder."""
+    """The same federation on one machine: content and run folder."""
     folder = tmp_path_factory.mktemp("embedded")
     content = federations.federation(folder, CLIENTS, server={"rounds": 3, "min_clients": 2}, **TRAIN)
     file = federations.write(folder, content)
@@ -33,7 +33,7 @@ def finished(run) -> bool:
 
 @pytest.fixture(scope="module")
 def secured(embedded, tmp_path_factory):
-    """A federation with TLS and keys, behind the kit's proxy where nginx is, that ran to its end and is still there."""
+    """A finished federation with TLS and keys, behind the kit's proxy if nginx is installed; its processes run."""
     port = deployment.free_port()
     public = deployment.free_port() if shutil.which("nginx") else None
     parties = tmp_path_factory.mktemp("secured")
@@ -45,7 +45,7 @@ def secured(embedded, tmp_path_factory):
         for name, *_ in CLIENTS:
             parties.register(name)
             parties.supernode(name)
-        parties.worker("news")  # one of them does its work in a process that stays
+        parties.worker("news")  # one member has a worker
         impostor(parties, "films")
         parties.run()
         parties.until(parties.ended, 600)
@@ -54,8 +54,8 @@ def secured(embedded, tmp_path_factory):
 
 
 def impostor(parties, name: str) -> None:
-    """Start a node with a key of its own, which is registered, and the file of another member."""
-    from h2tune.flower.deploy.kit import node_key
+    """Start a node with its own registered key and the file of another member."""
+    from h2tune.flower.deploy.credentials import node_key
 
     key = node_key(parties.folder / "impostor", "impostor")
     (parties.home / "keys" / "impostor.pub").write_text(key + "\n")
@@ -72,8 +72,8 @@ def test_a_registered_node_that_claims_anothers_name_is_refused(secured):
 def test_tls_and_keys_give_the_numbers_of_one_machine(embedded, secured):
     run = secured.home / "run"
     deployment.assert_equal(embedded[1], run)
-    told = read_events(run / "events.jsonl")
-    assert not [e for e in told if e["event"] in ("warning", "client_failed")]
+    events = read_events(run / "events.jsonl")
+    assert not [e for e in events if e["event"] in ("warning", "client_failed")]
     assert (run / "report.html").stat().st_size > 1000
     assert secured.log("news-worker").count("\ntrain: ") == 3 and "Traceback" not in secured.log(
         "news-worker"
@@ -81,22 +81,23 @@ def test_tls_and_keys_give_the_numbers_of_one_machine(embedded, secured):
     for name, *_ in CLIENTS:
         (private,) = (secured.folder / "members" / name / "private").iterdir()
         assert (private / "clients" / name / "lora" / "adapter_config.json").exists()
-    # neither the coordinator's run folder nor its log knows where members keep what
+    # neither the coordinator's run folder nor its log has a path of a member
     seen = "".join(p.read_text(errors="replace") for p in run.rglob("*") if p.is_file())
     seen += secured.log("superlink") + secured.run_log()
     assert str(secured.folder / "members") not in seen
     assert ".jsonl" not in seen.replace("events.jsonl", "")
 
 
-def refused(parties, name: str, told: str, seconds: float = 60) -> None:
-    parties.until(lambda: told in parties.log(name) or parties.processes[name].poll() is not None, seconds)
+def refused(parties, name: str, line: str, seconds: float = 60) -> None:
+    """Assert that a node stops before it is activated, with a line in its log."""
+    parties.until(lambda: line in parties.log(name) or parties.processes[name].poll() is not None, seconds)
     parties.kill(name)
-    assert told in parties.log(name), parties.log(name)
+    assert line in parties.log(name), parties.log(name)
     assert "SuperNode ID" not in parties.log(name)
 
 
 def test_a_node_with_an_unregistered_key_is_refused(secured, tmp_path):
-    from h2tune.flower.deploy.kit import node_key
+    from h2tune.flower.deploy.credentials import node_key
 
     node_key(tmp_path / "stranger", "films")
     secured.supernode("films", key=tmp_path / "stranger", label="stranger")
@@ -111,11 +112,13 @@ def test_a_node_without_the_ca_is_refused(secured):
 
 def test_a_node_without_tls_is_refused(secured):
     secured.supernode("films", plain=True, label="plain")
-    proxied = secured.public != secured.port  # nginx says what is wrong, the SuperLink hangs up
+    proxied = (
+        secured.public != secured.port
+    )  # nginx answers with an error, the SuperLink closes the connection
     refused(secured, "plain", "HTTP" if proxied else "Connection attempt failed")
 
 
-def test_a_stranger_at_the_open_port_can_neither_register_a_key_nor_see_start_or_stop_a_run(secured):
+def test_a_stranger_at_the_open_port_can_neither_register_nor_control_a_run(secured):
     if secured.public == secured.port:
         pytest.skip("nginx is not installed")
     file = secured.home / "flwr" / "config.toml"
@@ -208,8 +211,7 @@ def test_a_killed_supernode_is_left_out_and_comes_back_with_its_state(embedded, 
         parties.supernode("films")
         parties.until(parties.ended, 400)
         assert finished(run), parties.tails()
-    told = read_events(run / "events.jsonl")
-    took_part = [e["clients"] for e in told if e["event"] == "aggregated"]
+    took_part = [e["clients"] for e in read_events(run / "events.jsonl") if e["event"] == "aggregated"]
     assert took_part == [["feed", "films", "news"], ["feed", "news"], ["feed", "films", "news"]]
     assert rounds_of(run, "films", "client_failed") == [1]
     (private,) = (folder / "members" / "films" / "private").iterdir()

@@ -1,4 +1,4 @@
-"""What may go wrong at a member, with real SuperLink, SuperNodes and client processes."""
+"""Failures at a member, with a real SuperLink, SuperNodes and client processes."""
 
 from __future__ import annotations
 
@@ -32,9 +32,14 @@ def content(tmp_path):
 
 @contextlib.contextmanager
 def running(tmp_path, content, patch=None, worker=None, **coordinator):
-    """Yield a deployment without TLS whose run has begun; films' processes are changed by `patch`.
+    """Yield a deployment without TLS whose run has begun.
 
-    With `worker` films has a worker beside its node, which is changed by it.
+    Args:
+        tmp_path: A folder.
+        content: The federation file.
+        patch: A file of `patched` for the processes of films.
+        worker: A file of `patched` for a worker of films; by default there is no worker.
+        coordinator: Changes of the coordinator's file.
     """
     port = deployment.free_port()
     folder = deployment.lay_out(tmp_path, content, port, **coordinator)
@@ -48,66 +53,68 @@ def running(tmp_path, content, patch=None, worker=None, **coordinator):
         yield parties
 
 
-def told(parties):
+def events_of(parties):
     return read_events(parties.home / "run" / "events.jsonl")
 
 
 def took_part(parties):
-    return [e["clients"] for e in told(parties) if e["event"] == "aggregated"]
+    return [e["clients"] for e in events_of(parties) if e["event"] == "aggregated"]
 
 
 def failures(parties):
     if not (parties.home / "run" / "events.jsonl").exists():
         return {}
-    return {e["round"]: e["reason"] for e in told(parties) if e["event"] == "client_failed"}
+    return {e["round"]: e["reason"] for e in events_of(parties) if e["event"] == "client_failed"}
 
 
 def private(parties, name: str):
-    """Return a member's folder of the run, or None before there is one."""
+    """Return a member's folder of the run; None before it exists."""
     return next((parties.folder / "members" / name / "private").glob("?" * 32), None)
 
 
 def at_work(parties, name: str, round_number: int) -> bool:
-    """Return whether a client process is in a round: it holds the member's folder, and has not kept a state."""
+    """Return whether a client process works on a round: it locks the member's folder and has stored no state."""
     folder = private(parties, name)
     if folder is None or not (folder / f"clients/{name}/state/round-{round_number - 1:04d}").exists():
         return False
-    kept = (folder / f"clients/{name}/state/round-{round_number:04d}").exists()
+    stored = (folder / f"clients/{name}/state/round-{round_number:04d}").exists()
     return (
-        not kept and f"ROUND {round_number}]" in parties.log(name) and deployment.locked(folder / "run.lock")
+        not stored
+        and f"ROUND {round_number}]" in parties.log(name)
+        and deployment.locked(folder / "run.lock")
     )
 
 
-def test_a_client_process_killed_alone_in_training_is_started_again_in_the_same_round(tmp_path, content):
+def test_a_client_process_killed_alone_in_training_is_started_again_in_its_round(tmp_path, content):
     with running(tmp_path, content) as parties:
         parties.until(lambda: at_work(parties, "films", 1) or parties.ended(), 400)
         parties.kill_child("films", "flwr-clientapp")
         parties.until(parties.ended, 400)
         assert took_part(parties) == [ALL, ALL, ALL], parties.tails()
         assert not failures(parties)
-        again = [e for e in told(parties) if e.get("code") == "sent_again"]
+        again = [e for e in events_of(parties) if e.get("code") == "sent_again"]
         assert [(e["client"], e["round"]) for e in again] == [("films", 1)]
         assert again[0]["message"] == "it was lost (Flower's code 8); it was asked again"
         own = read_events(private(parties, "films") / "events.jsonl")
         assert [e["round"] for e in own if e["event"] == "client_trained"] == [0, 1, 2]
 
 
-def test_a_worker_killed_in_training_is_done_without_in_the_same_round(tmp_path, content):
+def test_a_worker_killed_in_training_is_bypassed_in_the_same_round(tmp_path, content):
     with running(tmp_path, content, worker=deployment.PATCHED / "dying.py") as parties:
         parties.until(parties.ended, 400)
         assert took_part(parties) == [ALL, ALL, ALL], parties.tails()
-        assert not failures(parties) and not [e for e in told(parties) if e["event"] == "warning"]
+        assert not failures(parties) and not [e for e in events_of(parties) if e["event"] == "warning"]
         assert parties.processes["films-worker"].poll() == -signal.SIGKILL
-        assert "done without it" in parties.log("films")
+        assert "continuing without it" in parties.log("films")
         own = read_events(private(parties, "films") / "events.jsonl")
         assert [e["round"] for e in own if e["event"] == "client_trained"] == [0, 1, 2]
         parties.kill("films-worker")
-        parties.worker("films")  # its socket was left behind and is replaced
+        parties.worker("films")  # the socket of the killed one is replaced
 
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 2 MB as films' private folder."""
+    """A function that mounts a disk of 2 MB as films' private folder."""
     folder = tmp_path / "parties" / "members" / "films" / "private"
     mounted = []
 
@@ -189,5 +196,5 @@ def test_updates_of_wrong_shape_of_anothers_name_and_of_another_round_are_left_o
         assert "expected" in reasons[0] and "delta." in reasons[0]
         assert "it says it is from 'news'" in reasons[1]
         assert "it is of round 1, not 2" in reasons[2]
-        refused = [e["round"] for e in told(parties) if e.get("code") == "update_refused"]
+        refused = [e["round"] for e in events_of(parties) if e.get("code") == "update_refused"]
         assert refused == [0, 1, 2]

@@ -1,4 +1,4 @@
-"""A federation whose members have addresses of their own, 50 ms and 1 % loss away; one is cut off for a round."""
+"""A federation over a network with 50 ms of delay and 1 % of loss; one member is disconnected for a round."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 CLIENTS = (("films", "llama", 4), ("news", "bert", 8), ("feed", "gpt2", 6))
 ALL, REST = ["feed", "films", "news"], ["feed", "news"]
 DELAY, LOSS = 0.05, 0.01
-"""Seconds and fraction of the frames, each way."""
+"""Seconds of delay and fraction of lost frames, each way."""
 
 
 @pytest.fixture
@@ -30,9 +30,7 @@ def net():
         yield made
 
 
-def test_three_machines_finish_over_a_slow_and_lossy_network_and_one_that_was_cut_off_comes_back(
-    net, tmp_path
-):
+def test_three_machines_finish_over_a_slow_and_lossy_network_with_a_disconnection(net, tmp_path):
     if shutil.which("nginx") is None:
         pytest.skip("nginx is not installed")
     server = {"rounds": 3, "min_clients": 2}

@@ -1,4 +1,4 @@
-"""The demo models on Flower: real SuperLink, SuperNodes and weights, in the anchored basis, equal to one machine."""
+"""The demo models on Flower: a real SuperLink, SuperNodes and weights, in the anchored basis, equal to one machine."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ CONTENT = {
 
 
 def warned(run) -> list[tuple[str, int, str]]:
-    """Return what a run warned of; a single step of each client leaves some weights where they were."""
-    told = read_events(run / "events.jsonl")
-    assert not [e for e in told if e["event"] == "client_failed"]
-    return sorted((e["client"], e["round"], e["code"]) for e in told if e["event"] == "warning")
+    """Return client, round and code of a run's warnings; a single step of each client leaves some weights unchanged."""
+    events = read_events(run / "events.jsonl")
+    assert not [e for e in events if e["event"] == "client_failed"]
+    return sorted((e["client"], e["round"], e["code"]) for e in events if e["event"] == "warning")
 
 
 def test_demo_models_give_the_numbers_of_one_machine(tmp_path):

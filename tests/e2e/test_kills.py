@@ -1,4 +1,4 @@
-"""Kills of real processes at random moments: after each, the run is resumed, and ends as if nothing had happened."""
+"""Real processes killed at random moments: each run is resumed, and gives the result of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def stage_of(folder) -> str:
 
 def start(file, folder, resume: bool):
     arguments = ("run", str(file), "--out", str(folder / "run"), *(["--resume"] if resume else []))
-    return processes.start(arguments, folder / "text", processes.tell_stage(folder / "stage"))
+    return processes.start(arguments, folder / "text", processes.record_stage(folder / "stage"))
 
 
 @pytest.mark.slow
@@ -88,9 +88,9 @@ def test_killed_at_random_moments_a_run_ends_as_an_uninterrupted_one(tmp_path):
             else:
                 pytest.fail(f"run {runs}: {(folder / 'text.err').read_text()}")
         assert finished, f"run {runs} was killed {KILLS_A_RUN} times and did not finish"
-        found, told = left(folder / "run")
+        found, log = left(folder / "run")
         assert found.keys() == tensors.keys(), f"run {runs}"
         assert all(torch.equal(found[n], tensors[n]) for n in tensors), f"run {runs}"
-        assert told == events, f"run {runs}"
+        assert log == events, f"run {runs}"
         runs += 1
         print(f"{killed.total()} kills in {runs} runs: {dict(killed)}", flush=True)

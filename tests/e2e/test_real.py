@@ -34,11 +34,11 @@ def test_inspect_predicted_what_was_recorded(run):
     from h2tune.config import load
     from h2tune.runs.inspect import inspect
 
-    told = read_events(run / "events.jsonl")
+    log = read_events(run / "events.jsonl")
     for client in inspect(load(QUICKSTART, FEW)).clients:
-        started = next(c for c in told[0]["clients"] if c["name"] == client["name"])
+        started = next(c for c in log[0]["clients"] if c["name"] == client["name"])
         assert client["trainable_parameters"] == started["trainable_parameters"]
-        mine = [e for e in told if e["event"] == "client_trained" and e["client"] == client["name"]]
+        mine = [e for e in log if e["event"] == "client_trained" and e["client"] == client["name"]]
         assert len(mine) == 2
         for event in mine:
             assert event["bytes_up"] == client["bytes_up"]
@@ -66,7 +66,7 @@ def test_the_exported_lora_gives_the_logits_of_the_adapter(run, client):
 
 
 def test_every_method_runs_by_name_on_the_quickstart_or_says_why_it_cannot(tmp_path):
-    """Where no two clients share a model, methods that average LoRA have nobody to share with, and say so."""
+    """Where no two clients have the same model, methods that average LoRA share nothing, and state it."""
     from h2tune.baselines import MODULES
     from h2tune.compare import compare
     from h2tune.compare.methods import ABLATIONS

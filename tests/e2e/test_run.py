@@ -1,4 +1,4 @@
-"""The main job through the real command line, on tiny models."""
+"""Runs through the real command line, on tiny models."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def events(run):
 def test_a_run_trains_aggregates_and_reports(finished):
     _, run, output = finished
     assert "federated" in output
-    told = read_events(run / "events.jsonl")
-    assert not [e for e in told if e["event"] in ("warning", "client_failed")]
-    assert [e["round"] for e in told if e["event"] == "aggregated" and e["stage"] == "trained"] == [0, 1, 2]
-    assert all(e["change"] > 0 for e in told if e["event"] == "aggregated")
-    trained = [e for e in told if e["event"] == "client_trained"]
+    log = read_events(run / "events.jsonl")
+    assert not [e for e in log if e["event"] in ("warning", "client_failed")]
+    assert [e["round"] for e in log if e["event"] == "aggregated" and e["stage"] == "trained"] == [0, 1, 2]
+    assert all(e["change"] > 0 for e in log if e["event"] == "aggregated")
+    trained = [e for e in log if e["event"] == "client_trained"]
     assert len(trained) == 2 * 3 * 2  # two clients, three rounds, federated and alone
     for event in trained:
         assert event["received_matches"]
@@ -73,11 +73,11 @@ def test_inspect_predicts_exactly_what_the_run_records(finished):
     from h2tune.runs.inspect import inspect
 
     file, run, _ = finished
-    told = read_events(run / "events.jsonl")
+    log = read_events(run / "events.jsonl")
     for client in inspect(load(file)).clients:
-        started = next(c for c in told[0]["clients"] if c["name"] == client["name"])
+        started = next(c for c in log[0]["clients"] if c["name"] == client["name"])
         assert client["trainable_parameters"] == started["trainable_parameters"]
-        mine = [e for e in told if e["event"] == "client_trained" and e["client"] == client["name"]]
+        mine = [e for e in log if e["event"] == "client_trained" and e["client"] == client["name"]]
         for event in (e for e in mine if e["stage"] == "trained"):
             assert event["bytes_up"] == client["bytes_up"] == sum(entry["bytes"] for entry in event["sent"])
             assert event["bytes_down"] == client["bytes_down"][event["round"]]

@@ -35,7 +35,7 @@ def file(tmp_path_factory):
 
 
 def run(file, out, *arguments, before=None):
-    """Run the command line in a process of its own, which `before` may change; return its events."""
+    """Run the command line in a new process, which `before` may patch; return its events."""
     process = processes.start(
         ("run", str(file), "--out", str(out), *arguments), out.parent / out.name, before
     )
@@ -65,7 +65,7 @@ def secure(file, tmp_path_factory):
 
 
 def losing(name, stage):
-    """Make a member fail: before it masks its values, or after that and before it reveals shares."""
+    """Make a client fail: before it masks its values, or after that and before it reveals shares."""
     if stage == "training":
         train = local_engine.ClientRound.run
 
@@ -78,10 +78,10 @@ def losing(name, stage):
     else:
         reveal = SecAggClient.reveal
 
-        def silent(half, survivors):
-            if half.name == name:
+        def silent(client, survivors):
+            if client.name == name:
                 raise H2TuneError("lost after masking")
-            return reveal(half, survivors)
+            return reveal(client, survivors)
 
         SecAggClient.reveal = silent
 
@@ -93,10 +93,10 @@ def test_the_result_is_the_plain_one_to_the_quantisation_step(plain, secure):
     torch.testing.assert_close(one, two, rtol=2e-6, atol=3 * masking.step(3) / 1e-8)
     torch.testing.assert_close(shared(plain[0], 2), shared(secure[0], 2), rtol=1e-4, atol=1e-5)
     assert scores(plain[1]) == scores(secure[1])
-    told = [e["secure_aggregation"] for e in secure[1] if e["event"] == "aggregated"]
-    assert [t["survivors"] for t in told] == [["one", "three", "two"]] * 2
-    assert told[0]["threshold"] == 2 and not told[0]["dropped"] and not told[0]["silent"]
-    assert told[0]["bytes_up_of_keys_and_shares"] == 2 * 32 + 2 * 92 + 3 * 32
+    facts = [e["secure_aggregation"] for e in secure[1] if e["event"] == "aggregated"]
+    assert [f["survivors"] for f in facts] == [["one", "three", "two"]] * 2
+    assert facts[0]["threshold"] == 2 and not facts[0]["dropped"] and not facts[0]["silent"]
+    assert facts[0]["bytes_up_of_keys_and_shares"] == 2 * 32 + 2 * 92 + 3 * 32
     page = (secure[0] / "report.html").read_text()
     assert "what it learned under masks" in page and "the relation P (relation)" not in page
 
@@ -113,15 +113,15 @@ def test_masks_leave_nothing_behind_so_that_two_runs_are_equal_to_the_bit(file, 
 
 
 @pytest.mark.parametrize("stage", ["training", "unmasking"])
-def test_a_member_that_is_lost_in_mid_round_does_not_spoil_it(file, plain, tmp_path, stage):
+def test_a_client_that_drops_out_does_not_change_the_sum_of_the_others(file, plain, tmp_path, stage):
     lose = functools.partial(losing, "three", stage)
     events = run(file, tmp_path / "run", "--set", SECURE, before=lose)
-    told = [e["secure_aggregation"] for e in events if e["event"] == "aggregated"]
+    facts = [e["secure_aggregation"] for e in events if e["event"] == "aggregated"]
     if stage == "unmasking":  # its values were in the sum already
-        assert [t["silent"] for t in told] == [["three"]] * 2
+        assert [f["silent"] for f in facts] == [["three"]] * 2
         wanted = plain[0]
     else:
-        assert [t["dropped"] for t in told] == [["three"]] * 2
+        assert [f["dropped"] for f in facts] == [["three"]] * 2
         assert [e["client"] for e in events if e["event"] == "client_failed"] == ["three"] * 2
         run(file, tmp_path / "without", before=lose)
         wanted = tmp_path / "without"
@@ -129,18 +129,16 @@ def test_a_member_that_is_lost_in_mid_round_does_not_spoil_it(file, plain, tmp_p
     torch.testing.assert_close(shared(wanted, 2), shared(tmp_path / "run", 2), rtol=1e-4, atol=1e-5)
 
 
-def test_fewer_than_the_threshold_end_the_round_and_a_resumed_run_mends_it(
-    file, secure, tmp_path, monkeypatch
-):
+def test_fewer_than_the_threshold_end_the_run_which_can_be_resumed(file, secure, tmp_path, monkeypatch):
     reveal = SecAggClient.reveal
 
-    def silent(half, survivors):
-        if half.name != "two" and b"|1|" in half.session:
+    def silent(client, survivors):
+        if client.name != "two" and b"|1|" in client.session:
             raise H2TuneError("lost after masking")
-        return reveal(half, survivors)
+        return reveal(client, survivors)
 
     monkeypatch.setattr(SecAggClient, "reveal", silent)
-    with pytest.raises(H2TuneError, match=r"1 members revealed, 2 are needed.*'one'.*'three'"):
+    with pytest.raises(H2TuneError, match=r"1 clients revealed, 2 are needed.*'one'.*'three'"):
         h2tune.run(file, out=tmp_path / "run", overrides=[SECURE])
     monkeypatch.setattr(SecAggClient, "reveal", reveal)
     h2tune.run(file, out=tmp_path / "run", overrides=[SECURE], resume=True)
@@ -148,33 +146,33 @@ def test_fewer_than_the_threshold_end_the_round_and_a_resumed_run_mends_it(
         assert torch.equal(shared(secure[0], number), shared(tmp_path / "run", number))
 
 
-def test_nothing_that_reaches_the_server_or_its_files_has_a_members_own_values(file, tmp_path, monkeypatch):
-    received = []  # every message to the server's half, and every reply to the round loop
+def test_nothing_that_reaches_the_server_or_its_files_has_a_clients_own_values(file, tmp_path, monkeypatch):
+    received = []  # every message to the server's side of the protocol
     for name in ("advertised", "shared", "masked", "revealed"):
         original = getattr(server.SecAggServer, name)
 
-        def spy(half, member, content, original=original):
-            received.append((member, repr(content) if not hasattr(content, "tobytes") else content.tobytes()))
-            return original(half, member, content)
+        def spy(side, client, content, original=original):
+            received.append((client, repr(content) if not hasattr(content, "tobytes") else content.tobytes()))
+            return original(side, client, content)
 
         monkeypatch.setattr(server.SecAggServer, name, spy)
-    plain, replies, under = {}, [], local.under_masks
+    plain, replies, mask_reply = {}, [], local.mask_reply
 
-    def keep(reply, half, boxes):
+    def record(reply, client, boxes):
         plain[reply.client, reply.update.round] = reply.update.tensors["quantised"].clone()
-        replies.append(under(reply, half, boxes))
+        replies.append(mask_reply(reply, client, boxes))
         return replies[-1]
 
-    monkeypatch.setattr(local, "under_masks", keep)
+    monkeypatch.setattr(local, "mask_reply", record)
     h2tune.run(file, out=tmp_path / "run", overrides=[SECURE])
     assert len(plain) == 6 and len(received) == 6 * 4 and len(replies) == 6
     values = {key: t.numpy() for key, t in plain.items()}
     texts = [content.encode() if isinstance(content, str) else content for _, content in received]
     texts += [reply.update.tensors["masked"].numpy().tobytes() for reply in replies]
     texts += [repr(reply.events).encode() for reply in replies]
-    kept = [p for p in (tmp_path / "run").rglob("*") if p.is_file() and "clients" not in p.parts]
-    assert {"events.jsonl", "state.safetensors", "report.html"} <= {p.name for p in kept}
-    texts += [path.read_bytes() for path in kept]
+    stored = [p for p in (tmp_path / "run").rglob("*") if p.is_file() and "clients" not in p.parts]
+    assert {"events.jsonl", "state.safetensors", "report.html"} <= {p.name for p in stored}
+    texts += [path.read_bytes() for path in stored]
     for key, own in values.items():
         learned = own[0][own[0] != 0]
         assert learned.size > 50
@@ -183,9 +181,8 @@ def test_nothing_that_reaches_the_server_or_its_files_has_a_members_own_values(f
         needles.append(manifest({"masked": plain[key]})[0]["sha256"].encode())
         (reply,) = [r for r in replies if (r.client, r.update.round) == key]
         masked = reply.update.tensors["masked"].numpy()
-        assert (masked != own).mean() > 0.999 and (
-            masked == 0
-        ).mean() < 0.01  # and uncovered entries are hidden too
+        assert (masked != own).mean() > 0.999
+        assert (masked == 0).mean() < 0.01  # uncovered entries are hidden too
         for text in texts:
             assert not any(needle in text for needle in needles)
     for reply in replies:
@@ -195,12 +192,14 @@ def test_nothing_that_reaches_the_server_or_its_files_has_a_members_own_values(f
     )
 
 
-def test_alone_and_noise_of_members_go_with_it(file, tmp_path):
+def test_training_alone_and_noise_of_members_work_with_it(file, tmp_path):
     more = ["experimental.alone=true", "server.min_clients=3"]
     noise = ["privacy.noise=member", "privacy.clip=0.5", "privacy.multiplier=2.0"]
     run = h2tune.run(file, out=tmp_path / "run", strict=True, overrides=[SECURE, *more, *noise])
-    told = [e for e in run.events if e["event"] == "aggregated"]
-    assert all(("secure_aggregation" in e) == (e["stage"] == "trained") == ("privacy" in e) for e in told)
+    aggregated = [e for e in run.events if e["event"] == "aggregated"]
+    assert all(
+        ("secure_aggregation" in e) == (e["stage"] == "trained") == ("privacy" in e) for e in aggregated
+    )
     assert all(row["alone"] is not None for row in run.table)
     # noise of σ · clip on the sum of three: √(3 shares of 2 · 0.5 / √2) in every entry, over coverage of three at most
     start = shared(tmp_path / "run", 1)
@@ -209,7 +208,7 @@ def test_alone_and_noise_of_members_go_with_it(file, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"strategy": "fedit"}, 'needs strategy = "h2tune"'),
         ({"aggregation": "median", "min_clients": 3}, "must see each update"),
@@ -218,12 +217,12 @@ def test_alone_and_noise_of_members_go_with_it(file, tmp_path):
         ({"participation": 0.5, "min_clients": 1}, "needs 2 updates in every round, but min_clients is 1"),
     ],
 )
-def test_what_does_not_go_with_it_is_refused_early(tmp_path, changes, told):
+def test_settings_that_do_not_work_with_it_are_refused_early(tmp_path, changes, message):
     server = {"min_clients": 2, "weighting": "uniform", "secure_aggregation": True, **changes}
     content = federations.federation(tmp_path, CLIENTS, server=server)
     with pytest.raises(H2TuneError) as error:
         load(federations.write(tmp_path, content))
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_two_clients_and_noise_of_the_server_are_refused(tmp_path):
@@ -236,7 +235,7 @@ def test_two_clients_and_noise_of_the_server_are_refused(tmp_path):
         load(file, ["privacy.noise=server"])
 
 
-def test_missing_packages_are_told_before_training(file, monkeypatch):
+def test_missing_packages_are_an_error_before_training(file, monkeypatch):
     monkeypatch.setattr("h2tune.runs.build.find_spec", lambda name: None)
     with pytest.raises(H2TuneError, match=r"pip install 'h2tune\[secure\]'"):
         check_secure(load(file, [SECURE]).server)

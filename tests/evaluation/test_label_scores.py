@@ -1,11 +1,11 @@
-"""Scores of labels, against the plain way: one example at a time, no padding, all logits, nothing shared."""
+"""Scores of labels against the definition: one example at a time, without padding, from all logits."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from helpers import tiny
-from helpers.locally import download, participant
+from helpers.locally import adapted, download
 from torch.nn.functional import log_softmax
 
 from h2tune.evaluation.evaluate import label_scores
@@ -65,7 +65,7 @@ def test_classifiers_in_padded_batches(batch_size):
 
 
 def test_m_that_is_written_down_once_is_the_m_that_is_worked_out_in_each_pass():
-    one = participant("llama")
+    one = adapted("llama")
     one.receive(download(one, 1))
     tokens, shared = torch.tensor([[1, 5, 9, 4]]), one.shared
     with torch.no_grad():
@@ -87,7 +87,7 @@ def test_m_that_is_written_down_once_is_the_m_that_is_worked_out_in_each_pass():
 def test_m_is_worked_out_once_a_change_and_not_in_each_pass(monkeypatch):
     from h2tune.functional import alignment
 
-    one = participant("llama")
+    one = adapted("llama")
     one.receive(download(one, 1))
     worked, original = [], alignment.to_blocks
     monkeypatch.setattr(alignment, "to_blocks", lambda *a: worked.append(1) or original(*a))

@@ -26,7 +26,7 @@ def generator() -> np.random.Generator:
 
 def test_differences_are_paired() -> None:
     assert differences([3, 5], [1, 7]).tolist() == [2, -2]
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="the same shape"):
         differences([1, 2], [1])
 
 
@@ -38,7 +38,7 @@ def test_t_interval_by_hand_and_by_scipy() -> None:
     assert mean_interval(FIVE, level=0.9)[1:] == pytest.approx((reference.low, reference.high))
 
 
-def test_one_value_tells_nothing_about_the_spread() -> None:
+def test_one_value_has_an_infinite_interval() -> None:
     assert mean_interval([0.3]) == (0.3, -math.inf, math.inf)
     assert bootstrap_interval([0.3], rng=generator()) == (0.3, -math.inf, math.inf)
     assert paired_t_p([0.3]) == 1

@@ -1,4 +1,4 @@
-"""A kit for two members, and who they are; needs flwr."""
+"""A kit for two members, the coordinator's file and the members' cards; needs flwr."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from helpers import federations
 
 @pytest.fixture(scope="module")
 def parties(tmp_path_factory):
-    """A kit for two members, written once."""
+    """The folder of a kit for two members, written once per module."""
     folder = tmp_path_factory.mktemp("kit")
     from helpers.grids import lay_out
 
@@ -25,7 +25,7 @@ def coordinator(parties):
 
 @pytest.fixture
 def cards(parties, coordinator):
-    from h2tune.flower.member.round import join
+    from h2tune.flower.member.join import join
 
     return {
         name: join(parties / "members" / name / "member.toml", coordinator.settings).card
@@ -35,7 +35,7 @@ def cards(parties, coordinator):
 
 @pytest.fixture
 def identity(monkeypatch):
-    """What Flower sets in an app's process before it makes messages."""
+    """The identifiers that Flower sets in an app's process before it makes messages."""
     from helpers.grids import identify
 
     identify(monkeypatch)

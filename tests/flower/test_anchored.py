@@ -1,6 +1,8 @@
-"""An anchored basis across machines, without processes: the same as on one machine, and what goes wrong."""
+"""An anchored basis across machines, on a grid in memory: equal to one machine, and failures."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from helpers.grids import EXPERIMENT, Grid, coordinator_of, identify, lay_out
 
 from h2tune.flower.coordinator.app import coordinate
 from h2tune.flower.member.basis import MOST_TEXTS, give_view, take_frames, texts_of
+from h2tune.flower.member.requests import BasisRequest
 from h2tune.flower.messages import unpack
 
 CLIENTS = (("one", "llama", 4), ("two", "bert", 8))
@@ -60,25 +63,30 @@ def shared(run, number=2):
     return load_file(run / f"server/round-{number:04d}/state.safetensors")["shared"]
 
 
+def events_of(run, kind):
+    return [e for e in read_events(run / "events.jsonl") if e["event"] == kind]
+
+
 def test_members_across_machines_learn_what_one_machine_does(content, parties, coordinator, tmp_path):
     h2tune.run(federations.write(tmp_path, content), out=tmp_path / "run")
     grid = Grid(parties, names=("one", "two"))
     run = coordinate(grid, coordinator)
     assert shared(run).norm() > 0.001 and torch.equal(shared(run), shared(tmp_path / "run"))
-    told = {k: [e for e in read_events(r / "events.jsonl") if e["event"] == "basis_agreed"]
-            for k, r in (("one machine", tmp_path / "run"), ("machines", run))}  # fmt: skip
-    one, many = ([{k: v for k, v in e.items() if k != "time"} for e in told[key]] for key in told)
+    one, many = (
+        [{k: v for k, v in e.items() if k != "time"} for e in events_of(r, "basis_agreed")]
+        for r in (tmp_path / "run", run)
+    )
     assert one == many and [e["client"] for e in one] == ["one", "two"]
     kinds = [kind for _, kind, _ in grid.seen]
     assert kinds.count("query.view") == kinds.count("query.frames") == 2 and kinds.count("train") == 4
-    # a restarted coordinator asks for no view again; members keep their frames
+    # a restarted coordinator requests no view again; members have their frames
     again = Grid(parties, names=("one", "two"))
     more = coordinator.model_copy(update={"server": coordinator.server.model_copy(update={"rounds": 3})})
     coordinate(again, more)
     assert "query.view" not in {kind for _, kind, _ in again.seen}
 
 
-def test_across_machines_too_each_member_has_a_g_of_its_own(content, parties, coordinator, tmp_path):
+def test_each_member_has_its_own_g_as_on_one_machine(content, parties, coordinator, tmp_path):
     own = content | {"experimental": content["experimental"] | {"increments": "relevance"}}
     h2tune.run(federations.write(tmp_path, own), out=tmp_path / "run")
     switches = coordinator.experimental.model_copy(update={"increments": "relevance"})
@@ -90,14 +98,14 @@ def test_across_machines_too_each_member_has_a_g_of_its_own(content, parties, co
     assert not torch.equal(there["shared.one"], there["shared.two"])
 
 
-def test_who_was_lost_while_agreeing_gets_frames_before_its_first_round(parties, coordinator):
+def test_a_member_without_a_view_gets_frames_before_its_first_round(parties, coordinator):
     grid = Grid(
         parties, names=("one", "two"), lost=lambda name, kind, _: (name, kind) == ("two", "query.view")
     )
     run = coordinate(grid, coordinator)
-    agreed = [e for e in read_events(run / "events.jsonl") if e["event"] == "basis_agreed"]
+    agreed = events_of(run, "basis_agreed")
     assert [(e["client"], e["bytes_up"] > 0) for e in agreed] == [("one", True), ("two", False)]
-    trained = [e["client"] for e in read_events(run / "events.jsonl") if e["event"] == "client_trained"]
+    trained = [e["client"] for e in events_of(run, "client_trained")]
     assert sorted(trained) == ["one", "one", "two", "two"]
 
 
@@ -106,40 +114,41 @@ def test_without_frames_a_member_does_not_train(parties, coordinator):
         parties, names=("one", "two"), lost=lambda name, kind, _: (name, kind) == ("two", "query.frames")
     )
     run = coordinate(grid, coordinator)
-    failed = [e for e in read_events(run / "events.jsonl") if e["event"] == "client_failed"]
+    failed = events_of(run, "client_failed")
     assert {e["client"] for e in failed} == {"two"} and "has no frames yet" in failed[0]["reason"]
 
 
-def test_nobody_to_agree_with_is_an_error_before_training(parties, coordinator):
+def test_no_view_at_all_is_an_error_before_training(parties, coordinator):
     grid = Grid(parties, names=("one", "two"), lost=lambda name, kind, _: kind == "query.view")
-    with pytest.raises(H2TuneError, match="0 members sent how they read the public texts"):
+    with pytest.raises(H2TuneError, match="0 members sent a view of the public texts"):
         coordinate(grid, coordinator)
     assert not [m for _, kind, m in grid.seen if kind == "train"]
 
 
-def test_what_travels_names_no_path_and_is_checked(parties, coordinator):
+def test_messages_of_the_basis_have_no_path_and_are_validated(parties, coordinator):
     file, settings = parties / "members" / "one" / "member.toml", coordinator.settings
     assert settings.basis.texts == () and "public.txt" not in settings.model_dump_json()
+    request = BasisRequest(settings, EXPERIMENT, "one", TEXTS)
     with pytest.raises(H2TuneError, match="the message is for 'two'"):
-        give_view(file, settings, EXPERIMENT, "two", TEXTS)
+        give_view(file, replace(request, client="two"))
     with pytest.raises(H2TuneError, match="not those of the settings' basis"):
-        give_view(file, settings, EXPERIMENT, "one", TEXTS[:-1])
+        give_view(file, replace(request, texts=TEXTS[:-1]))
     for texts in (None, ["text"] * 7, ["text"] * (MOST_TEXTS + 1), [1] * 8, ["long" * 2**20] * 8):
         with pytest.raises(H2TuneError, match="texts"):
             texts_of({"texts": texts})
     size = settings.server.shared_rank
     for z in (torch.zeros(len(TEXTS), size + 1), torch.full((len(TEXTS), size), torch.nan)):
         with pytest.raises(H2TuneError):
-            take_frames(file, settings, EXPERIMENT, "one", TEXTS, {"z": z})
+            take_frames(file, request, {"z": z})
     z = torch.randn(len(TEXTS), size, generator=torch.Generator().manual_seed(0))
-    take_frames(file, settings, EXPERIMENT, "one", TEXTS, {"z": z})
-    take_frames(file, settings, EXPERIMENT, "one", TEXTS, {"z": z})
+    take_frames(file, request, {"z": z})
+    take_frames(file, request, {"z": z})
     with pytest.raises(H2TuneError, match="frames are of other coordinates"):
-        take_frames(file, settings, EXPERIMENT, "one", TEXTS, {"z": -z})
+        take_frames(file, request, {"z": -z})
 
 
-def test_no_example_is_in_a_view(parties, coordinator):
-    """A view is made of public texts and the base model alone: other data, the same view."""
+def test_a_view_depends_on_no_example(parties, coordinator):
+    """A view is computed from public texts and the base model alone: other data, the same view."""
     grid = Grid(parties, names=("one", "two"))
     coordinate(grid, coordinator)
     views = {
@@ -150,5 +159,5 @@ def test_no_example_is_in_a_view(parties, coordinator):
     data = federations.write_rows(parties / "members" / "one" / "other.jsonl", seed=9)
     old = next(line for line in text.splitlines() if line.startswith("file = "))
     file.write_text(text.replace(old, f'file = "{data}"'))
-    again = give_view(file, coordinator.settings, "1" * 32, "one", TEXTS).tensors["view"]
-    assert torch.equal(again, views["one"])
+    request = BasisRequest(coordinator.settings, "1" * 32, "one", TEXTS)
+    assert torch.equal(give_view(file, request).tensors["view"], views["one"])

@@ -1,4 +1,4 @@
-"""What a member tells when something fails on its machine: the kind of error, and neither a path nor data."""
+"""Failures on a member's machine: the coordinator receives the kind of error, and neither a path nor data."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from h2tune.federation import client_round
 from h2tune.federation.messages import Update
 from h2tune.federation.run_store import RunStore
 from h2tune.flower.deploy import kit
-from h2tune.flower.files import load_coordinator
-from h2tune.flower.member import app, handlers, round
+from h2tune.flower.load import load_coordinator
+from h2tune.flower.member import app, handlers, workspace
+from h2tune.flower.member.join import join
 from h2tune.flower.messages import TRAIN, pack, unpack
 
 EXPERIMENT = "0" * 32
@@ -30,7 +31,7 @@ EXPERIMENT = "0" * 32
 
 @pytest.fixture
 def party(tmp_path):
-    """A member's file and the settings of its federation."""
+    """A member's file, and the settings of its federation."""
     content = federations.federation(tmp_path, train={"local_steps": 1}, data={"train": 8, "test": 4})
     kit.init(load(federations.write(tmp_path, content)), tmp_path / "parties", host="127.0.0.1")
     settings = load_coordinator(tmp_path / "parties" / "coordinator" / "coordinator.toml").settings
@@ -39,18 +40,18 @@ def party(tmp_path):
 
 @pytest.fixture
 def ask(party, monkeypatch):
-    """Send a member the message of its first round, and return the head of its answer."""
+    """A function that sends a member the message of its first round, and returns head and update of its answer."""
     file, settings = party
     identify(monkeypatch)
-    strategy = round.join(file, settings).strategy
+    strategy = join(file, settings).strategy
     down = strategy.download(strategy.start(), "one", 0)
     head = {"settings": settings.model_dump_json(), "experiment": EXPERIMENT, "digest": down.digest}
 
     def answer():
         content = pack(head, Update("one", 0, 0, down.tensors))
         message = Message(content, dst_node_id=1, message_type=TRAIN)
-        found = app.train(message, SimpleNamespace(node_config={app.NODE_KEY: str(file)}))
-        return unpack(found.content)
+        reply = app.train(message, SimpleNamespace(node_config={app.NODE_KEY: str(file)}))
+        return unpack(reply.content)
 
     return answer
 
@@ -59,19 +60,19 @@ def full(*arguments, **named):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/srv/films/private")
 
 
-def test_a_full_disk_is_told_before_training_and_the_round_is_run_when_there_is_room(ask, monkeypatch):
+def test_a_full_disk_is_reported_before_training_and_the_round_runs_later(ask, monkeypatch):
     trained = []
     run = client_round.ClientRound.run
     monkeypatch.setattr(client_round.ClientRound, "run", lambda *a: trained.append(1) or run(*a))
     with monkeypatch.context() as patch:
-        patch.setattr(round.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+        patch.setattr(workspace.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
         head, update = ask()
     assert update is None and not trained
     assert head["reason"].startswith("the disk of its folder is full: 0.0 MB are free, a round may take 0.")
     assert ask()[1].client == "one" and trained == [1]
 
 
-def test_a_disk_that_fills_while_a_round_is_kept_is_told_and_the_round_can_be_run_again(ask, monkeypatch):
+def test_a_disk_that_fills_up_in_a_round_is_reported_and_the_round_runs_again(ask, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(RunStore, "commit", full)
         head, update = ask()
@@ -80,20 +81,20 @@ def test_a_disk_that_fills_while_a_round_is_kept_is_told_and_the_round_can_be_ru
     assert ask()[1].client == "one"
 
 
-def test_a_folder_that_is_in_use_or_cannot_be_written_is_told_without_its_path(ask, party, monkeypatch):
+def test_a_folder_that_cannot_be_used_is_reported_without_its_path(ask, party, monkeypatch):
     folder = party[0].parent / "private"
     store = RunStore(folder / EXPERIMENT, resume=True)
     head, _ = ask()
     assert head["reason"].startswith("its folder: another process is running in this folder")
     store.close()
-    monkeypatch.setattr(round.Path, "mkdir", full)
+    monkeypatch.setattr(workspace.Path, "mkdir", full)
     head, _ = ask()
     assert head["reason"].startswith("its folder cannot be written (No space left on device)")
     assert "/" not in head["reason"]
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "reason"),
     [
         (H2TuneError("there is no round 9"), "there is no round 9"),
         (H2TuneError("row 3 is 'secret'", where="/srv/data.jsonl"), "H2TuneError"),
@@ -104,5 +105,5 @@ def test_a_folder_that_is_in_use_or_cannot_be_written_is_told_without_its_path(a
         (ValueError("secret"), "ValueError"),
     ],
 )
-def test_a_reason_names_no_path_and_quotes_no_data(error, told):
-    assert handlers.reason(error) == told
+def test_a_reason_names_no_path_and_quotes_no_data(error, reason):
+    assert handlers.reason(error) == reason

@@ -1,10 +1,10 @@
-"""Secure aggregation across machines, without processes: the apps' own code, on a grid in memory."""
+"""Secure aggregation across machines: the apps' own code, on a grid in memory."""
 
 from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pytest
@@ -25,8 +25,9 @@ pytest.importorskip("Crypto", reason="pip install 'h2tune[secure]'")
 from helpers.grids import EXPERIMENT, Grid, coordinator_of, identify, lay_out
 
 from h2tune.flower.coordinator.app import coordinate
+from h2tune.flower.member import secure
+from h2tune.flower.member.requests import RoundRequest
 from h2tune.flower.member.round import take_part
-from h2tune.flower.member.secure import FILE, Masks, answer
 from h2tune.flower.messages import unpack
 
 CLIENTS = (("one", "llama", 4), ("two", "bert", 8), ("three", "llama", 2))
@@ -70,52 +71,53 @@ def shared(run, number):
     return load_file(run / f"server/round-{number:04d}/state.safetensors")["shared"]
 
 
-def told(run):
+def facts(run):
     return [e["secure_aggregation"] for e in read_events(run / "events.jsonl") if e["event"] == "aggregated"]
 
 
-def halves(parties):
-    return sorted((parties / "members").rglob(FILE))
+def key_files(parties):
+    return sorted((parties / "members").rglob(secure.FILE))
 
 
-def test_members_across_machines_give_the_sums_of_one_machine_and_nothing_of_their_own(
+def test_members_across_machines_give_the_sums_of_one_machine_and_no_own_value(
     parties, coordinator, embedded
 ):
     grid = Grid(parties)
     run = coordinate(grid, coordinator)
     for number in (1, 2):
         assert torch.equal(shared(run, number), shared(embedded, number))
-    assert [t["survivors"] for t in told(run)] == [["one", "three", "two"]] * 2
+    assert [f["survivors"] for f in facts(run)] == [["one", "three", "two"]] * 2
     kinds = [kind for _, kind, _ in grid.seen]
     assert {kind: kinds.count(kind) for kind in kinds} == dict.fromkeys(
         ("query.keys", "query.shares", "train", "query.reveal"), 6
     ) | {"query.enrol": 3}
-    assert len(halves(parties)) == 3
-    for file in halves(parties):
+    assert len(key_files(parties)) == 3
+    for file in key_files(parties):
         assert file.stat().st_mode & 0o777 == 0o600
-        assert not any(
-            json.loads(file.read_text())["private"].values()
-        )  # no key is left after the last message
-    # what a member has of its own, against all that came to the coordinator and all that it kept
-    came = b"".join(
+        # no key is left after the last message
+        assert not any(json.loads(file.read_text())["private"].values())
+    # a member's own values, against everything that the coordinator received and stored
+    received = b"".join(
         repr(unpack(m.content)[0]).encode() + b"".join(t.numpy().tobytes() for t in tensors(m))
         for _, kind, m in grid.seen
         if kind != "query.enrol"
     )
-    came += b"".join(p.read_bytes() for p in run.rglob("*") if p.is_file())
+    received += b"".join(p.read_bytes() for p in run.rglob("*") if p.is_file())
     for name, *_ in CLIENTS:
         for file in (parties / "members" / name).rglob("update.safetensors"):
             own = load_file(file)["quantised"]
             learned = own[0][own[0] != 0]
             assert learned.numel() > 50
-            assert not any(learned[i : i + 1].numpy().tobytes() in came for i in range(0, learned.numel(), 5))
-            assert digest({"quantised": own}).encode() not in came
+            assert not any(
+                learned[i : i + 1].numpy().tobytes() in received for i in range(0, learned.numel(), 5)
+            )
+            assert digest({"quantised": own}).encode() not in received
     replies = [unpack(m.content)[0].get("events", "[]") for _, kind, m in grid.seen if kind == "train"]
     events = [*read_events(run / "events.jsonl"), *(e for reply in replies for e in json.loads(reply))]
     (started,) = [e for e in events if e["event"] == "run_started"]
     assert not any("train" in client["examples"] for client in started["clients"])
     updates = [unpack(m.content)[1] for _, kind, m in grid.seen if kind == "train"]
-    assert {update.examples for update in updates} == {1}  # no count: all weigh the same
+    assert {update.examples for update in updates} == {1}  # no count: all have the same weight
     assert len(events) > 20 and not any({"relation", "coverage"} & event.keys() for event in events)
 
 
@@ -125,20 +127,20 @@ def tensors(message):
 
 
 @pytest.mark.parametrize("stage", ["query.keys", "query.shares", "train", "query.reveal"])
-def test_a_member_that_is_lost_at_any_message_is_borne(parties, coordinator, embedded, stage):
+def test_a_member_that_is_lost_at_any_message_drops_out(parties, coordinator, embedded, stage):
     grid = Grid(parties, lost=lambda name, kind, count: (name, kind) == ("two", stage))
     run = coordinate(grid, coordinator)
     if stage == "query.reveal":
         assert torch.equal(shared(run, 1), shared(embedded, 1))
-        assert [t["silent"] for t in told(run)] == [["two"]] * 2
+        assert [f["silent"] for f in facts(run)] == [["two"]] * 2
     else:
-        assert [t["survivors"] for t in told(run)] == [["one", "three"]] * 2
+        assert [f["survivors"] for f in facts(run)] == [["one", "three"]] * 2
         failed = [e for e in read_events(run / "events.jsonl") if e["event"] == "client_failed"]
         assert [e["client"] for e in failed] == ["two"] * 2
         assert not torch.equal(shared(run, 1), shared(embedded, 1)) and shared(run, 1).norm() > 0.01
 
 
-def test_an_update_that_is_asked_for_again_is_the_same_under_the_same_masks(parties, coordinator, embedded):
+def test_an_update_that_is_requested_again_is_the_same_under_the_same_masks(parties, coordinator, embedded):
     sent: list[str] = []
 
     @dataclass
@@ -156,12 +158,10 @@ def test_an_update_that_is_asked_for_again_is_the_same_under_the_same_masks(part
     assert torch.equal(shared(run, 2), shared(embedded, 2))
 
 
-def test_a_coordinator_that_goes_on_after_a_crash_has_new_keys_and_the_same_sums(
-    parties, coordinator, embedded
-):
+def test_a_coordinator_that_goes_on_after_a_crash_has_new_keys_and_equal_sums(parties, coordinator, embedded):
     silent = {"on": True}
     grid = Grid(parties, lost=lambda name, kind, count: silent["on"] and kind == "query.reveal" and count > 0)
-    with pytest.raises(H2TuneError, match="0 members revealed, 2 are needed"):
+    with pytest.raises(H2TuneError, match="0 clients revealed, 2 are needed"):
         coordinate(grid, coordinator)
     silent["on"] = False
     run = coordinate(grid, coordinator)
@@ -173,9 +173,8 @@ def test_a_coordinator_that_goes_on_after_a_crash_has_new_keys_and_the_same_sums
         coordinate(grid, more)
 
 
-def test_keys_that_are_asked_for_twice_are_the_same_until_shares_were_given(parties, coordinator, tmp_path):
+def test_keys_that_are_requested_twice_are_the_same_until_shares_were_sent(parties, coordinator, tmp_path):
     from h2tune.federation.secagg import encoding
-    from h2tune.flower.member import secure
 
     head = {"session": "tiny|0|x", "members": 3}
 
@@ -190,25 +189,18 @@ def test_keys_that_are_asked_for_twice_are_the_same_until_shares_were_given(part
         keys("two")
 
 
-def test_what_a_member_refuses(parties, coordinator):
+def test_a_member_refuses_messages_that_break_the_protocol(parties, coordinator):
     file, settings = parties / "members" / "one" / "member.toml", coordinator.settings
-    masks = Masks("tiny|0|x", 3, tuple(coordinator.roles), {})
-
-    def part(settings=settings, **changes):
-        given = masks if changes.get("masks", 1) else None
-        if given is not None:
-            given = Masks(**{**vars(masks), **changes})
-        return take_part(file, settings, EXPERIMENT, "one", 0, "", {}, given)
-
-    for call, reason in (
-        (lambda: part(masks=None), "and only with it"),
-        (lambda: part(session="tiny|1|x"), "of another round"),
-        (lambda: part(roles=("attn.q",)), "lack one that is shared"),
-        (lambda: part(roles=tuple(reversed(coordinator.roles))), "not in order"),
+    masks = secure.Masks("tiny|0|x", 3, tuple(coordinator.roles), {})
+    for sent, reason in (
+        (None, "and only with it"),
+        (replace(masks, session="tiny|1|x"), "of another round"),
+        (replace(masks, roles=("attn.q",)), "lack one that is shared"),
+        (replace(masks, roles=tuple(reversed(coordinator.roles))), "not in order"),
     ):
         with pytest.raises(H2TuneError, match=reason):
-            call()
-    ask = partial(answer, path=file, settings=settings, experiment=EXPERIMENT)
+            take_part(file, RoundRequest(settings, EXPERIMENT, "one", 0, "", {}, sent))
+    ask = partial(secure.handle, path=file, settings=settings, experiment=EXPERIMENT)
     for kind, head, reason in (
         ("keys", {"client": "two", "session": "s", "members": 3}, "not for this member"),
         ("keys", {"client": "one", "session": "s", "members": 10**9}, "3 to 100"),
@@ -227,13 +219,13 @@ def test_what_a_member_refuses(parties, coordinator):
             ask("shares", head={"client": "one", **head})
 
 
-def test_a_member_may_insist_on_secure_aggregation(parties, coordinator):
+def test_a_member_may_require_secure_aggregation(parties, coordinator):
     file = parties / "members" / "one" / "member.toml"
     content = tomllib.loads(file.read_text())
     assert content["secure_aggregation"] is True  # the kit writes it for a federation that has it
     plain = coordinator.settings.model_copy(update={"server": coordinator.server.of_one()})
+    request = RoundRequest(plain, EXPERIMENT, "one", 0, "", {})
     with pytest.raises(H2TuneError, match="with secure aggregation only"):
-        take_part(file, plain, EXPERIMENT, "one", 0, "", {})
+        take_part(file, request)
     file.write_text(tomli_w.dumps(content | {"secure_aggregation": False}))
-    reply = take_part(file, plain, EXPERIMENT, "one", 0, "", {})
-    assert reply.update is not None
+    assert take_part(file, request).update is not None

@@ -26,7 +26,9 @@ def random(*shape: int, seed: int) -> torch.Tensor:
 def test_directions_have_unit_norm_and_ignore_offsets_and_scale(seed, classes):
     z, scores = random(60, 8, seed=seed), random(60, classes, seed=seed + 1)
     one = label_coordinates(z, scores)
-    other = label_coordinates(z, 3 * scores + random(1, classes, seed=seed + 2) + random(60, 1, seed=seed + 3))
+    other = label_coordinates(
+        z, 3 * scores + random(1, classes, seed=seed + 2) + random(60, 1, seed=seed + 3)
+    )
     assert abs(float(one.norm()) - 1) < 1e-5
     # the offset of a text is taken out before the mean over texts, so that only the scale is left
     assert torch.allclose(one, other, atol=1e-4)

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 
 class Draw(Protocol):
-    """Choices that a fuzzer makes."""
+    """Choices drawn by a fuzzer."""
 
     def integer(self, low: int, high: int) -> int:
-        """Return a whole number within bounds, both included."""
+        """Return an integer between two bounds, inclusive."""
 
     def binary(self, most: int) -> bytes:
         """Return up to `most` bytes."""
@@ -87,11 +87,11 @@ def _changed(draw: Draw, value: Any, levels: int = 6) -> Any:
 
 
 def nested(text: str, levels: int) -> str:
-    """Return JSON text within lists, too deep for a reader that counts on its stack."""
+    """Return JSON text in nested lists, too deep for a recursive parser."""
     return "[" * levels + text + "]" * levels
 
 
 def dumped(draw: Draw, value: Any) -> str:
-    """Return JSON text of a value, now and then nested deeply."""
+    """Return JSON text of a value, sometimes nested deeply."""
     text = json.dumps(value)
     return nested(text, draw.integer(900, DEEPEST)) if draw.integer(0, 15) == 15 else text

@@ -22,7 +22,7 @@ SHOWN_EVERY = 1000
 
 
 class Provided:
-    """Choices that libFuzzer makes."""
+    """Choices drawn by libFuzzer."""
 
     def __init__(self, data: bytes) -> None:
         self.provider = atheris.FuzzedDataProvider(data)

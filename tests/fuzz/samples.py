@@ -1,4 +1,4 @@
-"""Valid updates, cards, events, settings and files, and updates that were changed: what the targets start from."""
+"""Valid updates, cards, events, settings and files, and altered updates: the inputs that the targets start from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is fuzzed: each target turns choices into something untrusted and asserts what h2tune makes of it.
+"""The fuzz targets: each makes an untrusted input from choices, and asserts how h2tune handles it.
 
 It is accepted, and then it is as good as a valid one, or it is refused with an `H2TuneError`; no other exception.
 """
@@ -38,48 +38,50 @@ from helpers.strategies import aggregate
 from h2tune.config import load_resolved
 from h2tune.errors import H2TuneError
 from h2tune.events import read_events
-from h2tune.federation.channel import Downloads
+from h2tune.federation.channel import Downloads, Reply
 from h2tune.federation.messages import HEAD_BYTES, Update, digest, from_bytes, to_bytes
 from h2tune.federation.rounds import _accept
 from h2tune.federation.run_store import RunStore, _seal
 from h2tune.flower.coordinator.channel import GridChannel
-from h2tune.flower.coordinator.pending import PendingRequest
 from h2tune.flower.coordinator.roster import Roster
 from h2tune.flower.coordinator.tolerant_grid import Answer
-from h2tune.flower.files import Coordinator, MemberFile, read_settings
+from h2tune.flower.files import CoordinatorFile, MemberFile
+from h2tune.flower.load import read_settings
 from h2tune.flower.messages import FORMAT, text, unpack
 from h2tune.report.view import build_view
 
 
 def update(draw: Draw) -> bool:
-    """A member's update, as bytes or by its structure, through the frame and the gate."""
+    """A client's update, as bytes or by its structure, through parsing and validation."""
     return _through_the_gate(update_bytes(draw))
 
 
 def message(draw: Draw) -> bool:
-    """A member's answer in a round: head, events and update, as the coordinator takes it in, keeps and shows it."""
+    """A client's answer in a round: the coordinator parses, validates, stores and reports head, events and update."""
     events = dumped(draw, structure_changed(draw, EVENTS))
     head = structure_changed(draw, {"events": events, "reason": "x"}, 2)
     content = _content(draw, dumped(draw, head), update_bytes(draw))
     answer = Answer(content)
     with tempfile.TemporaryDirectory() as folder:
         downloads = Downloads(STRATEGY, STRATEGY.start(), ["one"], ROUND)
-        request = PendingRequest(lambda node: answer)
-        reply = _channel(Path(folder))._reply("one", request, downloads, "m0", answer)
-        assert reply is not None and reply.client == "one"
-        told, accepted = _accept(STRATEGY, reply, ROUND)
+        try:
+            reply = _channel(Path(folder)).read("one", ROUND, answer, downloads.upload_bytes("one", ROUND))
+        except H2TuneError as error:
+            reply = Reply("one", None, [], str(error))
+        assert reply.client == "one"
+        recorded, accepted = _accept(STRATEGY, reply, ROUND)
         store = RunStore(Path(folder) / "run")
-        store.record("unit", told)
+        store.record("unit", recorded)
         store.close()
         build_view(read_events(store.events_file))
-    assert accepted is not None or any(event["event"] == "client_failed" for event in told)
+    assert accepted is not None or any(event["event"] == "client_failed" for event in recorded)
     if accepted is not None:
         _is_valid(reply.update)
     return accepted is not None
 
 
 def enrolment(draw: Draw) -> bool:
-    """A stranger's answer to the question who it is."""
+    """An unknown node's answer to the enrolment request."""
     card = bytes_changed(draw, dumped(draw, structure_changed(draw, CARD)).encode(), 2).decode(
         errors="surrogateescape"
     )
@@ -97,7 +99,7 @@ def enrolment(draw: Draw) -> bool:
 
 
 def settings(draw: Draw) -> bool:
-    """A coordinator's message, as a member takes it in, up to where it reads its data."""
+    """A coordinator's message, as a client parses it, up to reading its data."""
     head = {"settings": dumped(draw, structure_changed(draw, SETTINGS)), "experiment": "0" * 32, "digest": ""}
     content = _content(draw, dumped(draw, structure_changed(draw, head, 1)), update_bytes(draw))
     try:
@@ -137,7 +139,7 @@ def commit(draw: Draw) -> bool:
 
 
 def log(draw: Draw) -> bool:
-    """A run's log that was altered: a run goes on from it, and a report is made of it, or they say which line it is."""
+    """An altered log: the run is resumed and reported, or an error names the line."""
     lines = [json.dumps(event | {"unit": f"u{i}", "time": 1.0}) for i, event in enumerate(EVENTS)]
     if draw.integer(0, 1):
         lines.insert(
@@ -161,7 +163,7 @@ def log(draw: Draw) -> bool:
 
 
 def config(draw: Draw) -> bool:
-    """The federation file of a run folder that someone else made."""
+    """The federation file of an untrusted run folder."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.toml"
         file.write_bytes(bytes_changed(draw, CONFIG.encode(), 8))
@@ -189,15 +191,15 @@ def _through_the_gate(data: bytes) -> bool:
         tracemalloc.stop()
         assert peak < 2 * (MOST + HEAD_BYTES) + 2**20, peak
     reply = SimpleNamespace(client="one", late=None, update=found, events=[])
-    told, accepted = _accept(STRATEGY, reply, ROUND)
-    assert (accepted is None) == any(event.get("code") == "update_refused" for event in told)
+    recorded, accepted = _accept(STRATEGY, reply, ROUND)
+    assert (accepted is None) == any(event.get("code") == "update_refused" for event in recorded)
     if accepted is not None:
         _is_valid(reply.update)
     return accepted is not None
 
 
 def _is_valid(found: Update) -> None:
-    """Assert, by other means than the gate's, that an accepted update is one that a member may send."""
+    """Assert, independently of the validation, that an accepted update is one that a client may send."""
     assert (found.client, found.round, found.examples) == ("one", ROUND, 10)
     assert {
         n: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for n, t in found.tensors.items()
@@ -232,8 +234,8 @@ def _content(draw: Draw, head: str, data: bytes) -> RecordDict:
 
 
 @functools.cache
-def _coordinator() -> Coordinator:
-    return Coordinator.model_validate(
+def _coordinator() -> CoordinatorFile:
+    return CoordinatorFile.model_validate(
         SETTINGS
         | {
             "folder": "/nowhere",

@@ -40,32 +40,32 @@ def arguments_of(pid: int) -> str:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the processes that a process started, and those that they started."""
+    """Return the processes below a process, of all generations."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             parent = int(stat.read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(stat.parent.name))
-    found = [pid]
-    for parent in found:
-        found += children.get(parent, [])
-    return found[1:]
+    below = [pid]
+    for parent in below:
+        below += children.get(parent, [])
+    return below[1:]
 
 
 def patching(patch: Path) -> dict[str, str]:
-    """Return the environment of a process in which a file of `patched` changes modules."""
+    """Return the environment of a process in which a file of `patched` patches modules."""
     path = os.pathsep.join([str(PATCHED), federations.environment()["PYTHONPATH"]])
     return {"PYTHONPATH": path, "PATCH": str(patch)}
 
 
 def locked(file: Path) -> bool:
-    """Return whether a process holds a lock on a file; looking takes none."""
+    """Return whether a process holds a lock on a file, without taking one."""
     inode = f":{file.stat().st_ino} "
     return any(inode in line for line in Path("/proc/locks").read_text().splitlines())
 
 
 class Deployment:
-    """A federation's processes; every one has a log in `logs/`, and all are stopped at the end.
+    """The processes of a federation; each has a log in `logs/`, and all are stopped at the end.
 
     Args:
         folder: Where the parties' folders are.
@@ -75,7 +75,7 @@ class Deployment:
     """
 
     host = "127.0.0.1"
-    """Where members reach the coordinator."""
+    """Address at which members reach the coordinator."""
 
     def __init__(self, folder: Path, port: int, *, secure: bool = False, public: int | None = None) -> None:
         self.folder, self.secure = folder, secure
@@ -96,7 +96,7 @@ class Deployment:
         }
 
     def place(self, name: str) -> list[str]:
-        """Return what comes before a command so that it runs on the machine of a party."""
+        """Return the prefix of a command that runs it on the machine of a party."""
         return []
 
     def listening(self, port: int) -> bool:
@@ -106,7 +106,7 @@ class Deployment:
     def start(
         self, name: str, arguments: Sequence[str], home: Path, patch: Path | None = None
     ) -> subprocess.Popen[bytes]:
-        """Start a process of a party, with a file of `patched` if that is wished."""
+        """Start a process of a party, optionally with a file of `patched`."""
         log = (self.folder / "logs" / f"{name}.log").open("ab")
         process = subprocess.Popen(
             [*self.place(name), *arguments],
@@ -125,7 +125,7 @@ class Deployment:
         return (self.folder / "logs" / f"{name}.log").read_text(errors="replace")
 
     def run_log(self) -> str:
-        """Return what `flwr log` shows: what the ServerApp writes, which is not in the SuperLink's output."""
+        """Return the output of the ServerApp, as `flwr log` shows it; it is not in the SuperLink's output."""
         file = self.home / "flwr" / "state.db"
         if not file.exists():
             return ""
@@ -135,7 +135,7 @@ class Deployment:
             )
 
     def ended(self) -> bool:
-        """Return whether the run is over, or its ServerApp failed."""
+        """Return whether the run is finished, or its ServerApp failed."""
         log = self.home / "run" / "events.jsonl"
         done = log.exists() and '"run_finished"' in log.read_text()
         return done or "raised an exception" in self.run_log()
@@ -223,7 +223,7 @@ class Deployment:
         return "\n".join(f"--- {name}\n{text[-2500:]}" for name, text in texts)
 
     def kill(self, name: str, how: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal to a process and all that it started."""
+        """Send a signal to a process and all processes below it."""
         process = self.processes.pop(name)
         for pid in [process.pid, *descendants(process.pid)]:
             with contextlib.suppress(ProcessLookupError):
@@ -235,10 +235,10 @@ class Deployment:
             process.wait()
 
     def kill_child(self, name: str, command: str) -> None:
-        """Kill the processes below one of ours that run a command."""
-        found = [pid for pid in descendants(self.processes[name].pid) if command in arguments_of(pid)]
-        assert found, self.tails()
-        for pid in found:
+        """Kill the processes that run a command, below one that was started here."""
+        matching = [pid for pid in descendants(self.processes[name].pid) if command in arguments_of(pid)]
+        assert matching, self.tails()
+        for pid in matching:
             os.kill(pid, signal.SIGKILL)
 
     def stop(self) -> None:
@@ -273,7 +273,7 @@ def lay_out(
     host: str = "127.0.0.1",
     **coordinator,
 ) -> Path:
-    """Write the parties' folders as the kit does, with changes to the coordinator's file, and return where they are."""
+    """Write the kit with changes to the coordinator's file, and return its folder."""
     import tomllib
 
     from h2tune.config import load
@@ -302,7 +302,7 @@ def scores(events):
 
 
 def assert_equal(run: Path, other: Path, rounds: int = 3) -> None:
-    """Server tensors of every round and all scores are equal."""
+    """Assert that the server's tensors of every round and all scores are equal."""
     import pytest
     import torch
     from safetensors.torch import load_file

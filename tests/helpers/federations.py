@@ -21,7 +21,7 @@ FILL = ("the", "a", "film", "book", "game", "news", "plot", "cast", "score", "te
 
 
 def write_rows(path: Path, count: int = 160, seed: int = 0) -> Path:
-    """Write rows whose label a single word decides: learnable in a few steps."""
+    """Write rows whose label depends on a single word, learnable in a few steps."""
     draw = random.Random(seed)
     rows = set()
     while len(rows) < count:
@@ -82,12 +82,12 @@ def write(folder: Path, content: Mapping[str, Any]) -> Path:
 
 
 def command(*arguments: str) -> list[str]:
-    """Return the real command line, to be run in a process of its own."""
+    """Return the real command line for a separate process."""
     return [sys.executable, "-m", "h2tune", *arguments]
 
 
 def h2tune(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end, in a process of its own."""
+    """Run the command line in a separate process, and wait for it."""
     with tempfile.TemporaryDirectory() as folder:
         process = processes.start(arguments, Path(folder) / "text")
         process.join()
@@ -99,7 +99,7 @@ def h2tune(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[s
 
 
 def comparable(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return events without times: what two equal runs must have in common."""
+    """Return events without times, which are equal in two equal runs."""
     return [
         {key: value for key, value in event.items() if key not in ("time", "seconds")} for event in events
     ]

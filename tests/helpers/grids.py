@@ -13,26 +13,29 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from h2tune.config import load
 from h2tune.federation.channel import Downloads
-from h2tune.federation.messages import Download
+from h2tune.federation.messages import Download, Update
+from h2tune.flower.card import Card
 from h2tune.flower.coordinator.channel import GridChannel
 from h2tune.flower.coordinator.messenger import Messenger
 from h2tune.flower.coordinator.roster import Roster
 from h2tune.flower.deploy import kit
-from h2tune.flower.files import Coordinator, load_coordinator
+from h2tune.flower.files import CoordinatorFile
+from h2tune.flower.load import load_coordinator
 from h2tune.flower.member import app
+from h2tune.flower.messages import pack
 from helpers import federations
 
 EXPERIMENT = "0" * 32
 
 
-def channel_over(grid: Any, coordinator: Coordinator, members_file: Path) -> GridChannel:
-    """Return a channel over a grid, whose roster is kept in a file."""
+def channel_over(grid: Any, coordinator: CoordinatorFile, members_file: Path) -> GridChannel:
+    """Return a channel over a grid, whose roster is stored in a file."""
     roster = Roster(coordinator, members_file)
     return GridChannel(Messenger(grid, coordinator, EXPERIMENT, roster, poll=0.01))
 
 
 class FixedDownloads(Downloads):
-    """Messages that are given beforehand; updates of any size may answer them."""
+    """Fixed downloads, which updates of any size may answer."""
 
     def __init__(self, downloads: Mapping[str, Download]) -> None:
         self.downloads = downloads
@@ -58,12 +61,12 @@ def lay_out(content: Mapping[str, Any], folder: Path) -> Path:
     return folder / "parties"
 
 
-def coordinator_of(parties: Path, *, deadline: float, patience: float, gather: float) -> Coordinator:
+def coordinator_of(parties: Path, *, deadline: float, patience: float, gather: float) -> CoordinatorFile:
     """Return the coordinator of a kit, for nodes without keys."""
-    found = load_coordinator(parties / "coordinator" / "coordinator.toml")
-    members = tuple(member.model_copy(update={"key": None}) for member in found.member)
+    file = load_coordinator(parties / "coordinator" / "coordinator.toml")
+    members = tuple(member.model_copy(update={"key": None}) for member in file.member)
     seconds = {"deadline": deadline, "patience": patience, "gather": gather}
-    return found.model_copy(update={"member": members, **seconds})
+    return file.model_copy(update={"member": members, **seconds})
 
 
 @dataclass
@@ -74,7 +77,7 @@ class Node:
 
 @dataclass(kw_only=True)
 class Post:
-    """Messages on their way: numbered as they are pushed."""
+    """Messages under way, numbered as they are pushed."""
 
     waiting: dict[str, Message | None] = field(default_factory=dict)
     pushed: int = 0
@@ -90,8 +93,71 @@ class Post:
 
 
 @dataclass
+class ScriptedGrid(Post):
+    """A grid whose nodes answer at once, by the functions in `answers`; None is no answer yet.
+
+    Args:
+        answers: Function of a message by node.
+        present: The connected nodes; by default those in `answers`.
+    """
+
+    answers: dict[int, Callable[[Message], Any]]
+    present: set[int] = field(default_factory=set)
+
+    def get_nodes(self):
+        return [Node(number) for number in sorted(self.present or self.answers)]
+
+    def pull_messages(self, identifiers):
+        replies = []
+        for identifier in identifiers:
+            message = self.waiting.get(identifier)
+            content = None if message is None else self.answers[message.metadata.dst_node_id](message)
+            if content is not None:
+                self.waiting[identifier] = None
+                message.metadata.__dict__["_src_node_id"] = 1
+                replies.append(Message(content, reply_to=message))
+        return replies
+
+
+def node(card: Card, train: Callable[[Message], Any]) -> Callable[[Message], Any]:
+    """Return a node's answers: its card to the enrolment query, and those of a function to other messages."""
+
+    def answer(message):
+        if message.metadata.message_type == "query.enrol":
+            return pack({"card": card.model_dump_json()})
+        return train(message)
+
+    return answer
+
+
+def update_of(name: str, round_number: int = 0) -> Callable[[Message], Any]:
+    """Return a function that answers every message with an empty update."""
+    return lambda message: pack({"events": "[]"}, Update(name, round_number, 8, {}))
+
+
+def gathered(grid: Any, coordinator: CoordinatorFile, members_file: Path) -> GridChannel:
+    """Return a channel over a grid after its members enrolled."""
+    channel = channel_over(grid, coordinator, members_file)
+    channel.messenger.gather()
+    return channel
+
+
+def exchange(channel: GridChannel, *names: str, round_number: int = 0) -> dict[str, Any]:
+    """Send empty downloads and return the replies by client."""
+    downloads = FixedDownloads({name: Download(round_number, {}, "") for name in names})
+    return {reply.client: reply for reply in channel.exchange(round_number, downloads)}
+
+
+@dataclass
 class Grid(Post):
-    """A grid whose members answer at once, with the apps' own code; `lost` says which messages are."""
+    """A grid whose members answer at once, with the apps' own code.
+
+    Args:
+        parties: The folder of the kit.
+        lost: Returns whether a message is lost, from name, kind and the number of earlier ones of that kind.
+        seen: Name, kind and reply of all messages so far.
+        names: The members, in the order of their nodes.
+    """
 
     parties: Path
     lost: Callable[[str, str, int], bool] = lambda name, kind, count: False
@@ -121,4 +187,4 @@ class Grid(Post):
         context = SimpleNamespace(
             node_config={"h2tune": str(self.parties / "members" / name / "member.toml")}
         )
-        return app._answer(kind.removeprefix("query."), message, context).content
+        return app.respond(kind.removeprefix("query."), message, context).content

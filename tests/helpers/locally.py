@@ -25,7 +25,7 @@ EXAMPLES = [
 ]  # fmt: skip
 
 
-def participant(
+def adapted(
     family: str = "llama",
     base_dtype: torch.dtype = torch.float32,
     *,

@@ -1,7 +1,7 @@
 """Machines of a federation as network namespaces: an address for each, and a slow and lossy wire to each.
 
-A wire is two TAP devices and a thread between them, which delays and drops frames: `tc netem` would do the same, but
-is missing from many kernels.
+A wire is two TAP devices and a thread between them, which delays and drops frames. `tc netem` does the same, but many
+kernels lack it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from helpers import deployment
 
 PREFIX = "10.213.77"
-"""Of the addresses, which are in the namespaces alone."""
+"""Prefix of the addresses, which exist in the namespaces only."""
 HUB = f"{PREFIX}.1"
 TUNSETIFF, TAP, NO_INFORMATION = 0x400454CA, 0x0002, 0x1000
 
@@ -38,7 +38,7 @@ def ip(*arguments: str) -> None:
 
 
 def tap(name: str, namespace: str) -> int:
-    """Make a TAP device in a namespace and return the descriptor that holds it."""
+    """Create a TAP device in a namespace and return its descriptor."""
     descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     try:
         fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), TAP | NO_INFORMATION))
@@ -50,7 +50,7 @@ def tap(name: str, namespace: str) -> int:
 
 
 class Wire:
-    """Carries frames between two descriptors, each way late by `delay` seconds, and drops a fraction of them."""
+    """Carries frames between two descriptors, delayed by `delay` seconds each way, and drops a fraction of them."""
 
     def __init__(self, ends: tuple[int, int], delay: float, loss: float, seed: int) -> None:
         self.ends, self.delay, self.loss, self.draw = ends, delay, loss, random.Random(seed)
@@ -89,8 +89,8 @@ class Network:
 
     Args:
         members: Their names.
-        delay: Seconds that a frame is late, either way.
-        loss: Fraction of the frames that are lost, either way.
+        delay: Seconds of delay of a frame, each way.
+        loss: Fraction of the frames that are lost, each way.
     """
 
     def __init__(self, members: Sequence[str], delay: float, loss: float) -> None:
@@ -104,10 +104,10 @@ class Network:
         return f"h2t{os.getpid()}{end}{self.members.index(member)}"
 
     def make(self) -> None:
-        """Make all of it.
+        """Create namespaces, bridge and wires.
 
         Raises:
-            Unavailable: Something is missing; what was made is left for `remove`.
+            Unavailable: Something is missing; call `remove` for what was created before.
         """
         if os.geteuid() != 0 or not shutil.which("ip"):
             raise Unavailable("needs root and the command ip (apt install iproute2)")
@@ -128,7 +128,7 @@ class Network:
             ip("-n", own, "link", "set", near, "up")
 
     def cut(self, member: str, down: bool = True) -> None:
-        """Pull a member's plug, or put it in again."""
+        """Disconnect a member, or connect it again."""
         device = self.device(member, "n")
         ip("-n", self.namespace(member), "link", "set", device, "down" if down else "up")
 
@@ -142,17 +142,17 @@ class Network:
 
 @contextlib.contextmanager
 def network(members: Sequence[str], *, delay: float, loss: float) -> Iterator[Network]:
-    """Yield a network that is gone after the block."""
-    made = Network(members, delay, loss)
+    """Yield a network that is removed after the block."""
+    net = Network(members, delay, loss)
     try:
-        made.make()
-        yield made
+        net.make()
+        yield net
     finally:
-        made.remove()
+        net.remove()
 
 
 def spread(net: Network) -> type[deployment.Deployment]:
-    """Return the kind of deployment whose parties are in a network's namespaces."""
+    """Return a class of deployments whose parties run in a network's namespaces."""
 
     class Spread(deployment.Deployment):
         host = HUB

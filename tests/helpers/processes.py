@@ -1,4 +1,4 @@
-"""The command line in processes of their own, without the ten seconds that importing torch takes each time.
+"""The command line in separate processes, without importing torch in each of them.
 
 A server process imports h2tune once and forks the others: each has its own memory, can be killed, and runs
 the command line as the installed command does. `tests/e2e/test_run.py` runs the installed command itself as well.
@@ -47,13 +47,13 @@ def start(arguments: tuple[str, ...], output: Path, before: Callable[[], None] |
 
 
 def pause_at(where: str, mark: Path) -> Callable[[], None]:
-    """Return what makes a process touch `mark` and sleep at a place: training, aggregation, writing or logging."""
+    """Return a callable with which a process touches `mark` and sleeps in training, aggregation, writing or logging."""
     return functools.partial(_pause, where, mark)
 
 
-def tell_stage(file: Path) -> Callable[[], None]:
-    """Return what makes a process keep the name of what it is doing in `file`: see `STAGES`."""
-    return functools.partial(_tell_stage, file)
+def record_stage(file: Path) -> Callable[[], None]:
+    """Return a callable with which a process writes the name of its current stage into `file`; see `STAGES`."""
+    return functools.partial(_record_stage, file)
 
 
 STAGES = {
@@ -68,32 +68,32 @@ STAGES = {
 }
 
 
-def _tell_stage(file: Path) -> None:
+def _record_stage(file: Path) -> None:
     import pkgutil
 
     mark, doing = os.open(file, os.O_WRONLY | os.O_CREAT), ["between"]
 
-    def tell() -> None:
+    def write_stage() -> None:
         os.pwrite(mark, doing[-1].ljust(16).encode(), 0)
 
-    def telling(function: Callable[..., Any], stage: str) -> Callable[..., Any]:
+    def recording(function: Callable[..., Any], stage: str) -> Callable[..., Any]:
         @functools.wraps(function)
         def wrapped(*arguments: Any, **named: Any) -> Any:
             doing.append(stage)
-            tell()
+            write_stage()
             try:
                 return function(*arguments, **named)
             finally:
                 doing.pop()
-                tell()
+                write_stage()
 
         return wrapped
 
-    tell()
+    write_stage()
     for stage, places in STAGES.items():
         for owner, name in places:
             found = pkgutil.resolve_name(owner)
-            setattr(found, name, telling(getattr(found, name), stage))
+            setattr(found, name, recording(getattr(found, name), stage))
 
 
 def _pause(where: str, mark: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tiny random models, tokenizers and model folders, built in code: what every test of h2tune runs on.
+"""Tiny random models, tokenizers and model folders, built in code, for all tests.
 
 >>> model = tiny.causal("gemma2", blocks=3)
 >>> folder = tiny.save_model_folder(tmp_path / "films", "bert", words=["good", "bad"])
@@ -34,7 +34,7 @@ ENCODERS = ("bert", "roberta", "distilbert", "modernbert")
 
 
 def _standard(family: str, **extra: Any) -> Callable[..., PretrainedConfig]:
-    """A family that calls its sizes by the usual names."""
+    """Return the builder of a family with the usual names of sizes."""
 
     def build(*, blocks: int, width: int, vocab: int, heads: int, **options: Any) -> PretrainedConfig:
         sizes: dict[str, Any] = {
@@ -55,7 +55,7 @@ def _standard(family: str, **extra: Any) -> Callable[..., PretrainedConfig]:
 def _named(
     family: str, width: str, inner: str, blocks: str, heads: str, **extra: Any
 ) -> Callable[..., PretrainedConfig]:
-    """A family that calls its sizes by other names; `inner` may be empty where it is fixed at 4 × width."""
+    """Return the builder of a family with other names of sizes; `inner` is empty where it is fixed at 4 × width."""
     names = {"width": width, "blocks": blocks, "heads": heads}
 
     def build(*, vocab: int, **options: Any) -> PretrainedConfig:
@@ -205,7 +205,7 @@ def save_model_folder(
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Draw weights from `seed`, and leave the global generator as it was."""
+    """Draw weights from `seed`, and restore the global generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

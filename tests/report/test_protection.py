@@ -47,7 +47,7 @@ def test_inspect_says_the_epsilon_of_all_rounds_and_what_a_rule_bears():
     assert guards(parse(plain, "test")) == []
     robust = {"aggregation": "median", "hostile": 2, "min_clients": 5}
     assert guards(parse({**plain, "server": robust}, "test")) == [
-        'aggregation by "median": bears 2 hostile of 5 clients'
+        'aggregation by "median": tolerates 2 hostile of 5 clients'
     ]
     private = {
         **plain,

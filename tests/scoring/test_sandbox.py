@@ -28,7 +28,7 @@ LIMITS = Limits(cpu_seconds=1, wall_seconds=5.0, memory_bytes=128 * 2**20)
 
 
 def processes_in(folder: Path) -> list[str]:
-    """Processes, of whatever parent, that stand in `folder`: a sandboxed program starts there."""
+    """Return the processes of any parent whose working folder is in `folder`, as that of a sandboxed program."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -40,7 +40,7 @@ def processes_in(folder: Path) -> list[str]:
 
 
 def children() -> set[str]:
-    """Process numbers of our children, dead ones that nobody waited for included."""
+    """Return the process ids of our children, including zombies."""
     found = set()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -54,7 +54,7 @@ def children() -> set[str]:
 
 @pytest.fixture(autouse=True)
 def nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Hold temporary files in one place and check after the attack that it is as before."""
+    """Keep temporary files in one folder, and check after the attack that it is unchanged."""
     scratch, precious = tmp_path / "scratch", tmp_path / "precious"
     scratch.mkdir()
     precious.write_text("precious")
@@ -135,7 +135,7 @@ def test_the_same_program_draws_the_same_numbers() -> None:
         ("answer = '\0'", None),
         ("(" * 5000, None),
         ("def f(): f()\nf()", "RecursionError: maximum recursion depth exceeded"),
-        ("x = 1", "no variable is called answer"),
+        ("x = 1", "no variable named answer"),
         ("answer = 10**5000", "no answer"),
         ("import os\nos.close(1); os.close(2); os.close(3)", "no answer"),
         ("import os\nos._exit(0)", "no answer"),

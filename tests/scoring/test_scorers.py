@@ -32,7 +32,7 @@ def test_names_are_those_that_a_task_may_give() -> None:
         ("The answer is 3. Wait: the answer is 4.", "4", True),
         ("18", "18", True),
         ("maybe 18", "18", False),
-        # The model goes on with a problem of its own, and solves that one.
+        # the model continues with a new problem, and solves it
         ("The answer is 4.\n\nProblem: What is 9?\nSolution: The answer is 9.", "4", True),
         ("The answer is 4.\n\nProblem: What is 9?\nSolution: The answer is 9.", "9", False),
         ("The answer is " + "9" * 5000, "9" * 5000, False),
@@ -112,9 +112,9 @@ def test_program(output: str, answer: str, right: bool) -> None:
 
 def test_reference_program_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[str] = []
+    reference = "answer = 4 / 2  # of no other test: it is cached"
     real = score.run_program
     monkeypatch.setattr(score, "run_program", lambda text: runs.append(text) or real(text))
-    score._reference_value.cache_clear()
     for output in ("answer = 1", "answer = 2"):
-        program(output, "answer = 4 / 2")
-    assert runs.count("answer = 4 / 2") == 1
+        program(output, reference)
+    assert runs.count(reference) == 1

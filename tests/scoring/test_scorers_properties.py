@@ -31,7 +31,7 @@ def test_option_is_right_only_for_its_letter(said: str, right: str, dress: str) 
 
 
 @given(words, words, words)
-def test_word_is_found_whole_and_never_inside_another(wanted: str, left: str, right: str) -> None:
+def test_word_matches_whole_words_and_never_inside_another(wanted: str, left: str, right: str) -> None:
     assert word(f"{left}, {wanted.upper()}. {right}", wanted)
     glued = f"{left}{wanted}{right}"
     assert not word(glued, wanted)

@@ -138,9 +138,9 @@ def test_generated_task_is_the_same_but_for_the_scoring(name: str, folder: Path)
     ("content", "message"),
     [
         ("sentence\tlabel\n", r"train\.tsv: has no rows"),
-        ("text\tlabel\ngood\t1\n", "has no column 'sentence'.*the columns found: text, label"),
+        ("text\tlabel\ngood\t1\n", "has no column 'sentence'.*the file's columns: text, label"),
         ("sentence\tlabel\ngood\t-1\n", "label '-1' is not one of negative, positive, 0, 1.*no labels"),
-        ("sentence\tlabel\ngood\n", r"train\.tsv:2: has not 2 cells"),
+        ("sentence\tlabel\ngood\n", r"train\.tsv:2: does not have the header's 2 cells"),
     ],
 )
 def test_wrong_file_is_named(folder: Path, content: str, message: str) -> None:
@@ -158,7 +158,7 @@ def test_a_few_broken_lines_are_passed_over(folder: Path) -> None:
 
 
 def test_missing_files_are_named(folder: Path) -> None:
-    with pytest.raises(H2TuneError, match=r"holds none of QNLI/train\.tsv, qnli/train\*\.jsonl"):
+    with pytest.raises(H2TuneError, match=r"contains none of QNLI/train\.tsv, qnli/train\*\.jsonl"):
         load("qnli")
 
 

@@ -78,7 +78,7 @@ def test_rows_of_one_source_with_an_answer_are_loaded(name: str, folder: Path) -
 
 def test_what_cannot_be_scored_and_second_solutions_are_left_out(folder: Path) -> None:
     for name in TASKS:
-        with pytest.raises(H2TuneError, match="31 train examples are wanted, 24 are left"):
+        with pytest.raises(H2TuneError, match="31 train examples are requested, 24 are available"):
             load_task(name, train=31, validation=0, test=6, seed=0)
 
 
@@ -120,7 +120,7 @@ def test_wrong_file_is_named(folder: Path, content: str, message: str) -> None:
 
 def test_missing_file_is_not_looked_for_elsewhere(folder: Path) -> None:
     (folder / "MathInstruct.json").unlink()
-    with pytest.raises(H2TuneError, match=r"holds none of MathInstruct\.json.*unset H2TUNE_DATA"):
+    with pytest.raises(H2TuneError, match=r"contains none of MathInstruct\.json.*unset H2TUNE_DATA"):
         load_task("gsm_rft", train=1, validation=0, test=1, seed=0)
 
 

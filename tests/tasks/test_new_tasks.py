@@ -1,4 +1,4 @@
-"""Reading of the demo texts that came later: a few rows each, in the form their packages have."""
+"""Reading the newer demo texts, on a few rows in the format of their packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Splits hold their promises for any pool and any wish that can be met."""
+"""Properties of splits, for any pool and any sizes that it allows."""
 
 from __future__ import annotations
 

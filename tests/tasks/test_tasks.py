@@ -1,4 +1,4 @@
-"""Tasks: splits, templates, the user's own files, the demo data's reading."""
+"""Tasks: splits, templates, the user's own files, and reading the demo data."""
 
 from __future__ import annotations
 
@@ -92,11 +92,11 @@ def test_same_text_never_on_both_sides() -> None:
 
 
 def test_too_few_examples_say_how_many_there_are() -> None:
-    with pytest.raises(H2TuneError, match=r"films: 90 train examples are wanted, 75 are left"):
+    with pytest.raises(H2TuneError, match=r"films: 90 train examples are requested, 75 are available"):
         take(Pools(examples(100)), train=90, where="films")
-    with pytest.raises(H2TuneError, match=r"11 test examples are wanted, 10 are left"):
+    with pytest.raises(H2TuneError, match=r"11 test examples are requested, 10 are available"):
         take(Pools(examples(100), test=examples(10, "test")), test=11)
-    with pytest.raises(H2TuneError, match=r"are left in part 0 of 4"):
+    with pytest.raises(H2TuneError, match=r"are available in part 0 of 4"):
         take(Pools(examples(100)), part=(0, 4))
 
 
@@ -121,7 +121,7 @@ def test_templates_that_are_more_than_fields_are_refused(template: str) -> None:
 
 
 class LetterTokenizer:
-    """One token a character, and one at the beginning, as fast tokenizers report them."""
+    """One token per character, and one at the beginning, with offsets as of fast tokenizers."""
 
     def __call__(self, text: str, return_offsets_mapping: bool = False) -> dict[str, list[Any]]:
         return {
@@ -222,7 +222,7 @@ def test_own_test_file_is_used_whole(tmp_path: Path) -> None:
         ("a.csv", b"question,answer\n\nq,x\nq,x,y\n", r"a\.csv:4: has 3 cells, the header has 2"),
         ("a.csv", b'question,answer\n"q"r,x\n', r"a\.csv:2: malformed CSV"),
         ("a.csv", b"question,answr\nq,x\n", r"a\.csv:2: no field 'answer' \(did you mean 'answr'"),
-        ("a.txt", b"", r"a\.txt: the ending '\.txt' is not known.*\.jsonl"),
+        ("a.txt", b"", r"a\.txt: unknown file ending '\.txt'.*\.jsonl"),
     ],
 )
 def test_errors_name_file_and_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers.locally import download, participant, train, trained
+from helpers.locally import adapted, download, train, trained
 
 from h2tune.errors import H2TuneError
 from h2tune.training.local import check_arguments, try_arguments
 
 
 def after_two_rounds(family: str, **arguments):
-    one = participant(family)
+    one = adapted(family)
     records = []
     for round_number in (0, 1):
         one.receive(download(one, round_number))

@@ -8,7 +8,7 @@ import itertools
 import pytest
 import torch
 from helpers import tiny
-from helpers.locally import download, participant, train, trained
+from helpers.locally import adapted, download, train, trained
 
 from h2tune.errors import H2TuneError
 from h2tune.training import local
@@ -18,7 +18,7 @@ from h2tune.training.trainer import AlternatingTrainer
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
 def test_each_phase_changes_exactly_its_own_parameters_and_all_of_them(family, monkeypatch):
-    one = participant(family)
+    one = adapted(family)
     causal = family not in tiny.ENCODERS
     one.receive(download(one, 0))
     train(one, 0, causal=causal)
@@ -44,7 +44,7 @@ def test_each_phase_changes_exactly_its_own_parameters_and_all_of_them(family, m
 
 
 def test_scores_and_relation_receive_gradients_from_the_task_loss_alone():
-    one = participant(weights=(0.0, 0.0, 0.0))
+    one = adapted(weights=(0.0, 0.0, 0.0))
     one.receive(download(one, 0))
     train(one, 0)
     one.receive(download(one, 1))
@@ -53,7 +53,7 @@ def test_scores_and_relation_receive_gradients_from_the_task_loss_alone():
 
 
 def test_the_first_round_trains_all_jointly_and_the_relation_alone_gets_no_gradient():
-    one = participant(weights=(0.0, 0.0, 0.0))
+    one = adapted(weights=(0.0, 0.0, 0.0))
     one.receive(download(one, 0))
     record = train(one, 0, steps=4)
     assert {phase for phase, _ in record.losses} == {"joint"}
@@ -63,7 +63,7 @@ def test_the_first_round_trains_all_jointly_and_the_relation_alone_gets_no_gradi
 def test_accumulation_is_the_same_as_a_larger_batch():
     results = []
     for accumulation in (1, 2, 4):
-        one = participant()
+        one = adapted()
         for round_number in (0, 1):
             one.receive(download(one, round_number))
             # plain gradient steps: Adam would turn rounding in a gradient that is nearly zero into a whole step
@@ -75,14 +75,14 @@ def test_accumulation_is_the_same_as_a_larger_batch():
 
 
 def test_no_training_sends_zeros_to_the_bit():
-    one = participant()
+    one = adapted()
     one.receive(download(one, 1))
     sent = one.send()
     assert all(not bool(sent[name].any()) for name in sent if name.startswith("delta."))
 
 
 def test_what_is_sent_is_what_was_learned():
-    one = participant()
+    one = adapted()
     one.receive(download(one, 0))
     train(one, 0)
     sent, learned = one.send(), one.learned()
@@ -92,12 +92,12 @@ def test_what_is_sent_is_what_was_learned():
 
 def test_distillation_starts_from_zero_and_needs_steps_between_the_phases():
     """With no step between them both phases give the same output; ours differ (METHOD, component iii)."""
-    one = participant(weights=(0.0, 0.0, 100.0))
+    one = adapted(weights=(0.0, 0.0, 100.0))
     one.receive(download(one, 0))
     train(one, 0)
     one.receive(download(one, 1))
     with_term = [loss for phase, loss in train(one, 1, steps=1).losses if phase == "specific"]
-    two = participant(weights=(0.0, 0.0, 0.0))
+    two = adapted(weights=(0.0, 0.0, 0.0))
     two.receive(download(two, 0))
     train(two, 0)
     two.receive(download(two, 1))
@@ -106,7 +106,7 @@ def test_distillation_starts_from_zero_and_needs_steps_between_the_phases():
 
 
 def test_a_loss_that_is_not_finite_stops_the_client():
-    one = participant()
+    one = adapted()
     one.receive(download(one, 0))
     with torch.no_grad():
         one.phases()["specific"][next(iter(one.phases()["specific"]))].fill_(float("nan"))
@@ -118,7 +118,7 @@ def test_training_leaves_the_callers_randomness_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    one = participant(dropout=0.2)
+    one = adapted(dropout=0.2)
     one.receive(download(one, 0))
     train(one, 0)
     assert torch.equal(torch.rand(3), expected)
@@ -126,7 +126,7 @@ def test_training_leaves_the_callers_randomness_alone():
 
 @pytest.mark.parametrize("family", ["llama", "bert", "roberta"])
 def test_the_base_model_comes_back_as_it_was(family):
-    one = participant(family)
+    one = adapted(family)
     before = {
         n: t.clone()
         for n, t in one.base.state_dict().items()
@@ -140,7 +140,7 @@ def test_the_base_model_comes_back_as_it_was(family):
 
 
 def test_private_state_comes_back_and_strangers_are_refused():
-    one, two = participant(), participant()
+    one, two = adapted(), adapted()
     for p in (one, two):
         p.receive(download(p, 0))
     train(one, 0)
@@ -159,7 +159,7 @@ def test_private_state_comes_back_and_strangers_are_refused():
 
 @pytest.mark.parametrize("changes", [{"rank": 5}, {"mask": "leading"}], ids=["all", "leading"])
 def test_scores_that_choose_nothing_are_not_trained_and_count_in_no_norm(changes):
-    one = participant(**changes)
+    one = adapted(**changes)
     assert not any("h2tune_scores" in name for name in one.phases()["shared"])
     for round_number in (0, 1):
         one.receive(download(one, round_number))
@@ -169,7 +169,7 @@ def test_scores_that_choose_nothing_are_not_trained_and_count_in_no_norm(changes
 
 
 def test_one_slot_leaves_no_relation_to_learn():
-    one = participant(slots=1)
+    one = adapted(slots=1)
     for round_number in (0, 1):
         one.receive(download(one, round_number))
         assert train(one, round_number).without_gradient == set()
@@ -178,7 +178,7 @@ def test_one_slot_leaves_no_relation_to_learn():
 
 
 def test_the_relations_gradient_is_clipped_with_the_others():
-    one = participant(weights=(0.0, 0.0, 0.0))
+    one = adapted(weights=(0.0, 0.0, 0.0))
     one.receive(download(one, 0))
     train(one, 0)
     one.receive(download(one, 1))
@@ -191,7 +191,7 @@ def test_the_relations_gradient_is_clipped_with_the_others():
 
 
 def test_a_head_on_a_bfloat16_base_trains_in_float32():
-    one = participant("bert", base_dtype=torch.bfloat16)
+    one = adapted("bert", base_dtype=torch.bfloat16)
     head = [p for n, p in one.phases()["specific"].items() if "classifier" in n]
     before = [p.detach().clone() for p in head]
     assert head and all(p.dtype == torch.float32 for p in head)

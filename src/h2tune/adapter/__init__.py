@@ -1,4 +1,4 @@
-"""The adapter: a PEFT method that any Transformers model can wear, and what of it is shared."""
+"""The h2tune adapter: a PEFT method for any Transformers model, and its shared middle matrices."""
 
 from h2tune.adapter.config import H2TuneConfig
 from h2tune.adapter.layer import H2TuneLayer

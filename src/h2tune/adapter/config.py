@@ -1,4 +1,4 @@
-"""The configuration of an h2tune adapter, as PEFT knows it."""
+"""The configuration of an h2tune adapter, as a `PeftConfig`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Basis = Literal["free", "anchored"]
 class H2TuneConfig(PeftConfig):
     """Configuration of an h2tune adapter (arXiv 2507.22633): y = W x + (α / r) · B (I + T) A x, equation (1).
 
-    With `r == shared_rank` and nothing received this trains as plain LoRA with one more (r, r) matrix between its
-    two; it always exports, exactly, to a plain LoRA adapter (`h2tune.adapter.export.to_lora`).
+    With `r == shared_rank` and nothing received it trains as plain LoRA with one more (r, r) matrix between its two.
+    It can always be exported, exactly, as a plain LoRA adapter (`h2tune.adapter.export.to_lora`).
 
     Args:
         r: The client's rank r.
@@ -26,12 +26,13 @@ class H2TuneConfig(PeftConfig):
         alpha: LoRA's α; the update is scaled by α / r.
         dropout: Dropout on the adapter's input.
         mask: Which r² of the R² entries of the shared middle matrices are kept: `"entry"`, `"block"`, `"leading"`.
-        basis: `"free"`: T between the private A and B, equation (1). `"anchored"`: T between frozen frames that mean
-            the same on every model, beside the private A and B, equation (8); set them with `H2TuneLayer.set_frames`.
+        basis: `"free"`: T between the private A and B, equation (1). `"anchored"`: T between frozen frames that span
+            the same directions on every model, beside the private A and B, equation (8); set them with
+            `H2TuneLayer.set_frames`.
         basis_scale: s of equation (8).
-        target_modules: Full module names or suffixes. By default every linear layer of every block that plays a known
+        target_modules: Full module names or suffixes. By default every linear layer of every block that has a known
             role (attention and MLP projections), never an embedding or a head.
-        roles: Module-name suffixes by role, for families that are not known, as in `{"attn.q": "my_query"}`.
+        roles: Module-name suffixes by role, for unknown families, as in `{"attn.q": "my_query"}`.
         modules_to_save: Modules besides the adapter that are trained and saved, such as a classification head.
         init_seed: Seed from which A and S are drawn, by module name: the same model gets the same start.
     """

@@ -1,4 +1,4 @@
-"""From an h2tune adapter to an ordinary LoRA adapter, exactly: lora_B ← (α / r) · B (I + T)."""
+"""Exact export of an h2tune adapter as a plain LoRA adapter: lora_B ← (α / r) · B (I + T)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def to_lora(model: PeftModel, adapter_name: str = "default") -> tuple[LoraConfig
         adapter_name: The adapter.
 
     Returns:
-        Its configuration and its tensors, named as PEFT saves them; heads come along unchanged.
+        Its configuration and its tensors, named as PEFT saves them; heads are included unchanged.
     """
     own: Any = model.peft_config[adapter_name]
     state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
@@ -38,7 +38,7 @@ def to_lora(model: PeftModel, adapter_name: str = "default") -> tuple[LoraConfig
             tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = down, up
     config = LoraConfig(
         r=rank,
-        lora_alpha=rank,  # the scale is in lora_B
+        lora_alpha=rank,  # lora_B contains the scale
         lora_dropout=own.dropout,
         target_modules=own.target_modules,
         exclude_modules=own.exclude_modules,
@@ -60,11 +60,9 @@ def save_lora(model: PeftModel, folder: Path, adapter_name: str = "default") -> 
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
-    """Write an adapter in PEFT's own format, as a folder that is whole or not there."""
+    """Write an adapter in PEFT's own format, as an atomic folder."""
     with files.new_folder(folder) as temporary, warnings.catch_warnings():
-        # peft 0.21 takes the bias of lora_B for a matrix that was not gathered
+        # peft 0.21 mistakes the bias of lora_B for a matrix that was not gathered
         warnings.filterwarnings("ignore", r".*LoRA tensor\(s\) have invalid shape")
         model.save_pretrained(str(temporary), save_embedding_layers=False)
-        (temporary / "README.md").unlink(
-            missing_ok=True
-        )  # PEFT's model card, of which all would have to be filled in
+        (temporary / "README.md").unlink(missing_ok=True)  # PEFT's empty model card

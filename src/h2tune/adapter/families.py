@@ -1,4 +1,4 @@
-"""What families call the linear layers of a block. Names only; `roles.py` decides with them."""
+"""Names of the linear layers in a block, by model family; `roles.py` assigns roles with them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FAMILIES: dict[str, dict[str, str]] = {
 }  # fmt: skip
 """Path within a block → role, by `config.model_type`."""
 
-_ANYWHERE = {
+ANYWHERE = {
     "attn.q": "q q_proj q_lin q_linear query query_proj wq to_q",
     "attn.k": "k k_proj k_lin k_linear key key_proj wk to_k",
     "attn.v": "v v_proj v_lin v_linear value value_proj wv to_v",
@@ -62,11 +62,11 @@ def _by_word(table: Mapping[str, str]) -> dict[str, str]:
     return {word: role for role, words in table.items() for word in words.split()}
 
 
-_WORDS = {False: _by_word(_ANYWHERE), True: _by_word(_ANYWHERE) | _by_word(_IN_ATTENTION)}
+_WORDS = {False: _by_word(ANYWHERE), True: _by_word(ANYWHERE) | _by_word(_IN_ATTENTION)}
 
 
 def role_by_words(path: str, siblings: Collection[str]) -> str | None:
-    """Return the role that the words of a module's path suggest in any family, or None.
+    """Return the role that a module's name suggests in any family, or None.
 
     Args:
         path: Path within the block, such as "attention.output.dense".
@@ -74,12 +74,12 @@ def role_by_words(path: str, siblings: Collection[str]) -> str | None:
     """
     parent, _, leaf = path.lower().rpartition(".")
     if leaf == "w1" and any(other.lower() == path.lower()[:-1] + "3" for other in siblings):
-        return "mlp.gate"  # Llama's own names: w1 gates, w3 goes up, w2 goes down
+        return "mlp.gate"  # in Llama's original names w1 is the gate, w3 up and w2 down
     words = _WORDS[in_attention(path)]
     return words.get(f"{parent.rpartition('.')[2]}.{leaf}") or words.get(leaf)
 
 
 def in_attention(path: str) -> bool:
-    """Tell whether a path within a block leads through an attention module."""
+    """Return whether a path within a block goes through an attention module."""
     parent = path.lower().rpartition(".")[0]
     return "attn" in parent or "attention" in parent

@@ -1,4 +1,4 @@
-"""Scoring at the speed of the bare model: an adapter's update is added to the weights for as long as that takes."""
+"""Scoring at the speed of the base model: the adapter's update is added to the weights for the duration."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from h2tune.adapter.layer import H2TuneLayer
 
 @contextmanager
 def folded(model: nn.Module) -> Iterator[None]:
-    """Fold the active adapters of a model into its base weights; afterwards those are the very tensors they were.
+    """Fold the active adapters of a model into its base weights; afterwards the original tensors are restored.
 
-    PEFT's merge and unmerge would leave a rounding error in weights that other clients share. Layers that are no plain
-    float32 linear ones (bfloat16 would round the update away), or whose adapter is more than a product of two
-    matrices, stay as they are and cost what they cost. Takes the memory of the adapted weights once more.
+    PEFT's merge and unmerge would leave a rounding error in weights that other clients share. Only plain float32
+    linear layers are folded (bfloat16 would round the update away), and only adapters that are a product of two
+    matrices; other layers compute their adapter as usual. Needs a second copy of the folded weights in memory.
     """
-    kept: list[tuple[BaseTunerLayer, nn.Parameter, Tensor]] = []
+    originals: list[tuple[BaseTunerLayer, nn.Parameter, Tensor]] = []
     try:
         with torch.no_grad():
             for layer in model.modules():
                 if isinstance(layer, BaseTunerLayer) and (names := _foldable(layer)):
                     weight: nn.Parameter = layer.get_base_layer().weight
-                    kept.append((layer, weight, weight.data))
+                    originals.append((layer, weight, weight.data))
                     for name in names:
                         weight.data = weight.data + layer.get_delta_weight(name)
                     layer.merged_adapters.extend(names)
         yield
     finally:
-        for layer, weight, data in kept:
+        for layer, weight, data in originals:
             weight.data = data
             layer.merged_adapters.clear()
 
 
 def _foldable(layer: BaseTunerLayer) -> list[str]:
-    """Return the active adapters of a layer if they can be folded, else nothing."""
+    """Return the active adapters of a layer if they can be folded, else an empty list."""
     base = layer.get_base_layer()
     if layer.merged or layer.disable_adapters or type(base) is not nn.Linear:
         return []

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 
 def keep_in_float32(model: PeftModel, heads: Sequence[str], adapter_name: str = "default") -> None:
-    """Hold the trained copies of heads in float32, as PEFT holds adapters, whatever the base model's type is.
+    """Keep the trained copies of heads in float32, as PEFT keeps adapters, whatever the base model's type is.
 
-    In bfloat16 a small step of the optimiser would be rounded away. What comes in is cast by a hook; what goes out is
-    float32, as a loss wants it.
+    In bfloat16 a small optimiser step would be rounded away. A hook casts the inputs; the outputs are float32.
 
     Args:
         model: A PEFT model.

@@ -21,8 +21,8 @@ from h2tune.seeds import generator
 class H2TuneLayer(nn.Module, BaseTunerLayer):
     """A frozen linear (or Conv1D) layer with h2tune adapters beside it.
 
-    Shapes of one adapter: down A (r, d_in), up B (d_out, r), delta Δ (r, r), scores S (R, R); and as buffers what the
-    client received, M at Ω (r, r), and Ω itself (r²); in an anchored basis the frames A₀ (R, d_in), B₀ (d_out, R).
+    Parameters of one adapter: down A (r, d_in), up B (d_out, r), delta Δ (r, r), scores S (R, R). Buffers: the received
+    middle matrix M at Ω (r, r), and Ω itself (r²); in an anchored basis the frames A₀ (R, d_in) and B₀ (d_out, R).
     """
 
     # PEFT's own, declared for the type checker
@@ -55,32 +55,30 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
         self.scaling: dict[str, float] = {}
         self.basis_scale: dict[str, float] = {}
         self.place: dict[str, tuple[int, str]] = {}
-        """Adapter name → (block, role), where the layer plays a known role."""
+        """Adapter name → (block, role), where the layer has a known role."""
         self.live: dict[str, Tensor] = {}
-        """Adapter name → M at Ω (r, r) with a gradient to the relation, while that is being trained."""
+        """Adapter name → M at Ω (r, r) with a gradient to the relation, while the relation is trained."""
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, config, key)
 
     def update_layer(self, adapter_name: str, config: H2TuneConfig, key: str) -> None:
-        """Add an adapter. A is drawn as in LoRA from the seed and the layer's name; B, Δ and what is received are zero.
+        """Add an adapter. A is drawn as in LoRA, from the seed and the layer's name; B, Δ and M are zero.
 
         Raises:
-            ValueError: If the rank exceeds what the layer has.
+            ValueError: If the rank exceeds the layer's width.
         """
         rank, size = config.r, config.shared_rank or config.r
         if rank > min(self.in_features, self.out_features):
             raise ValueError(
-                f"rank {rank} exceeds what layer '{key}' has ({self.in_features} in, {self.out_features} out)"
+                f"rank {rank} exceeds the size of layer '{key}' ({self.in_features} in, {self.out_features} out)"
             )
         down = torch.empty(rank, self.in_features)
-        bound = 1 / math.sqrt(
-            self.in_features
-        )  # nn.Linear's default, as LoRA's A: kaiming_uniform with a = √5
+        bound = 1 / math.sqrt(self.in_features)  # nn.Linear's and LoRA's: kaiming_uniform with a = √5
         down.uniform_(-bound, bound, generator=generator(config.init_seed, "down", key))
-        # One start for the scores of all modules and clients: masks of different ranks then nest, so that whatever a
-        # poor client keeps its richer peers keep too. Deviation: the release draws them anew for every module.
+        # All modules and clients start with the same scores, so that masks of different ranks nest: an entry of a
+        # client of low rank is one of every client of higher rank. Deviation: the release draws scores per module.
         scores = torch.rand(size, size, generator=generator(config.init_seed, "scores"))
         self.h2tune_down[adapter_name] = nn.Parameter(down)
         self.h2tune_up[adapter_name] = nn.Parameter(torch.zeros(self.out_features, rank))
@@ -99,7 +97,7 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     def middle(self, adapter_name: str) -> Tensor:
-        """Return T (r, r) = gather(M + Δ, Ω), equation (2), with gradients to Δ, S and, where live, Z."""
+        """Return T (r, r) = gather(M + Δ, Ω), equation (2), with gradients to Δ, S and, while it is trained, Z."""
         received = self.live.get(adapter_name)
         if received is None:
             received = self.h2tune_received[adapter_name]
@@ -110,7 +108,7 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
         return value
 
     def choose_mask(self, adapter_name: str, mask: Mask) -> None:
-        """Choose Ω anew from the scores; Δ must be zero where Ω changes."""
+        """Update Ω from the scores; Δ must be zero where Ω changes."""
         scores, rank = self.h2tune_scores[adapter_name].detach(), len(self.h2tune_delta[adapter_name])
         self.h2tune_index[adapter_name].copy_(choose_mask(scores, rank, mask))
 
@@ -126,7 +124,7 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
         return (self.h2tune_frame_up[adapter_name] @ middle) * self.basis_scale[adapter_name]
 
     def as_lora(self, adapter_name: str) -> tuple[Tensor, Tensor]:
-        """Return the LoRA pair (k, d_in), (d_out, k) that does exactly the same, the scale α / r in its second part.
+        """Return the LoRA pair (k, d_in), (d_out, k) that computes the same; its second matrix contains α / r.
 
         k is r, or r + R in an anchored basis.
         """
@@ -158,17 +156,17 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
             weight = self.get_base_layer().weight
             if not weight.is_floating_point():
                 raise ValueError(
-                    "a quantised weight cannot take an adapter in; load the base model unquantised"
+                    "an adapter cannot be merged into a quantised weight; load the base model unquantised"
                 )
             with torch.no_grad():
                 merged = weight + self.get_delta_weight(name).to(weight.dtype)
                 if safe_merge and not torch.isfinite(merged).all():
-                    raise ValueError(f"merging adapter '{name}' gives weights that are not finite")
+                    raise ValueError(f"merging adapter '{name}' would give weights that are not finite")
                 weight.data = merged
             self.merged_adapters.append(name)
 
     def unmerge(self) -> None:
-        """Take all merged adapters out of the base weight again."""
+        """Subtract all merged adapters from the base weight."""
         if not self.merged:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
@@ -200,7 +198,9 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
                 continue
             down, up, scaling = self.h2tune_down[name], self.h2tune_up[name], self.scaling[name]
             inputs = self._cast_input_dtype(self.h2tune_dropout[name](x), down.dtype)
-            if name in self.basis_scale:  # (8) in one pair: fewer passes over inputs and outputs than in two
+            if (
+                name in self.basis_scale
+            ):  # (8) as one LoRA pair: fewer passes over inputs and outputs than two
                 down, up = self.as_lora(name)
                 result = _plus(result, linear(inputs, down), up)
                 continue

@@ -1,4 +1,4 @@
-"""The linear layers inside a model's numbered blocks, where adapters may go; never an embedding, a head or a router."""
+"""The linear layers in a model's numbered blocks, which may be adapted; never an embedding, a head or a router."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Linear:
 
 
 def block_linears(model: nn.Module) -> list[Linear]:
-    """Return the linear layers in numbered blocks, without routers and without the insides of adapted layers.
+    """Return the linear layers in numbered blocks, without routers and without the parts of adapted layers.
 
     Raises:
-        H2TuneError: There are none, or an attention that no adapter can reach.
+        H2TuneError: There are none, or an attention module bypasses its linear layers.
     """
     where = type(model).__name__
     modules = dict(model.named_modules())
@@ -53,9 +53,9 @@ def block_linears(model: nn.Module) -> list[Linear]:
             continue
         if isinstance(module, nn.MultiheadAttention):
             raise H2TuneError(
-                f"'{name}' is a torch.nn.MultiheadAttention, which reads its weights past any adapter",
+                f"'{name}' is a torch.nn.MultiheadAttention, which bypasses any adapter on its layers",
                 where=where,
-                remedy="Take a model whose attention calls its linear layers",
+                remedy="Use a model whose attention calls its linear layers",
             )
         widths = _widths(module)
         parent, _, leaf = name.rpartition(".")
@@ -66,13 +66,13 @@ def block_linears(model: nn.Module) -> list[Linear]:
             )
     if not linears:
         raise H2TuneError(
-            "has no numbered blocks with linear layers", where=where, remedy="Take a transformer"
+            "has no numbered blocks with linear layers", where=where, remedy="Use a transformer"
         )
     return linears
 
 
 def _widths(module: Any) -> tuple[int, int] | None:
-    """Return (d_in, d_out) of a linear layer, quantised or already adapted ones included; None for anything else."""
+    """Return (d_in, d_out) of a linear layer, also if it is quantised or adapted; None for any other module."""
     layer: Any = module.get_base_layer() if hasattr(module, "get_base_layer") else module
     names = ("nx", "nf") if type(layer).__name__ == "Conv1D" else ("in_features", "out_features")
     d_in, d_out = (getattr(layer, name, None) for name in names)

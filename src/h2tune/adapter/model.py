@@ -1,4 +1,4 @@
-"""The adapter as a PEFT tuner, and its entry in PEFT's tables."""
+"""The adapter as a PEFT tuner, and its registration with PEFT."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from h2tune.errors import H2TuneError
 
 
 class H2TuneModel(BaseTuner):
-    """Puts h2tune adapters into the linear layers of a Transformers model.
+    """Injects h2tune adapters into the linear layers of a Transformers model.
 
-    Reached through `peft.get_peft_model(model, H2TuneConfig(...))`, like any PEFT method.
+    Created by `peft.get_peft_model(model, H2TuneConfig(...))`, like any PEFT method.
     """
 
     prefix = "h2tune_"
@@ -28,19 +28,19 @@ class H2TuneModel(BaseTuner):
     target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012 - PEFT's own attribute
 
     def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict[str, Any]) -> PeftConfig:
-        return peft_config  # targets are found in _prepare_model, where the modules can be seen
+        return peft_config  # _prepare_model sets the targets, as it has the modules
 
     def _prepare_model(self, peft_config: H2TuneConfig, model: nn.Module) -> None:
         if peft_config.target_modules is None:
             peft_config.target_modules = target_modules(find_roles(model, peft_config.roles))
         self._places: dict[str, Placement] = {}
-        with contextlib.suppress(H2TuneError):  # the user's own target modules may play no role
+        with contextlib.suppress(H2TuneError):  # the user's own target modules may have no role
             self._places = {p.module: p for p in find_roles(model, peft_config.roles)}
 
     def _replace_module(
         self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
     ) -> None:
-        # PEFT's own version (0.21) asks a head that comes back for a weight, and heads of several layers have none
+        # PEFT 0.21 reads the weight of a restored head, but a head of several layers has none
         if isinstance(new_module, H2TuneLayer):
             super()._replace_module(parent, child_name, new_module, child)
         else:
@@ -72,9 +72,9 @@ class H2TuneModel(BaseTuner):
 
 
 def register() -> None:
-    """Enter h2tune in PEFT's tables, so that `get_peft_model`, saving and loading know it.
+    """Register h2tune with PEFT, for `get_peft_model`, saving and loading.
 
-    `peft.utils.register_peft_method` (0.21) refuses a name that is not in its own `PeftType`; its tables take any key.
+    `peft.utils.register_peft_method` (0.21) accepts only names in PEFT's own `PeftType`, so its tables are filled here.
     """
     peft_mapping.PEFT_TYPE_TO_CONFIG_MAPPING.setdefault(PEFT_TYPE, H2TuneConfig)
     peft_mapping.PEFT_TYPE_TO_TUNER_MAPPING.setdefault(PEFT_TYPE, H2TuneModel)

@@ -1,8 +1,8 @@
-"""Which linear layer of a model plays which role in which block: what lets models of different families share.
+"""Assign every linear layer of a model a block and a role, by which models of different families share.
 
-A module is placed by the client's own word, else by its family's names, else by names that many families use, else,
-for what is left of a plain MLP or a fused attention, by its shape. What cannot be placed is refused by name: a layer
-that were left out in silence would be missing from the federation without anybody's knowing.
+A module's role is the one the client states, else that of its name in its family, else that of its name in many
+families, else (for the last layers of a plain MLP or a fused attention) the one its shape implies. A module without a
+role is an error that names it: a layer that was skipped silently would be missing from the federation unnoticed.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from h2tune.errors import H2TuneError, nearest
 ROLES: tuple[str, ...] = (
     "attn.q", "attn.k", "attn.v", "attn.qkv", "attn.o", "mlp.gate", "mlp.up", "mlp.gate_up", "mlp.down",
 )  # fmt: skip
-"""All roles in canonical order; a fused projection is a role of its own."""
+"""All roles in canonical order; a fused projection has its own role."""
 
 SKIP = "skip"
-"""Beside the roles in a client's `roles` table: modules to leave alone."""
+"""Key of a client's `roles` table, besides the roles: modules that are not adapted."""
 
 _CROSS = re.compile(r"cross|encoder_attn|encdec", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Placement:
-    """One module and its part in the model.
+    """A module with its block and role.
 
     Args:
-        module: Name relative to the model that was looked at.
+        module: Its name in the model.
         block: Index of its block, from 0.
         role: One of `ROLES`.
         d_in: Input width.
@@ -49,25 +49,25 @@ class Placement:
 
 
 def find_roles(model: nn.Module, overrides: Mapping[str, str] | None = None) -> tuple[Placement, ...]:
-    """Return every module to adapt, by block and then in the order of `ROLES`.
+    """Return every module to adapt, sorted by block and then in the order of `ROLES`.
 
-    Only linear layers inside the model's numbered blocks are looked at, so never an embedding or a head. Weights are
-    not read: a model on the meta device will do.
+    Only linear layers in the model's numbered blocks are considered, never an embedding or a head. Weights are not
+    read: the model may be on the meta device.
 
     Args:
-        model: A Transformers model or anything built alike, with or without adapters already in it.
-        overrides: Role → suffix of module names, or a regular expression for it. It replaces what would have been
-            found for that role. Under the key "skip", modules to leave alone.
+        model: A Transformers model or a module of the same structure, with or without adapters.
+        overrides: Role → suffix of module names, or a regular expression for it, in place of the default for that
+            role. The key "skip" names modules that are not adapted.
 
     Raises:
-        H2TuneError: Modules cannot be placed, or several play one role in a block; the message names them and the
-            setting that decides.
+        H2TuneError: Modules have no role, or several have the same role in a block; the message names them and the
+            setting that assigns a role.
     """
     where = type(model).__name__
     config = getattr(model, "config", None)
     if getattr(config, "is_encoder_decoder", False):
         raise H2TuneError(
-            "encoder–decoder models are not supported", where=where, remedy="Take a decoder or an encoder"
+            "encoder–decoder models are not supported", where=where, remedy="Use a decoder or an encoder"
         )
     overrides = overrides or {}
     linears = block_linears(model)
@@ -78,7 +78,7 @@ def find_roles(model: nn.Module, overrides: Mapping[str, str] | None = None) -> 
     roles: dict[str, str] = {}
     for block in blocks:
         roles |= _place(block, family, stated)
-    lost = {x.name for x in linears if x.name not in roles}
+    unplaced = {x.name for x in linears if x.name not in roles}
     roles = {
         name: role
         for name, role in roles.items()
@@ -86,11 +86,13 @@ def find_roles(model: nn.Module, overrides: Mapping[str, str] | None = None) -> 
     }
     widths = Counter(_stream(x, roles[x.name]) for x in linears if x.name in roles)
     width = max(widths, key=widths.__getitem__, default=0)
-    lost |= set().union(*(_misfits(block, roles, width) for block in blocks)) - stated.keys()
-    if lost:
-        raise _unplaced([x for x in linears if x.name in lost], where)
+    unplaced |= set().union(*(_misfits(block, roles, width) for block in blocks)) - stated.keys()
+    if unplaced:
+        raise _unplaced([x for x in linears if x.name in unplaced], where)
     if not roles:
-        raise H2TuneError("no module is left to adapt", where=where, remedy="Skip less in the client's roles")
+        raise H2TuneError(
+            "no module is left to adapt", where=where, remedy="Skip fewer modules in the client's roles"
+        )
     _refuse_rivals(linears, roles, where)
     placements = [
         Placement(x.name, x.block, roles[x.name], x.d_in, x.d_out) for x in linears if x.name in roles
@@ -104,12 +106,12 @@ def target_modules(placements: Iterable[Placement]) -> list[str]:
 
 
 def depth(placements: Iterable[Placement]) -> int:
-    """Return the number of blocks L; blocks below the last one count even if nothing in them is adapted."""
+    """Return the number of blocks L up to the last adapted one; blocks below it count even if they are not adapted."""
     return 1 + max((p.block for p in placements), default=-1)
 
 
 def _stated(linears: Sequence[Linear], overrides: Mapping[str, str], where: str) -> dict[str, str]:
-    """Return module name → role (or `SKIP`) as the client states it."""
+    """Return module name → role (or `SKIP`) as the client's table states it."""
     stated: dict[str, str] = {}
     for role, pattern in overrides.items():
         where_set = f"{where}, roles.{role}"
@@ -122,19 +124,21 @@ def _stated(linears: Sequence[Linear], overrides: Mapping[str, str], where: str)
         try:
             matcher = re.compile(rf"(?:.*\.)?(?:{pattern})")
         except re.error as error:
-            raise H2TuneError(f"'{pattern}' is no regular expression ({error})", where=where_set) from None
+            raise H2TuneError(
+                f"'{pattern}' is not a valid regular expression ({error})", where=where_set
+            ) from None
         matches = [x for x in linears if matcher.fullmatch(x.name)]
         if not matches:
             close = nearest(pattern, sorted({x.path for x in linears}))
             raise H2TuneError(f"no linear layer in a block is called '{pattern}'{close}", where=where_set)
         for linear in matches:
             if stated.setdefault(linear.name, role) != role:
-                raise H2TuneError(f"'{linear.name}' is also {stated[linear.name]}", where=where_set)
+                raise H2TuneError(f"'{linear.name}' is already {stated[linear.name]}", where=where_set)
     return stated
 
 
 def _one_stack(linears: list[Linear], stated: Mapping[str, str], where: str) -> list[Linear]:
-    """Keep the one list of blocks there is, or the one that the client's statements point to."""
+    """Return the layers of the only stack of blocks, or of the one that the client's table names."""
     stacks = {x.stack for x in linears if stated.get(x.name, SKIP) != SKIP}
     stacks = stacks or {x.stack for x in linears if x.name not in stated}
     if len(stacks) > 1:
@@ -148,14 +152,14 @@ def _one_stack(linears: list[Linear], stated: Mapping[str, str], where: str) -> 
 
 
 def _place(block: Sequence[Linear], family: Mapping[str, str], stated: Mapping[str, str]) -> dict[str, str]:
-    """Return module name → role for one block: as stated, by name, and what is left by shape."""
+    """Return module name → role for one block: as stated, by name, and the rest by shape."""
     paths = {x.path for x in block}
     free = [x for x in block if x.name not in stated and not _CROSS.search(x.path)]
     roles = {x.name: stated[x.name] for x in block if x.name in stated}
     for x in free:
         if role := family.get(x.path) or role_by_words(x.path, paths):
             roles[x.name] = role
-    for kind in ("attn", "mlp"):  # two layers without an attention beside them are no MLP, but a mixer
+    for kind in ("attn", "mlp"):  # two layers without an attention beside them are a mixer, not an MLP
         kinds = {role.partition(".")[0] for role in roles.values()}
         rest = [x for x in free if x.name not in roles and in_attention(x.path) == (kind == "attn")]
         if kind not in kinds and (kind == "attn" or "attn" in kinds):
@@ -170,7 +174,7 @@ def _place(block: Sequence[Linear], family: Mapping[str, str], stated: Mapping[s
 
 
 def _pair(rest: Sequence[Linear], kind: str) -> dict[str, str]:
-    """Place the only two layers of an attention or MLP, if one widens and the other leads back."""
+    """Return the roles of the only two layers of an attention or MLP, if one widens and the other narrows."""
     for first, last in (rest, rest[::-1]) if len(rest) == 2 else ():
         if first.d_in == last.d_out < first.d_out:
             if kind == "attn" and first.d_out > last.d_in:
@@ -181,7 +185,7 @@ def _pair(rest: Sequence[Linear], kind: str) -> dict[str, str]:
 
 
 def _misfits(block: Sequence[Linear], roles: Mapping[str, str], width: int) -> set[str]:
-    """Return the names of modules in a block whose shape contradicts their role; `width` is the model's width."""
+    """Return the names of modules in a block whose shape contradicts their role; `width` is the hidden size."""
     inner = {x.d_in for x in block if roles.get(x.name) == "mlp.down"}
     mixed = max((x.d_in for x in block if roles.get(x.name) == "attn.o"), default=0)
     misfits = set()
@@ -190,7 +194,7 @@ def _misfits(block: Sequence[Linear], roles: Mapping[str, str], width: int) -> s
         fits = _stream(x, role) == width
         if role in ("mlp.gate", "mlp.up") and inner:
             fits &= x.d_out in inner
-        elif role == "attn.qkv" and mixed:  # queries, and at most as much again for keys and for values
+        elif role == "attn.qkv" and mixed:  # queries, and at most as many keys and values
             fits &= mixed < x.d_out <= 3 * mixed
         if not fits:
             misfits.add(x.name)
@@ -203,15 +207,15 @@ def _stream(linear: Linear, role: str) -> int:
 
 
 def _unplaced(unplaced: Sequence[Linear], where: str) -> H2TuneError:
-    """Return the refusal that names the modules without a role, and the setting that gives them one."""
+    """Return the error that names the modules without a role, and the setting that assigns one."""
     names = list(dict.fromkeys(str(x) for x in unplaced))
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     role = "attn.q" if in_attention(unplaced[0].path) else "mlp.up"
     return H2TuneError(
         f"no role is known for {', '.join(names[:8])}{more}",
         where=where,
-        remedy=f'Say in the client\'s table what they are, as in roles = {{ "{role}" = "{unplaced[0].path}" }}, '
-        f'or leave them alone with {SKIP} = "…". Roles: {", ".join(ROLES)}',
+        remedy=f'Assign roles in the client\'s table, as in roles = {{ "{role}" = "{unplaced[0].path}" }}, '
+        f'or skip the modules with {SKIP} = "…". Roles: {", ".join(ROLES)}',
     )
 
 
@@ -223,7 +227,7 @@ def _refuse_rivals(linears: Sequence[Linear], roles: Mapping[str, str], where: s
         rival = seen.setdefault((x.block, role), x)
         if rival is not x:
             raise H2TuneError(
-                f"'{rival.name}' and '{x.name}' are both {role}, and a block has one module of a role",
+                f"'{rival.name}' and '{x.name}' are both {role}, but a block can have only one module of a role",
                 where=where,
-                remedy=f'Choose in the client\'s table, as in roles = {{ "{role}" = "{rival.path}" }}',
+                remedy=f'Choose one in the client\'s table, as in roles = {{ "{role}" = "{rival.path}" }}',
             )

@@ -1,4 +1,4 @@
-"""The shared middle matrices inside a model: what is received, how blocks see it, what was learned."""
+"""The shared middle matrices in a model: G as received, the relation P of slots and blocks, T as learned."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from h2tune.functional.masks import Mask, gather
 class SharedMiddle(nn.Module):
     """Binds an adapter's layers to the shared middle matrices G through the relation P. Equations (2) and (3).
 
-    While the relation is being trained every forward pass derives M anew, with a gradient to Z; otherwise M is
-    derived once per change and kept in the layers.
+    While the relation is trained, every forward pass computes M, with a gradient to Z. Otherwise M is computed once
+    per change and stored in the layers.
 
     Args:
         model: A PEFT model with an h2tune adapter, as from `peft.get_peft_model`.
@@ -43,7 +43,7 @@ class SharedMiddle(nn.Module):
         self.roles, self.slots, self.temperature = tuple(roles), slots, temperature
         self.adapter_name, self.alignment_mode = adapter_name, alignment_mode
         self.layers = bound_layers(model, adapter_name)
-        """(block, role) → layer; a plain dictionary, so that the layers stay the model's own."""
+        """(block, role) → layer; a plain dictionary, so that the layers are not registered as submodules here."""
         absent = sorted({role for _, role in self.layers} - set(self.roles))
         if absent:
             raise H2TuneError(f"the federation shares no role {', '.join(absent)}", where="roles")
@@ -55,13 +55,13 @@ class SharedMiddle(nn.Module):
             alignment.initial_logits(slots, self.depth).to(device), requires_grad=self.learns_relation
         )
         self.shared: Tensor | None = None
-        """G (D, roles, R, R) as loaded; None until something was loaded."""
+        """G (D, roles, R, R) as loaded; None before the first `load`."""
         self._baked_version = -1
         self._hook = model.register_forward_pre_hook(lambda *_: self.refresh())
 
     @property
     def learns_relation(self) -> bool:
-        """Whether there is a relation to learn; with one slot every block sees that one."""
+        """Whether the relation is learned; with one slot every block uses that slot."""
         return self.alignment_mode == "learned" and self.slots > 1
 
     def relation(self) -> Tensor:
@@ -71,13 +71,13 @@ class SharedMiddle(nn.Module):
         return alignment.relation(self.logits, self.temperature)
 
     def load(self, shared: Tensor) -> None:
-        """Take over G and forget the last round's change: Δ is zero, for G contains it.
+        """Load G, and set Δ to zero, as G contains the last round's change.
 
         Args:
             shared: G (D, roles, R, R).
 
         Raises:
-            H2TuneError: If its shape is not the federation's.
+            H2TuneError: If its shape does not fit the federation.
         """
         expected = (self.slots, len(self.roles), self.size, self.size)
         if tuple(shared.shape) != expected:
@@ -89,12 +89,12 @@ class SharedMiddle(nn.Module):
         self.bake()
 
     def choose_masks(self, mask: Mask) -> None:
-        """Choose Ω anew from the scores; between rounds only, for Δ must be zero where Ω changes."""
+        """Update Ω from the scores; between rounds only, as Δ must be zero where Ω changes."""
         for layer in self.layers.values():
             layer.choose_mask(self.adapter_name, mask)
 
     def refresh(self) -> None:
-        """Bring M up to date before a forward pass; a hook of the model."""
+        """Update M before a forward pass; a hook of the model."""
         if self.shared is None:
             return
         if torch.is_grad_enabled() and self.logits.requires_grad:
@@ -103,30 +103,30 @@ class SharedMiddle(nn.Module):
         elif self._baked_version != self.logits._version:
             self.bake()
         else:
-            self._forget_live()
+            self._drop_live()
 
     @torch.no_grad()
     def bake(self) -> None:
         """Write M at Ω into the layers' buffers, without a gradient."""
-        self._forget_live()
+        self._drop_live()
         for layer, received in self._received():
             layer.h2tune_received[self.adapter_name].copy_(received)
         self._baked_version = self.logits._version
 
     @torch.no_grad()
     def middles(self) -> dict[tuple[int, str], Tensor]:
-        """Return T (r, r) of every (block, role), as it stands; a copy."""
+        """Return a copy of T (r, r) of every (block, role)."""
         self.bake()
         return {place: layer.middle(self.adapter_name).clone() for place, layer in self.layers.items()}
 
     def masks(self) -> dict[tuple[int, str], Tensor]:
-        """Return Ω (r²,) of every (block, role); a copy."""
+        """Return a copy of Ω (r²,) of every (block, role)."""
         return {place: layer.h2tune_index[self.adapter_name].clone() for place, layer in self.layers.items()}
 
     def remove(self) -> None:
-        """Take the hook off the model again."""
+        """Remove the hook from the model."""
         self._hook.remove()
-        self._forget_live()
+        self._drop_live()
 
     def _received(self) -> list[tuple[H2TuneLayer, Tensor]]:
         if self.shared is None:
@@ -138,7 +138,7 @@ class SharedMiddle(nn.Module):
             for (block, role), layer in self.layers.items()
         ]
 
-    def _forget_live(self) -> None:
+    def _drop_live(self) -> None:
         for layer in self.layers.values():
             layer.live.pop(self.adapter_name, None)
 
@@ -147,15 +147,15 @@ def bound_layers(model: nn.Module, adapter_name: str = "default") -> dict[tuple[
     """Return the adapter's layers by (block, role), in the model's order.
 
     Raises:
-        H2TuneError: If a layer of the adapter plays no known role.
+        H2TuneError: If a layer of the adapter has no known role.
     """
     layers: dict[tuple[int, str], H2TuneLayer] = {}
     for name, module in model.named_modules():
         if isinstance(module, H2TuneLayer) and adapter_name in module.h2tune_delta:
             if adapter_name not in module.place:
                 raise H2TuneError(
-                    f"layer '{name}' plays no known role, so its middle matrix cannot be shared",
-                    remedy="Name its role in the client's `roles`",
+                    f"layer '{name}' has no known role, so its middle matrix cannot be shared",
+                    remedy="State its role in the client's `roles`",
                 )
             layers[module.place[adapter_name]] = module
     return layers

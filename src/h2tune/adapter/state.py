@@ -1,4 +1,4 @@
-"""A client's tensors: which are trained in which phase, which are private, strict loading."""
+"""A client's tensors: the parameters of each phase, the private state, and strict loading."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def phase_parameters(
 ) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
     """Return the parameters of the shared phase (Δ, S, Z) and of the specific phase (A, B, head), by name.
 
-    Equations (6) and (7). S is in neither where it chooses nothing: with r = R, and with the leading mask.
+    Equations (6) and (7). S is in neither where the mask does not depend on it: with r = R, and with the leading mask.
     """
     in_shared: dict[str, nn.Parameter] = {}
     in_specific: dict[str, nn.Parameter] = {}
@@ -41,15 +41,15 @@ def phase_parameters(
 def private_state(
     model: PeftModel, shared: SharedMiddle | None, adapter_name: str = "default"
 ) -> dict[str, Tensor]:
-    """Return all that a client must keep to go on: A, B, S, Ω, heads, Z, and its own Δ; copies on the CPU.
+    """Return a client's state between rounds: A, B, S, Ω, heads, Z, and its own Δ; copies on the CPU.
 
-    Not the frames of an anchored basis: they never change, and need not be written again after every round.
+    The frames of an anchored basis are not included: they never change, and are stored once.
     """
-    state = _kept(model, shared, adapter_name)
+    state = _state(model, shared, adapter_name)
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
 
 
-def _kept(model: PeftModel, shared: SharedMiddle | None, adapter_name: str) -> dict[str, Tensor]:
+def _state(model: PeftModel, shared: SharedMiddle | None, adapter_name: str) -> dict[str, Tensor]:
     state: dict[str, Tensor] = get_peft_model_state_dict(
         model, adapter_name=adapter_name, save_embedding_layers=False
     )
@@ -60,13 +60,13 @@ def _kept(model: PeftModel, shared: SharedMiddle | None, adapter_name: str) -> d
 def load_private_state(
     model: PeftModel, shared: SharedMiddle | None, state: Mapping[str, Tensor], adapter_name: str = "default"
 ) -> None:
-    """Load what `private_state` returned; every name and shape must fit.
+    """Load a state of `private_state`; every name and shape must match.
 
     Raises:
         H2TuneError: If a tensor is missing, unexpected or of another shape.
     """
-    expected = {name: tuple(tensor.shape) for name, tensor in _kept(model, shared, adapter_name).items()}
-    # states of earlier runs have the frames as well, which are set already
+    expected = {name: tuple(tensor.shape) for name, tensor in _state(model, shared, adapter_name).items()}
+    # states of earlier runs contain the frames as well, which are set already
     state = {name: tensor for name, tensor in state.items() if FRAMES not in name}
     check_names(expected, {name: tuple(tensor.shape) for name, tensor in state.items()}, "private state")
     rest = {name: tensor for name, tensor in state.items() if name != RELATION}
@@ -77,13 +77,13 @@ def load_private_state(
 
 
 def take_off(model: PeftModel, heads: Mapping[str, nn.Module]) -> nn.Module:
-    """Take all adapters off a model and return its base as it was.
+    """Remove all adapters from a model and return its base model as it was.
 
-    PEFT's `unload` leaves the trained copy of a head behind; another client would find it there.
+    PEFT's `unload` leaves the trained copy of a head in the model, where the next client would use it.
 
     Args:
         model: A PEFT model.
-        heads: The base model's own heads by name, as they were before the adapter came.
+        heads: The base model's own heads by name, as they were before the adapter was attached.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -97,19 +97,19 @@ def take_off(model: PeftModel, heads: Mapping[str, nn.Module]) -> nn.Module:
 
 
 def check_names(
-    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], what: str
+    expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], what: str
 ) -> None:
-    """Refuse tensors whose names or shapes differ from what is expected.
+    """Check that tensors have the expected names and shapes.
 
     Raises:
-        H2TuneError: Names the first missing, unexpected or misshapen tensors.
+        H2TuneError: Names the first tensors that are missing, unexpected or of another shape.
     """
-    problems = [f"missing {name}" for name in sorted(expected.keys() - found.keys())]
-    problems += [f"unexpected {name}" for name in sorted(found.keys() - expected.keys())]
+    problems = [f"missing {name}" for name in sorted(expected.keys() - given.keys())]
+    problems += [f"unexpected {name}" for name in sorted(given.keys() - expected.keys())]
     problems += [
-        f"{name} is {found[name]}, expected {expected[name]}"
-        for name in sorted(expected.keys() & found.keys())
-        if expected[name] != found[name]
+        f"{name} is {given[name]}, expected {expected[name]}"
+        for name in sorted(expected.keys() & given.keys())
+        if expected[name] != given[name]
     ]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""

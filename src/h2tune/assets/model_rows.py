@@ -1,4 +1,4 @@
-"""The demo models: which packages, which versions, which checksums, under which terms."""
+"""The demo models: packages, versions, checksums and licences."""
 
 from __future__ import annotations
 

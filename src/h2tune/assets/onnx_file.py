@@ -1,8 +1,8 @@
-"""Constants and operations of an ONNX file, read without its library.
+"""Read the constants and operations of an ONNX file, without the library onnx.
 
-An ONNX file is a protocol buffer (https://protobuf.dev/programming-guides/encoding), its fields are numbered in
-https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. The library onnx would bring 30 MB of compiled code and a pin on
-protobuf to read two files whose checksums are known; what is read of them is little.
+An ONNX file is a protocol buffer (https://protobuf.dev/programming-guides/encoding), with the field numbers of
+https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. The library would add 30 MB of compiled code and a constraint on
+protobuf, for a small part of two files with known checksums.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Node:
     Args:
         operation: Its kind, such as "MatMul".
         name: Its name, such as "/encoder/layer.0/MatMul".
-        inputs: Names of what it reads.
-        outputs: Names of what it makes.
+        inputs: Names of its inputs.
+        outputs: Names of its outputs.
     """
 
     operation: str
@@ -55,10 +55,10 @@ def read_onnx(data: bytes, where: str) -> Graph:
 
     Args:
         data: The file.
-        where: What errors call it.
+        where: Name of the file in errors.
 
     Raises:
-        H2TuneError: It is cut short or malformed, or a constant is of a kind that is not read here.
+        H2TuneError: It is truncated or malformed, or a constant has an unsupported type.
     """
     tensors: dict[str, Array] = {}
     nodes: list[Node] = []
@@ -73,9 +73,9 @@ def read_onnx(data: bytes, where: str) -> Graph:
                 elif kind == NODE:
                     nodes.append(_node(value))
     except (IndexError, TypeError, ValueError) as error:
-        raise H2TuneError(f"is not an ONNX file that can be read ({error})", where=where) from None
+        raise H2TuneError(f"is not a readable ONNX file ({error})", where=where) from None
     if not tensors:
-        raise H2TuneError("is an ONNX file without constants", where=where)
+        raise H2TuneError("has no constants", where=where)
     return Graph(tensors, tuple(nodes))
 
 
@@ -96,7 +96,7 @@ def _fields(message: Any) -> Iterator[tuple[int, Any]]:
         else:
             raise ValueError(f"wire type {wire}")
         if at + size > len(message):
-            raise ValueError("cut short")
+            raise ValueError("truncated")
         yield number, message[at : at + size]
         at += size
 
@@ -113,12 +113,12 @@ def _varint(message: Any, at: int) -> tuple[int, int]:
 
 
 def _numbers(value: Any) -> list[int]:
-    """Return the signed integers of a field, which holds one or is packed."""
-    found, at = ([value], 0) if isinstance(value, int) else ([], 0)
+    """Return the signed integers of a field, which is one integer or packed."""
+    numbers, at = ([value], 0) if isinstance(value, int) else ([], 0)
     while not isinstance(value, int) and at < len(value):
         number, at = _varint(value, at)
-        found.append(number)
-    return [number - (1 << 64) if number >> 63 else number for number in found]
+        numbers.append(number)
+    return [number - (1 << 64) if number >> 63 else number for number in numbers]
 
 
 def _tensor(message: Any) -> tuple[str, Array]:

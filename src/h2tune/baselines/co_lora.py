@@ -1,15 +1,15 @@
-"""Co-LoRA (arXiv 2506.11024): across models, only parts that have no width travel.
+"""Co-LoRA (arXiv 2506.11024): across models, only matrices whose size is independent of the model are shared.
 
     y = W x + (α / r) · B (P A x + q)        P (r, r) and q (r) trained and shared, A and B frozen
 
-The blocks of every model are cut into N parts alike; the last block of each part has P and q, which are averaged over
-all clients that have that role there, and the other blocks have plain, private LoRA.
+The blocks of every model are divided into N equal parts. The last block of each part has P and q, which are averaged
+over all clients with that role there; the other blocks have plain, private LoRA.
 
 Deviations. The paper aligns A and B across models by canonical correlation on public data, which a federation here does
 not have: A has orthonormal rows and B orthonormal columns, drawn from the seed. N is 4, or the depth of the shallowest
-model if that is less. Its ranks are one for all: here a client of rank r takes part with the leading r × r block, and
-each entry is averaged over the clients that have it. The weights are w_k = n_k / Σ n; the paper's relevance of tasks
-(RELA) is a method of its own.
+model if that is less. The paper has one rank for all clients: here a client of rank r shares the leading r × r block,
+and each entry is averaged over the clients that have it. The weights are w_k = n_k / Σ n; the paper's relevance of
+tasks (RELA) is a separate method.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ def sends(enrolment: Enrolment, *, parts: int) -> Spec:
 
 
 def start(group: Sequence[Enrolment], seed: int, *, parts: int) -> Tensors:
-    """Return zeros of the largest rank for all that any client has."""
+    """Return zeros of the largest rank, for every tensor of any client."""
     rank = max(enrolment.rank for enrolment in group)
     names = {name: len(shape) for e in group for name, (shape, _) in sends(e, parts=parts).items()}
     return {name: torch.zeros([rank] * axes) for name, axes in sorted(names.items())}
 
 
 def fit(state: Mapping[str, Tensor], enrolment: Enrolment, *, parts: int) -> Tensors:
-    """Return the leading block of all that the client has."""
+    """Return the leading block of each of the client's tensors."""
     return {
         name: state[name][tuple(slice(size) for size in shape)]
         for name, (shape, _) in sends(enrolment, parts=parts).items()
@@ -65,7 +65,7 @@ def fit(state: Mapping[str, Tensor], enrolment: Enrolment, *, parts: int) -> Ten
 
 
 def merge(state: Mapping[str, Tensor], contributions: Sequence[Contribution]) -> Tensors:
-    """Return for each entry the weighted mean over those who sent it; what nobody sent stays."""
+    """Return for each entry the weighted mean over the clients that sent it; other entries are unchanged."""
     merged = {}
     for name, before in state.items():
         total, weight = torch.zeros_like(before), torch.zeros_like(before)
@@ -81,7 +81,7 @@ def merge(state: Mapping[str, Tensor], contributions: Sequence[Contribution]) ->
 def adapted_model(
     base: PreTrainedModel, enrolment: Enrolment, *, parts: int, seed: int, **options: Any
 ) -> MiddleAdaptedModel:
-    """Return the client's half: P and q in the last block of each part, plain LoRA in the others."""
+    """Return the adapted model: P and q in the last block of each part, plain LoRA in the others."""
     last = shared_blocks(enrolment.depth, parts)
     stems = {p.module: f"{p.role}.{last[p.block]}" for p in find_roles(base) if p.block in last}
 

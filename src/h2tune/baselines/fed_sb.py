@@ -1,12 +1,12 @@
-"""Fed-SB (arXiv 2502.15436, on LoRA-SB, 2411.19557): only an r × r matrix between frozen factors is trained and shared.
+"""Fed-SB (arXiv 2502.15436, based on LoRA-SB, 2411.19557): trains and shares an r × r matrix between frozen factors.
 
     y = W x + (α / r) · U_r R V_rᵀ x        R ← Σ_k w_k R_k        w_k = n_k / Σ n
 
-U_r and V_r are the same on every client, so the aggregate is exact, at r² values a module. Clients share within one
+U_r and V_r are the same on every client, so the aggregate is exact, with r² values per module. Clients share within one
 model and rank.
 
-Deviation: the paper takes U_r, V_r and the first R from the SVD of the averaged gradient of the first step. No gradient
-is at hand when an adapter is put on, so they are the leading singular vectors of the weight itself, as in LoRA-XS
+Deviation: the paper takes U_r, V_r and the first R from the SVD of the averaged gradient of the first step. There is no
+gradient when an adapter is attached, so they are the leading singular vectors of the weight itself, as in LoRA-XS
 (arXiv 2405.17604), and R is zero at the start.
 """
 
@@ -29,7 +29,7 @@ EXTRA, ITERATIONS = 8, 4
 
 
 def factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Return V_rᵀ (r, d_in) and U_r (d_out, r) of a weight; the same on every call, whatever was drawn before."""
+    """Return V_rᵀ (r, d_in) and U_r (d_out, r) of a weight; the same on every call, independent of earlier draws."""
     size = min(rank + EXTRA, *weight.shape)
     with isolated(0, "fed-sb"):
         up, _, down = torch.svd_lowrank(weight, q=size, niter=ITERATIONS)
@@ -43,7 +43,7 @@ def sends(enrolment: Enrolment) -> Spec:
 
 
 def adapted_model(base: PreTrainedModel, enrolment: Enrolment, **options: Any) -> MiddleAdaptedModel:
-    """Return the client's half: R in every module."""
+    """Return the adapted model: R in every module."""
 
     def frames(module: str, layer: nn.Module, rank: int) -> tuple[Tensor, Tensor]:
         return factors(weight_of(layer), rank)

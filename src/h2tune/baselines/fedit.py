@@ -2,8 +2,8 @@
 
     A ← Σ_k w_k A_k        B ← Σ_k w_k B_k        w_k = n_k / Σ n
 
-The mean of the products B_k A_k is not the product of the means: what is aggregated is not what was learned. That is
-the paper's rule, and what ffa-lora, flexlora and flora set out to mend. Clients share within one model and rank.
+The mean of the products B_k A_k is not the product of the means, so the aggregate differs from the mean update. That is
+the paper's rule, and the problem that ffa-lora, flexlora and flora address. Clients share within one model and rank.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def averaging(name: str, *, trained: Sequence[str], shared: Sequence[str]) -> Gr
 
     Args:
         name: Its name.
-        trained: Kinds that clients train.
+        trained: Kinds that clients train, of `lora_A` and `lora_B`.
         shared: Kinds that are averaged.
     """
     return GroupRule(
@@ -40,7 +40,7 @@ def build(enrolments: Sequence[Enrolment], *, shared_rank: int, **options: Any) 
 
     Args:
         enrolments: The clients.
-        shared_rank: Not needed; clients share within their own rank.
+        shared_rank: Not used; clients share within their own rank.
         options: α, dropout, weighting and seed, as `Grouped` takes them.
     """
     return Grouped(averaging("fedit", trained=BOTH, shared=BOTH), enrolments, **options)

@@ -1,4 +1,4 @@
-"""FedSA-LoRA (arXiv 2410.01463): A carries what is general and is averaged, B what is a client's own and stays.
+"""FedSA-LoRA (arXiv 2410.01463): A is averaged, as it learns general knowledge; B is specific to a client and private.
 
     A ← Σ_k w_k A_k        B_k private        w_k = n_k / Σ n
 

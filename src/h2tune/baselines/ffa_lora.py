@@ -1,8 +1,8 @@
-"""FFA-LoRA (arXiv 2403.12313): A stays as it was drawn, the same on every client; B is averaged.
+"""FFA-LoRA (arXiv 2403.12313): A is frozen and the same on every client; B is averaged.
 
     A frozen at a common start        B ← Σ_k w_k B_k        w_k = n_k / Σ n
 
-With one A for all, Σ w_k (B_k A) = (Σ w_k B_k) A: the aggregate is exact, at half the bytes of fedit. Clients share
+With one A for all, Σ w_k (B_k A) = (Σ w_k B_k) A: the aggregate is exact, with half the bytes of fedit. Clients share
 within one model and rank.
 """
 

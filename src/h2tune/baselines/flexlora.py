@@ -1,12 +1,12 @@
-"""FlexLoRA (arXiv 2402.11505): what is averaged is the update itself; each client gets its best part of its own rank.
+"""FlexLoRA (arXiv 2402.11505): the update itself is averaged; each client gets its best approximation of its rank.
 
     ΔW = Σ_k w_k s_k B_k A_k        U Σ Vᵀ = SVD(ΔW)        s_k B_k ← U_[:r_k] Σ_[:r_k],  A_k ← Vᵀ_[:r_k]
 
-with w_k = n_k / Σ n and s_k = α / r_k, LoRA's scale. The SVD is taken of the stacked factors, which is exact and needs
-no dense ΔW. Clients share within one model, whatever their ranks.
+with w_k = n_k / Σ n and s_k = α / r_k, LoRA's scale. The SVD is computed from the stacked factors, which is exact and
+needs no dense ΔW. Clients share within one model, whatever their ranks.
 
-Deviation: the paper writes ΔW_k = B_k A_k. Where ranks differ so do LoRA's scales, and only with the scale in it is the
-product the update of a client's weights.
+Deviation: the paper writes ΔW_k = B_k A_k. Where ranks differ, LoRA's scales differ too, and only the product with its
+scale is the update of a client's weights.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from h2tune.federation.messages import Enrolment, Tensors
 
 
 def truncated(state: Mapping[str, Tensor], enrolment: Enrolment, *, alpha: float) -> Tensors:
-    """Return the first r rows of A and columns of s B, with the client's own scale s = α / r taken out of B again."""
+    """Return the first r rows of A and columns of s B, the latter divided by the client's own scale s = α / r."""
     r = enrolment.rank
     return {
         name: tensor[:r].clone() if name.endswith(DOWN) else tensor[:, :r] / (alpha / r)
@@ -37,8 +37,8 @@ def merge(state: Mapping[str, Tensor], contributions: Sequence[Contribution], *,
     """Return the SVD of the weighted sum of the updates, to the largest rank of the group.
 
     Args:
-        state: A (R, d_in) and s B (d_out, R) before.
-        contributions: What was sent.
+        state: A (R, d_in) and s B (d_out, R) before the round.
+        contributions: The clients' updates.
         alpha: LoRA's α.
     """
     merged: Tensors = {}
@@ -64,7 +64,7 @@ def build(enrolments: Sequence[Enrolment], *, shared_rank: int, alpha: float, **
 
     Args:
         enrolments: The clients.
-        shared_rank: Not needed; a group's largest rank is kept.
+        shared_rank: Not used; the server keeps a group's largest rank.
         alpha: LoRA's α.
         options: Dropout, weighting and seed, as `Grouped` takes them.
     """

@@ -1,4 +1,4 @@
-"""The server's half of every baseline: a rule, applied within groups of clients that can share."""
+"""The strategy of every baseline: an aggregation rule, applied within groups of clients that can share."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from h2tune.federation.strategy import Decoded, Strategy
 from h2tune.models import base_seed
 
 Group = Sequence[Enrolment]
-"""Clients that share, by name; two or more."""
+"""Two or more clients that share, sorted by name."""
 
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one client of a group sent, and its share of the group's weight; the shares sum to one."""
+    """The update of one client of a group, with its weight; the weights of a group sum to one."""
 
     enrolment: Enrolment
     weight: float
@@ -29,7 +29,7 @@ class Contribution:
 
 
 def mean(state: Mapping[str, Tensor], contributions: Sequence[Contribution]) -> Tensors:
-    """Return the weighted mean of what was sent: FedAvg."""
+    """Return the weighted mean of the updates: FedAvg."""
     return {
         name: torch.stack([c.weight * c.tensors[name] for c in contributions]).sum(0)
         for name in contributions[0].tensors
@@ -37,35 +37,35 @@ def mean(state: Mapping[str, Tensor], contributions: Sequence[Contribution]) -> 
 
 
 def whole(state: Mapping[str, Tensor], enrolment: Enrolment) -> Tensors:
-    """Return all that the server holds for a group."""
+    """Return all of the server's tensors of a group."""
     return dict(state)
 
 
 def same_model(enrolment: Enrolment) -> Hashable:
-    """Clients share if they have one base model and adapt the same modules."""
+    """Return a key that clients with the same base model and the same adapted modules have in common."""
     return enrolment.model, tuple(sorted(enrolment.modules.items()))
 
 
 def same_model_and_rank(enrolment: Enrolment) -> Hashable:
-    """Clients share if they have one base model, adapt the same modules, and have one rank."""
+    """Return a key that clients with the same base model, adapted modules and rank have in common."""
     return same_model(enrolment), enrolment.rank
 
 
 @dataclass(frozen=True)
 class GroupRule:
-    """What a method does within one group.
+    """A method within one group.
 
     Args:
         name: Its name.
-        together: Returns what clients must have in common to share.
-        alone: What a table says of a client that has that in common with nobody.
+        together: Returns the key of a client; clients with the same key share.
+        alone: Note in tables on a client that shares with no other.
         sends: Names, shapes and types of a client's update.
-        start: The group and the run's seed → the server's tensors at the start.
-        adapted_model: The client's part; built with a base model and an enrolment, α, dropout, heads and a seed.
-        merge: The server's tensors and what was sent → the server's tensors after the round.
-        fit: The server's tensors and a client → what that client must hold before it trains.
-        news: The same → what of it travels to the client; by default all.
-        receives: Names, shapes and types of that, after the first round; by default as what it sends.
+        start: The group and the run's seed → the server's tensors before the first round.
+        adapted_model: Builds the client's model from a base model, an enrolment, α, dropout, heads and a seed.
+        merge: The server's tensors and the updates → the server's tensors after the round.
+        fit: The server's tensors and a client → the tensors that the client's model must have before it trains.
+        news: The same → those of them that are sent to the client; by default all.
+        receives: Names, shapes and types of the download after the first round; by default those of `sends`.
     """
 
     name: str
@@ -105,15 +105,15 @@ class Grouped(Strategy[Tensors]):
         self.name, self.method, self.seed = method.name, method, seed
         self.alpha, self.dropout, self.weighting = alpha, dropout, weighting
         self.enrolments = {e.name: e for e in sorted(enrolments, key=lambda e: e.name)}
-        found: dict[Hashable, list[Enrolment]] = {}
+        by_key: dict[Hashable, list[Enrolment]] = {}
         for enrolment in self.enrolments.values():
-            found.setdefault(method.together(enrolment), []).append(enrolment)
-        self.groups: dict[str, Group] = {group[0].name: group for group in found.values() if len(group) > 1}
-        """Groups of two or more, called after their first client."""
+            by_key.setdefault(method.together(enrolment), []).append(enrolment)
+        self.groups: dict[str, Group] = {group[0].name: group for group in by_key.values() if len(group) > 1}
+        """Groups of two or more clients, by the name of their first client."""
         self.group_of = {e.name: name for name, group in self.groups.items() for e in group}
 
     def note(self, client: str) -> str:
-        """Say why a client shares nothing, if it does not."""
+        """Return why a client shares nothing, or "" if it shares."""
         return "" if client in self.group_of else self.method.alone
 
     def start(self) -> Tensors:
@@ -124,7 +124,7 @@ class Grouped(Strategy[Tensors]):
         }
 
     def download(self, state: Mapping[str, Tensor], client: str, round_number: int) -> Download:
-        """What the client must hold; nothing travels in the first round, when all start alike."""
+        """Return what the client must load; in the first round nothing is sent, as all clients start alike."""
         if client not in self.group_of:
             return Download(round_number, {}, digest({}))
         part, enrolment = _part(state, self.group_of[client]), self.enrolments[client]
@@ -147,7 +147,7 @@ class Grouped(Strategy[Tensors]):
     def aggregate(
         self, state: Mapping[str, Tensor], updates: Sequence[Decoded[Tensors]]
     ) -> tuple[Tensors, dict[str, Any]]:
-        """Merge what was sent, group by group and by client name; a group that sent nothing stays as it is."""
+        """Merge the updates group by group, sorted by client; a group without updates is unchanged."""
         following = dict(state)
         for name in self.groups:
             sent = [u for u in sorted(updates, key=lambda u: u.client) if self.group_of.get(u.client) == name]
@@ -172,7 +172,7 @@ class Grouped(Strategy[Tensors]):
 
 
 def model_seed(group: Group, seed: int) -> int:
-    """Return the seed of what clients with a group's model start with."""
+    """Return the seed of the initial values of a group's model."""
     return base_seed(seed, group[0].model)
 
 
@@ -181,13 +181,13 @@ def _part(state: Mapping[str, Tensor], group: str) -> Tensors:
 
 
 def _movement(state: Mapping[str, Tensor], following: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the L2 norms of the change, whole and by kind of tensor, and of what the server now holds."""
+    """Return the L2 norms of the change, in total and by kind of tensor, and of the server's new tensors."""
     squares: dict[str, float] = {}
     norm = 0.0
     for name, tensor in following.items():
         if tensor.is_floating_point():
             change = tensor.clone()
-            if name in state:  # what has grown was zero there
+            if name in state:  # the part that was appended was zero before
                 change[tuple(slice(size) for size in state[name].shape)] -= state[name]
             kind = name.rpartition(".")[2]
             squares[kind] = squares.get(kind, 0.0) + float(change.square().sum())

@@ -1,14 +1,14 @@
-"""HetLoRA (arXiv 2401.06432): LoRA of different ranks, padded to be averaged and truncated to be given back.
+"""HetLoRA (arXiv 2401.06432): LoRA of different ranks, padded for averaging and truncated for each client.
 
     Ā_k, s B̄_k = A_k, s_k B_k padded with zeros to the largest rank        p_k = ‖ΔW_k‖_F / Σ_j ‖ΔW_j‖_F
     A ← Σ_k p_k Ā_k        s B ← Σ_k p_k s B̄_k        client k gets the first r_k rows and columns
 
-with ΔW_k = s_k B_k A_k for each module. Self-pruning: clients add λ Σ ‖B_[:, γr:r]‖ ‖A_[γr:r]‖ to their loss; one whose
-sum is smaller after training than before gives up those ranks, r ← ⌊γ r⌋. Clients share within one model.
+with ΔW_k = s_k B_k A_k for each module. Self-pruning: clients add λ Σ ‖B_[:, γr:r]‖ ‖A_[γr:r]‖ to their loss; a client
+whose sum is smaller after training than before prunes those ranks, r ← ⌊γ r⌋. Clients share within one model.
 
-Deviations: B is averaged with its scale s_k = α / r_k in it, so that a column means the same on every client. Shapes of
-a message are fixed, so ranks given up travel as zeros: bytes are those of the first rank. λ and γ, which the paper
-tunes, are constants of `pruning`. As in the paper, example counts have no part in p_k.
+Deviations: B is averaged including its scale s_k = α / r_k, so that columns have the same scale on every client. The
+shapes of messages are fixed, so pruned ranks are sent as zeros, and the bytes are those of the initial rank. λ and γ,
+which the paper tunes, are constants of `pruning`. As in the paper, p_k does not depend on example counts.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from h2tune.federation.messages import Enrolment, Spec, Tensors
 
 
 def fit(state: Mapping[str, Tensor], enrolment: Enrolment, *, alpha: float) -> Tensors:
-    """Return the truncation to the client's rank; ranks it has given up are zero."""
+    """Return the truncation to the client's rank; pruned ranks are zero."""
     rank = state.get(f"{RANK}.{enrolment.name}")
     return cut(truncated(state, enrolment, alpha=alpha), enrolment.rank if rank is None else int(rank))
 
 
 def merge(state: Mapping[str, Tensor], contributions: Sequence[Contribution], *, alpha: float) -> Tensors:
-    """Return the means of the padded A and s B, weighted module by module by the norm of the update; and the ranks."""
+    """Return the means of the padded A and s B, weighted per module by the norm of the update, and the ranks."""
     merged = {f"{RANK}.{c.enrolment.name}": c.tensors[RANK] for c in contributions}
     for name in [name.removesuffix(f".{DOWN}") for name in state if name.endswith(DOWN)]:
         pairs = [
             (c.tensors[f"{name}.{DOWN}"], c.tensors[f"{name}.{UP}"] * (alpha / c.enrolment.rank))
             for c in contributions
         ]
-        # ‖BA‖_F² = tr(BᵀB AAᵀ): no dense product
+        # ‖BA‖_F² = tr(BᵀB AAᵀ) needs no dense product
         norms = torch.stack([((up.T @ up) * (down @ down.T)).sum().clamp(min=0).sqrt() for down, up in pairs])
         weights = norms / norms.sum() if norms.sum() > 0 else torch.full_like(norms, 1 / len(norms))
         merged[f"{name}.{DOWN}"] = torch.zeros_like(state[f"{name}.{DOWN}"])

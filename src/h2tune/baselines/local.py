@@ -1,8 +1,8 @@
-"""Every client by itself: LoRA (arXiv 2106.09685), nothing shared.
+"""Every client alone: LoRA (arXiv 2106.09685), nothing shared.
 
     y = W x + (α / r) · B A x        A, B trained, B = 0 at the start
 
-What federation must beat. It takes the same local steps on the same batches from the same A as every other method.
+The reference for federation: the same local steps on the same batches from the same A as every other method.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The client's half of every LoRA baseline: plain PEFT LoRA, told what it trains and what it shares."""
+"""The adapted model of every LoRA baseline: plain PEFT LoRA, with a choice of trained and shared matrices."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BOTH = (DOWN, UP)
 
 
 def initial_down(seed: int, module: str, rank: int, width: int, *words: object) -> Tensor:
-    """Return A (r, d_in) at the start, the same as h2tune's own; a smaller rank gets its first rows."""
+    """Return the initial A (r, d_in), the same as h2tune's; a smaller rank has its first rows."""
     down, bound = torch.empty(rank, width), 1 / math.sqrt(width)
     return down.uniform_(-bound, bound, generator=generator(seed, "down", module, *words))
 
@@ -44,7 +44,7 @@ def shapes(enrolment: Enrolment, kinds: Collection[str] = BOTH, rank: int | None
 
 
 def common_start(group: Sequence[Enrolment], seed: int, kinds: Collection[str] = BOTH) -> Tensors:
-    """Return A and B at the start, at the largest rank of a group of clients with one model; `seed` is the model's."""
+    """Return the initial A and B of the largest rank of a group of clients with one model; `seed` is the model's."""
     spec = shapes(group[0], kinds, max(enrolment.rank for enrolment in group))
     return {
         name: initial_down(seed, name.removesuffix(f".{DOWN}"), *shape)
@@ -55,20 +55,20 @@ def common_start(group: Sequence[Enrolment], seed: int, kinds: Collection[str] =
 
 
 class LoraAdaptedModel(AdaptedModel):
-    """A LoRA adapter on a base model, and its part in a round. A is drawn from the seed, B is zero.
+    """A base model with a LoRA adapter, and its part in a round. A is drawn from the seed, B is zero.
 
     Tensors are named by module and kind, as in `model.layers.0.self_attn.q_proj.lora_A`.
 
     Args:
-        base: The base model; `detach` gives it back unchanged.
+        base: The base model; `detach` returns it unchanged.
         enrolment: The client.
         alpha: LoRA's α; updates are scaled by α / r.
         dropout: Dropout on the adapter's input.
         heads: Modules trained beside the adapter; they stay private.
         seed: Seed of A.
-        trained: Kinds that are trained; the others stay as they start.
+        trained: Kinds that are trained; the others are frozen.
         shared: Kinds that are received and sent.
-        bias: Whether B has a bias, which some methods need to be exported.
+        bias: Whether B has a bias, which the export of some methods needs.
     """
 
     alternation: Alternation = "joint"
@@ -98,7 +98,7 @@ class LoraAdaptedModel(AdaptedModel):
             fan_in_fan_out=any(isinstance(base.get_submodule(m), Conv1D) for m in enrolment.modules),
         )
         with quiet(), isolated(seed, "lora"), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`lora_bias=True`")  # it is not going to be merged
+            warnings.filterwarnings("ignore", "`lora_bias=True`")  # concerns merging alone
             self.model = get_peft_model(base, config)
         keep_in_float32(self.model, heads)
         self.layers: dict[str, Any] = {m: base.get_submodule(m) for m in enrolment.modules}
@@ -106,7 +106,7 @@ class LoraAdaptedModel(AdaptedModel):
 
     @torch.no_grad()
     def reset(self, *words: object) -> None:
-        """Put A and B to a start: A drawn for the purpose that `words` name, B zero; only `trained` has gradients."""
+        """Reset A, drawn for the purpose that `words` name, and B to zero; only `trained` has gradients."""
         for module, layer in self.layers.items():
             down = layer.lora_A[ADAPTER].weight
             down.copy_(initial_down(self.seed, module, *down.shape, *words))
@@ -143,7 +143,7 @@ class LoraAdaptedModel(AdaptedModel):
         return {name: p.detach().to("cpu", copy=True) for name, p in self._of(self.shared).items()}
 
     def learned(self) -> Tensors:
-        """The same, as PEFT would save it."""
+        """Return the same from PEFT's own state dict."""
         saved = get_peft_model_state_dict(self.model, adapter_name=ADAPTER, save_embedding_layers=False)
         return {name: saved[f"base_model.model.{name}.weight"].cpu() for name in self._of(self.shared)}
 
@@ -153,8 +153,8 @@ class LoraAdaptedModel(AdaptedModel):
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         mine = self.phases()["specific"]
-        expected, found = ({n: tuple(t.shape) for n, t in held.items()} for held in (mine, state))
-        check_names(expected, found, "private state")
+        expected, given = ({n: tuple(t.shape) for n, t in tensors.items()} for tensors in (mine, state))
+        check_names(expected, given, "private state")
         for name, tensor in state.items():
             mine[name].copy_(tensor)
 

@@ -1,4 +1,4 @@
-"""The client's half of methods that train a small matrix between a frozen A and B: fed-sb and co-lora."""
+"""The adapted model of methods that train a small matrix between a frozen A and B: fed-sb and co-lora."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Frames = Callable[[str, nn.Module, int], tuple[Tensor, Tensor]]
 
 
 class Between(nn.Module):
-    """x → R A x + q in the place of a LoRA down projection: A (r, d_in) is frozen, R (r, r) and q (r) are trained.
+    """Replaces a LoRA down projection by x → R A x + q: A (r, d_in) is frozen, R (r, r) and q (r) are trained.
 
     Args:
         down: A.
-        offset: Whether there is a q.
+        offset: Whether q is used.
     """
 
     def __init__(self, down: Tensor, *, offset: bool) -> None:
         super().__init__()
         rank = down.shape[0]
-        self.weight = nn.Buffer(down)  # PEFT asks a down projection for the type of its weight
+        self.weight = nn.Buffer(down)  # PEFT reads the dtype of a down projection's weight
         self.middle = nn.Parameter(down.new_zeros(rank, rank))
         self.offset = nn.Parameter(down.new_zeros(rank)) if offset else None
 
@@ -40,16 +40,16 @@ class Between(nn.Module):
 
 
 class MiddleAdaptedModel(LoraAdaptedModel):
-    """A client with trained middle parts in some of its modules and plain, private LoRA in the others.
+    """Trained middle parts (R and q) in some modules, and plain, private LoRA in the others.
 
-    Between `load_state` and `receive` the adapter is one plain LoRA, which is what is exported: A ← R A, and q becomes
-    a bias of B.
+    Between `load_state` and `receive` the adapter is one plain LoRA adapter, for export: A ← R A, and q becomes a bias
+    of B.
 
     Args:
         arguments: As in `LoraAdaptedModel`.
-        frames: Gives the frozen A and B of a module.
-        stems: Module with middle parts → what these are called on the wire.
-        offset: Whether there is a q.
+        frames: Returns the frozen A and B of a module.
+        stems: Module with middle parts → the name of these in messages.
+        offset: Whether q is used.
         options: As in `LoraAdaptedModel`.
     """
 
@@ -73,7 +73,7 @@ class MiddleAdaptedModel(LoraAdaptedModel):
         super().receive(download)
 
     def learned(self) -> Tensors:
-        """Read off the model's own state, past the names that `send` goes through."""
+        """Return the same from the model's state dict, without the names that `send` uses."""
         saved = self.model.state_dict()
         stems = {f"base_model.model.{module}.lora_A.{ADAPTER}": stem for module, stem in self.stems.items()}
         return {
@@ -96,7 +96,7 @@ class MiddleAdaptedModel(LoraAdaptedModel):
 
     @torch.no_grad()
     def _unfold(self) -> None:
-        """Put zero middle parts between the frozen frames."""
+        """Set the middle parts between the frozen frames to zero."""
         for module, (down, up) in self.frames.items():
             layer = self.layers[module]
             like = layer.lora_B[ADAPTER].weight

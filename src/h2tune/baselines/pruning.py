@@ -1,4 +1,4 @@
-"""The client's half of HetLoRA (arXiv 2401.06432): a client gives up ranks that it does not need."""
+"""The adapted model of HetLoRA (arXiv 2401.06432), which prunes ranks that it does not need."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ PENALTY = 5e-3
 DECAY = 0.99
 """γ"""
 RANK = "rank"
-"""Name of a client's current rank in its update and state, and with the client's name in the server's state."""
+"""Name of a client's current rank in its update and state; in the server's state followed by the client's name."""
 TINY = 1e-12
 
 
 def cut(tensors: Mapping[str, Tensor], rank: int) -> Tensors:
-    """Return A and B with zeros from a rank on."""
+    """Return A and B with zeros at this rank and above."""
     keep = {n: (torch.arange(t.shape[n.endswith(UP)]) < rank).to(t) for n, t in tensors.items()}
     return {n: t * (keep[n] if n.endswith(UP) else keep[n][:, None]) for n, t in tensors.items()}
 
 
 class HetLoraAdaptedModel(LoraAdaptedModel):
-    """A client that gives up ranks it does not need. Arguments as in `LoraAdaptedModel`."""
+    """LoRA that prunes ranks it does not need. Arguments as in `LoraAdaptedModel`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, shared=BOTH, **options)
         self.rank = self.enrolment.rank
 
     def receive(self, download: Download) -> None:
-        """Take over A and B, note the norms of the ranks that may be given up, and penalise them in training."""
+        """Load A and B, store the norms of the ranks that may be pruned, and penalise these ranks in training."""
         super().receive(download)
         self.tail = slice(max(1, int(DECAY * self.rank)), self.rank)
         self.before = self.tail_norm()
@@ -53,7 +53,7 @@ class HetLoraAdaptedModel(LoraAdaptedModel):
         )
 
     def next_rank(self) -> int:
-        """Return the rank after pruning; the model itself stays as it was scored, and is cut by the next round."""
+        """Return the rank after pruning; the model stays as it was scored until the next round."""
         return self.tail.start if self.tail_norm() < self.before else self.rank
 
     def send(self) -> Tensors:
@@ -73,7 +73,7 @@ class HetLoraAdaptedModel(LoraAdaptedModel):
     def _penalty(
         self, own: nn.Parameter, own_tail: Any, other: nn.Parameter, other_tail: Any
     ) -> Callable[[Tensor], Tensor]:
-        """Return a hook that adds the gradient of λ ‖own tail‖ ‖other tail‖ to a parameter's own."""
+        """Return a hook that adds the gradient of λ ‖own tail‖ ‖other tail‖ to a parameter's gradient."""
 
         def add(gradient: Tensor) -> Tensor:
             if own.grad is not None:  # a later micro-batch of the same optimiser step

@@ -1,4 +1,4 @@
-"""The client's half of FLoRA (arXiv 2409.05976): a fresh LoRA every round, on top of all that was stacked before."""
+"""The adapted model of FLoRA (arXiv 2409.05976): a fresh LoRA every round, on top of the stack of earlier rounds."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ OFFSET = "offset"
 
 
 class FloraAdaptedModel(LoraAdaptedModel):
-    """A client with a frozen stack. Arguments as in `LoraAdaptedModel`.
+    """LoRA with a frozen stack. Arguments as in `LoraAdaptedModel`.
 
-    Between `load_state` and `receive` the adapter is one LoRA of the whole rank, which is what is exported.
+    Between `load_state` and `receive` the adapter is one LoRA adapter of the total rank, for export.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -33,7 +33,7 @@ class FloraAdaptedModel(LoraAdaptedModel):
         self.stack: Tensors = {}
 
     def receive(self, download: Download) -> None:
-        """Add what is new to the stack, and start over with a fresh A and B = 0."""
+        """Append the new part to the stack, and reset to a fresh A and B = 0."""
         if download.tensors:
             self._add(download.tensors)
         rank = self.enrolment.rank
@@ -49,11 +49,11 @@ class FloraAdaptedModel(LoraAdaptedModel):
             axis = 0 if name.endswith(DOWN) else 1
             held = self.stack.get(name, news[name].narrow(axis, 0, 0))
             if held.shape[axis] < offset:
-                raise H2TuneError("the client has lost its part of the stack", where="download")
+                raise H2TuneError("the client lacks an earlier part of the stack", where="download")
             self.stack[name] = torch.cat([held.narrow(axis, 0, offset), news[name]], dim=axis)
 
     def loaded_digest(self) -> str:
-        """Read the frozen adapter."""
+        """Return the checksum of the frozen adapter."""
         return digest(
             {
                 f"{module}.{kind}": getattr(layer, kind)[STACK].weight.detach()
@@ -87,7 +87,7 @@ class FloraAdaptedModel(LoraAdaptedModel):
             parameter.copy_(torch.cat(parts, dim=0 if name.endswith(DOWN) else 1))
 
     def _resize(self, rank: int, alpha: float) -> None:
-        """Give the trained adapter another rank; its matrices have yet to be filled."""
+        """Give the trained adapter another rank; its matrices are zero."""
         config = self.model.peft_config[ADAPTER]
         config.r, config.lora_alpha = rank, alpha
         for layer in self.layers.values():
@@ -99,7 +99,7 @@ class FloraAdaptedModel(LoraAdaptedModel):
 
     @torch.no_grad()
     def _install(self) -> None:
-        """Put the stack on the model as a second adapter, frozen, without dropout."""
+        """Add the stack to the model as a second adapter, frozen, without dropout."""
         rank = next(t.shape[0] for n, t in self.stack.items() if n.endswith(DOWN))
         config = self.model.peft_config[ADAPTER]
         with quiet(), isolated(self.seed, STACK):

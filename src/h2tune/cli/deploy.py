@@ -1,4 +1,4 @@
-"""`h2tune deploy`: folders for the parties of a federation across machines, and a check on a member's machine."""
+"""`h2tune deploy`: folders for the parties of a federation across machines, and checks on a client's machine."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ from typing import Annotated
 
 import typer
 
+from h2tune.cli.paths import ClientFile, FederationFile
 from h2tune.errors import H2TuneError
 
-deploy_app = typer.Typer(help="Federations across machines, on Flower.", no_args_is_help=True)
+MISSING = "not installed. Install it with: pip install 'h2tune[flower]'"
+
+deploy_app = typer.Typer(help="Federations across machines, with Flower.", no_args_is_help=True)
 
 
 @deploy_app.command("init")
 def deploy_init(
-    file: Annotated[Path, typer.Argument(help="A federation file (TOML).", metavar="FEDERATION.toml")],
+    file: FederationFile,
     out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
-    host: Annotated[str, typer.Option(help="Name or address at which members reach the coordinator.")],
-    port: Annotated[int, typer.Option(help="Port that is open to members.")] = 9443,
-    control_port: Annotated[int, typer.Option(help="Port of Flower's own on the loopback interface.")] = 9091,
+    host: Annotated[str, typer.Option(help="Name or address at which clients reach the coordinator.")],
+    port: Annotated[int, typer.Option(help="Port on which clients connect.")] = 9443,
+    control_port: Annotated[
+        int, typer.Option(help="Port of Flower's control API on the loopback interface.")
+    ] = 9091,
 ) -> None:
-    """Write a folder for each party: its file, certificates, key, and the commands to type."""
+    """Write a folder for each party: its file, certificates, key, and the commands to run."""
     from h2tune.config import load
     from h2tune.flower.deploy.kit import init
 
@@ -30,26 +35,22 @@ def deploy_init(
 
 
 @deploy_app.command("check")
-def deploy_check(
-    file: Annotated[Path, typer.Argument(help="A member's file (TOML).", metavar="MEMBER.toml")],
-) -> None:
-    """Prove model, data, memory and connection on a member's machine, before the day."""
+def deploy_check(file: ClientFile) -> None:
+    """Pre-flight checks on a client's machine: model, data, memory and connection."""
     from h2tune.flower.member.preflight import check
 
     failed = [] if installed() else ["flwr"]
     typer.echo("ok    flwr" if installed() else f"FAIL  flwr: {MISSING}")
-    for finding in check(file):
-        typer.echo(f"{'ok  ' if finding.good else 'FAIL'}  {finding.what}: {finding.told}")
-        failed += [] if finding.good else [finding.what]
+    for result in check(file):
+        typer.echo(f"{'ok  ' if result.passed else 'FAIL'}  {result.subject}: {result.detail}")
+        failed += [] if result.passed else [result.subject]
     if failed:
         raise H2TuneError(f"not ready: {', '.join(failed)}", where=str(file))
 
 
 @deploy_app.command("worker")
-def deploy_worker(
-    file: Annotated[Path, typer.Argument(help="A member's file (TOML).", metavar="MEMBER.toml")],
-) -> None:
-    """Keep libraries and model in memory beside the SuperNode, so that no message waits for them; until Ctrl-C."""
+def deploy_worker(file: ClientFile) -> None:
+    """Keep libraries and model in memory beside the SuperNode, so that rounds start at once. Stop with Ctrl-C."""
     import signal
     import sys
 
@@ -57,16 +58,13 @@ def deploy_worker(
         raise H2TuneError(MISSING, where="flwr")
     from h2tune.flower.member.worker import serve
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the socket is put away
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the socket is removed
     try:
         serve(file, typer.echo)
     except KeyboardInterrupt:
         typer.echo("stopped")
 
 
-MISSING = "not installed. Install it with: pip install 'h2tune[flower]'"
-
-
 def installed() -> bool:
-    """Return whether Flower is there; nothing is imported."""
+    """Return whether Flower is installed; nothing is imported."""
     return importlib.util.find_spec("flwr") is not None

@@ -1,4 +1,4 @@
-"""What a run looks like on the terminal: a progress bar where there is one, lines where there is none."""
+"""Progress and results of a run on the terminal: a progress bar where there is a terminal, and lines of text."""
 
 from __future__ import annotations
 
@@ -13,21 +13,31 @@ from h2tune.training.schedule import optimiser_steps
 from h2tune.training.terms import Progress as StepProgress
 
 
+def terminal() -> Console:
+    """Return a console that prints text as it is: brackets in a path are not markup, and `:name:` is no emoji."""
+    return Console(markup=False, highlight=False, emoji=False)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 round" or "3 rounds"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 class TerminalDisplay:
-    """Shows rounds, clients, phases, losses and the time left.
+    """Shows the round, client, phase, loss and remaining time.
 
     Args:
-        console: Where to write.
-        steps: Optimiser steps of the whole run, for the time left.
-        brief: Whether lines are written for what went wrong alone.
+        console: Console to print on, as `terminal` returns it.
+        steps: Optimiser steps of the whole run, for the remaining time.
+        brief: Print only warnings and failures.
     """
 
     def __init__(self, console: Console, steps: int, *, brief: bool = False) -> None:
-        self.console, self.where, self.brief = console, "", brief
+        self.console, self.current, self.brief = console, "", brief
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.completed}/{task.total} steps"),
+            TextColumn("{task.completed}/{task.total} steps", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
@@ -44,35 +54,35 @@ class TerminalDisplay:
         self.bar.stop()
 
     def starting(self, stage: str, round_number: int, client: str) -> None:
-        """Say whose round begins."""
+        """Show which client's round begins."""
         alone = " alone" if stage == "alone" else ""
-        self.where = f"round {round_number + 1} · {client}{alone}"
-        self.bar.update(self.task, description=self.where)
+        self.current = f"round {round_number + 1} · {client}{alone}"
+        self.bar.update(self.task, description=self.current)
 
     def progress(self, client: str) -> StepProgress:
-        """Return what shows each optimiser step."""
+        """Return a callback that shows each optimiser step."""
 
         def step(number: int, phase: str, loss: float) -> None:
-            self.bar.update(self.task, advance=1, description=f"{self.where} · {phase} · loss {loss:.3f}")
+            self.bar.update(self.task, advance=1, description=f"{self.current} · {phase} · loss {loss:.3f}")
 
         return step
 
     def notice(self, event: dict[str, Any]) -> None:
-        """Write one line for an event that a reader wants to see at once."""
+        """Print a line for an event, if it is one that a line is printed for."""
         line = _line(event)
         if line and (not self.brief or event["event"] in ("warning", "client_failed")):
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self.console.print(line, soft_wrap=True)
 
 
 def _line(event: dict[str, Any]) -> str:
     kind, client = event["event"], event.get("client", "")
     if kind == "run_started":
-        members = ", ".join(
+        clients = ", ".join(
             f"{c['name']} ({c['family']}, rank {c['rank']}, {c['task']})" for c in event["clients"]
         )
-        return f"{event['name']}: {event['rounds']} rounds, {members}"
+        return f"{event['name']}: {counted(event['rounds'], 'round')}, {clients}"
     if kind == "basis_agreed":
-        return f"  {client} · basis agreed on public texts · {event['bytes_up']:,} bytes up, once"
+        return f"  {client} · basis computed from public texts · {event['bytes_up']:,} bytes up, once"
     if kind == "evaluated":
         when = "before" if event["round"] < 0 else f"round {event['round'] + 1}"
         alone = " alone" if event["stage"] == "alone" else ""
@@ -80,18 +90,18 @@ def _line(event: dict[str, Any]) -> str:
     if kind == "aggregated" and event.get("stage") == "trained":
         noise = event.get("privacy")
         spent = f" · ε {noise['epsilon']:.3g} at δ {noise['delta']:g}" if noise else ""
-        clients = f"{len(event['clients'])} clients · {event['seconds']:.1f} s"
-        return f"round {event['round'] + 1} aggregated · {clients}{spent}"
+        clients = counted(len(event["clients"]), "client")
+        return f"round {event['round'] + 1} aggregated · {clients} · {event['seconds']:.1f} s{spent}"
     if kind == "client_failed":
         return f"  {client} failed in round {event['round'] + 1}: {event['reason']}"
     if kind == "warning":
-        who = f"{client}, " if client else ""
-        return f"  warning: {who}round {event['round'] + 1}: {event['message']}"
+        prefix = f"{client}, " if client else ""
+        return f"  warning: {prefix}round {event['round'] + 1}: {event['message']}"
     return ""
 
 
 def total_steps(federation: FederationConfig) -> int:
-    """Return the optimiser steps of a run in which every client takes part in every round."""
+    """Return the optimiser steps of a run in which every client trains in every round."""
     train, later = federation.train, federation.server.rounds - 1
     alternation = federation.experimental.alternation if federation.server.strategy == "h2tune" else "joint"
     first = sum(client.local_steps or train.local_steps for client in federation.client)
@@ -100,7 +110,7 @@ def total_steps(federation: FederationConfig) -> int:
 
 
 def results_table(table: list[dict[str, Any]]) -> Table:
-    """Return the table of a run: per client its accuracy before, alone, and federated."""
+    """Return the results of a run: each client's accuracy before training, alone, and federated."""
     shown = Table("client", "majority", "before", "alone", "federated", title="accuracy")
     for row in table:
         cells = [

@@ -1,5 +1,6 @@
-"""Compare methods on the same seeds: paired differences with their intervals, resumable, from ordinary run folders."""
+"""Compare methods on the same seeds: paired differences with intervals, resumable, in ordinary run folders."""
 
-from h2tune.compare.compare import Comparison, compare
+from h2tune.compare.compare import compare
+from h2tune.compare.comparison import Comparison
 
 __all__ = ["Comparison", "compare"]

@@ -1,4 +1,4 @@
-"""Methods by name: strategies, ablations of h2tune, and either with settings of its own."""
+"""Methods by name: strategies and ablations of h2tune, each with optional overrides."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "h2tune-joint": ("experimental.alternation=joint",),
     "h2tune-alone": (),
 }
-"""Ablations of h2tune → the one switch that each is. Without sharing there is no switch: it is the stage "alone"."""
+"""Ablation of h2tune → its override. `h2tune-alone` has none: its results are those of the stage "alone"."""
 
 CHANGE = re.compile(r"\+(?=[A-Za-z_][\w.-]*=)")
-"""What parts a name from its settings; not the + of 1e+3."""
+"""Separates a name from its overrides, and these from each other; does not match the + of 1e+3."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """What is compared.
+    """A method of a comparison.
 
     Args:
-        label: What tables call it.
-        text: What the user wrote.
+        label: Its name in tables.
+        text: The method as the user wrote it.
         strategy: `server.strategy` of its runs.
-        changes: Changes to the federation file, as after --set.
-        stage: Which results of its runs are its own: "trained", or "alone".
-        runs_as: Name of the method whose runs give the same; "" for its own.
+        changes: Overrides of the federation file, as after --set.
+        stage: The stage of its runs that holds its results: "trained" or "alone".
+        runs_as: Name of the method whose runs it uses; "" for its own.
     """
 
     label: str
@@ -45,7 +45,7 @@ class Method:
 
     @property
     def folder(self) -> str:
-        """Name of the folder of its runs; h2tune and h2tune-alone share one, so that nothing is trained twice."""
+        """Name of the folder of its runs; h2tune and h2tune-alone have the same, so that nothing is trained twice."""
         _, *changes = CHANGE.split(self.text)
         runs_as = "h2tune" if self.stage == "alone" else self.runs_as
         name = "+".join([runs_as, *changes]) if runs_as else self.text
@@ -56,12 +56,12 @@ class Method:
 
 
 def parse_methods(texts: Sequence[str]) -> list[Method]:
-    """Read methods such as `local`, `h2tune-joint` or `fedit+train.learning_rate=3e-4`.
+    """Parse methods such as `local`, `h2tune-joint` or `fedit+train.learning_rate=3e-4`.
 
-    A method is called by its name alone where no other one has that name.
+    A method's label is its name without overrides, unless another method has the same name.
 
     Raises:
-        H2TuneError: No method has that name, or one is there twice.
+        H2TuneError: No method has that name, or a method is listed twice.
     """
     methods = [_parse(text.strip()) for text in texts if text.strip()]
     if not methods:
@@ -69,33 +69,33 @@ def parse_methods(texts: Sequence[str]) -> list[Method]:
     written = [method.text for method in methods]
     for text in written:
         if written.count(text) > 1:
-            raise H2TuneError(f"'{text}' is there twice", where="--methods")
+            raise H2TuneError(f"'{text}' is listed twice", where="--methods")
     names = [method.label for method in methods]
     return [m if names.count(m.label) == 1 else replace(m, label=m.text) for m in methods]
 
 
 def reference_of(methods: Sequence[Method], against: str | None) -> Method:
-    """Return the method that the others are compared with: as named, or local, or the first.
+    """Return the method to which differences are taken: the one called `against`, or local, or the first.
 
     Raises:
-        H2TuneError: No method of the comparison is called so.
+        H2TuneError: No method of the comparison has that name.
     """
-    wanted = against or "local"
+    name = against or "local"
     for method in methods:
-        if wanted in (method.label, method.text):
+        if name in (method.label, method.text):
             return method
     if against is None:
         return methods[0]
     labels = [method.label for method in methods]
     raise H2TuneError(
-        f"'{against}' is not compared{nearest(against, labels)}",
+        f"'{against}' is not one of the methods{nearest(against, labels)}",
         where="--against",
         remedy="Name one of --methods",
     )
 
 
 def as_local(method: Method) -> Method:
-    """Return a method that takes the runs of `local`: in a federation where none of its clients can share."""
+    """Return a method that uses the runs of `local`, for a federation in which none of its clients can share."""
     return replace(method, strategy="local", runs_as="local")
 
 
@@ -106,7 +106,7 @@ def _parse(text: str) -> Method:
         raise H2TuneError(
             f"no method is called '{name}'{nearest(name, known)}",
             where="--methods",
-            remedy=f"Known: {', '.join(known)}, each with settings as in h2tune+train.learning_rate=3e-4",
+            remedy=f"Known: {', '.join(known)}; with overrides as in h2tune+train.learning_rate=3e-4",
         )
     strategy = "h2tune" if name in ABLATIONS else name
     stage: Literal["trained", "alone"] = "alone" if name == "h2tune-alone" else "trained"

@@ -1,4 +1,4 @@
-"""From the events of one run to what a comparison needs of it."""
+"""The results of one run, from its events."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class ClientResult:
 
     Args:
         accuracy: On the scored split after the last round, 0–1.
-        bytes_up: Bytes it sent, all rounds together.
-        bytes_down: Bytes it received.
-        seconds: Seconds it trained, without loading, scoring and saving.
+        bytes_up: Bytes sent in all rounds.
+        bytes_down: Bytes received in all rounds.
+        seconds: Training time in seconds, without loading, scoring and saving.
     """
 
     accuracy: float
@@ -31,7 +31,7 @@ class RunResult:
     """One seed of one method.
 
     Args:
-        clients: By name; those without a score after the last round are left out.
+        clients: By name, without clients that have no score after the last round.
         problems: One line for each client that failed in a round or has no score.
     """
 
@@ -40,12 +40,12 @@ class RunResult:
 
 
 def is_finished(events: Sequence[Event]) -> bool:
-    """Return whether the events are of a run that came to its end, and was not taken up again since."""
+    """Return whether the events are those of a finished run that was not resumed since."""
     return bool(events) and events[-1]["event"] == "run_finished"
 
 
 def read_result(events: Sequence[Event], stage: str) -> RunResult:
-    """Return what a finished run gave in a stage, "trained" or "alone"."""
+    """Return the results of a finished run in a stage, "trained" or "alone"."""
     started = next(event for event in events if event["event"] == "run_started")
     last = next(e["rounds"] for e in reversed(events) if e["event"] == "run_finished") - 1
     clients, problems = {}, []
@@ -65,7 +65,7 @@ def read_result(events: Sequence[Event], stage: str) -> RunResult:
         trained = list({e["round"]: e for e in mine if e["event"] == "client_trained"}.values())
         clients[name] = ClientResult(
             accuracy=scores[max(scores)],
-            # by itself it sends nothing to others: what its own server got is not traffic
+            # a client alone sends nothing to others: messages to its own server do not count
             bytes_up=0 if stage == "alone" else sum(e["bytes_up"] for e in trained),
             bytes_down=0 if stage == "alone" else sum(e["bytes_down"] for e in trained),
             seconds=sum(e["seconds"].get("train", 0.0) for e in trained),

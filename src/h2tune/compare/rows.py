@@ -1,4 +1,4 @@
-"""From results by method and seed to the rows of a comparison; pure."""
+"""The rows of a comparison, from results by method and seed; pure."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ ALL = ""
 
 @dataclass(frozen=True)
 class Row:
-    """A method on a client or on the mean over clients, over seeds. Accuracies are fractions; what is unknown is None.
+    """A method on one client, or on the mean over clients. Accuracies are fractions; unknown values are None.
 
     Args:
         method: Its label.
         client: The client; "" for the mean over clients.
         mean: Mean accuracy over seeds, with its t interval `low` to `high`.
-        difference: Mean of the paired differences to the reference on the seeds that both have, with its t interval.
+        difference: Mean of the paired differences to the reference over their common seeds, with its t interval.
         bootstrap_low: Lower end of the percentile bootstrap interval of that difference.
         bootstrap_high: Its upper end.
         p: Two-sided p-value of the paired t test.
-        p_holm: The same, corrected for the methods compared: on the mean over clients by themselves, and on single
-            clients for methods × clients.
-        bytes_up: Bytes a client sends in a run, mean over seeds.
-        bytes_down: Bytes it receives.
-        seconds: Seconds it trains in a run.
+        p_holm: The same with Holm's correction: for the number of methods on the mean over clients, and for methods ×
+            clients on single clients.
+        bytes_up: Bytes that a client sends in a run, mean over seeds.
+        bytes_down: Bytes that it receives.
+        seconds: Its training time in a run.
         seeds: Number of seeds with a result.
         note: How the client takes part, such as why it shares nothing.
     """
@@ -71,25 +71,25 @@ def rows_of(
     """Return the rows: the mean over clients first, then each client; methods in their order.
 
     Args:
-        results: What the methods gave; a method without a result has no row.
-        reference: Label of the method that differences are taken to.
+        results: Method → seed → result; a method without a result has no row.
+        reference: Label of the method to which differences are taken.
         clients: Names of the clients.
-        notes: (method, client) → a line about how it takes part.
-        seed: Of the bootstrap.
+        notes: (method, client) → a line on how the client takes part.
+        seed: Seed of the bootstrap.
     """
-    found = []
+    rows = []
     for client in (ALL, *clients):
         series = {m: s for m in results if (s := _series(results[m], client, clients))}
         for method, values in series.items():
             row = _row(method, client, values, notes.get((method, client), ""))
             if method != reference and reference in series:
                 row = _compared(row, values, series[reference], seed)
-            found.append(row)
-    return _corrected(found)
+            rows.append(row)
+    return _corrected(rows)
 
 
 def _series(runs: Mapping[int, RunResult], client: str, clients: Sequence[str]) -> dict[int, ClientResult]:
-    """Return the results of a client, or the means over clients, by seed; a mean needs every client."""
+    """Return a client's results, or the means over clients, by seed; a mean needs results of all clients."""
     if client:
         return {seed: run.clients[client] for seed, run in sorted(runs.items()) if client in run.clients}
     return {
@@ -146,7 +146,7 @@ def _compared(
 
 
 def _corrected(rows: Sequence[Row]) -> list[Row]:
-    """Add Holm's correction: the means over clients are one family of tests, the single clients another."""
+    """Add Holm's correction: the means over clients are one family of tests, single clients another."""
     corrected = list(rows)
     for mean in (True, False):
         family = [i for i, row in enumerate(rows) if (row.client == ALL) == mean and row.p is not None]

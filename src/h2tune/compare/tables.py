@@ -1,4 +1,4 @@
-"""A comparison as Markdown, CSV, an event, and on the terminal."""
+"""A comparison as Markdown, CSV, an event, and a table for the terminal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HEAD = (
 
 
 def markdown(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
-    """Return the comparison as Markdown: the mean over clients, then client by client, then what there is to know."""
+    """Return the comparison as Markdown: the mean over clients, then each client, then remarks."""
     parts = [f"# Comparison: {facts['name']}\n", *(f"{line}\n" for line in explained(facts))]
     for client in dict.fromkeys(row.client for row in rows):
         parts.append(f"## {client or 'Mean over clients'}\n")
@@ -42,7 +42,7 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """Return the rows as CSV, every number in full; what is unknown is empty."""
+    """Return the rows as CSV, with unrounded numbers; unknown values are empty."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, [f.name for f in fields(Row)], lineterminator="\n")
     writer.writeheader()
@@ -51,7 +51,7 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 
 def event_of(rows: Sequence[Row], facts: Mapping[str, Any], version: str, began: float) -> str:
-    """Return the line of `events.jsonl`; what is unknown is null."""
+    """Return the line of `events.jsonl`; unknown values are null."""
     event = {
         "event": "compared",
         **facts,
@@ -77,7 +77,7 @@ def terminal_table(rows: Sequence[Row], facts: Mapping[str, Any]) -> Table:
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """Return a row as text."""
+    """Return the cells of a row as text."""
     spread = (
         f" ({row.low * 100:.1f} to {row.high * 100:.1f})"
         if row.low is not None and row.high is not None
@@ -98,34 +98,34 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def explained(facts: Mapping[str, Any]) -> list[str]:
-    """Return how to read the table."""
+    """Return an explanation of the table, one paragraph per line."""
     seeds = facts["seeds"]
     first = (
-        f"Accuracy on the {facts['split']} split after the last round; seeds {', '.join(map(str, seeds))}, the same "
-        f"for every method. Differences are to {facts['reference']}, paired by seed. Bytes and training time are of "
-        "one client and the whole run, means over seeds."
+        f"Accuracy on the {facts['split']} split after the last round; seeds {', '.join(map(str, seeds))} for every "
+        f"method. Differences are relative to {facts['reference']}, paired by seed. Bytes and training time are per "
+        "client and run, means over seeds."
     )
     if len(seeds) == 1:
-        return [first, "One seed: there is no interval and no test."]
+        return [first, "One seed: no interval and no test."]
     second = (
-        f"In brackets 95 % Student t intervals over {len(seeds)} seeds. The bootstrap interval of the difference is "
-        "the percentile one over seeds, too narrow with few of them. p is of the paired t test; p (Holm) is corrected "
-        "for all methods on the mean over clients, and for all methods and clients in the tables by client."
+        f"In brackets: 95 % Student t intervals over {len(seeds)} seeds. The bootstrap interval of the difference is "
+        "the percentile interval over seeds, too narrow with few seeds. p is that of the paired t test; p (Holm) is "
+        "corrected for all methods on the mean over clients, and for all methods and clients in the other tables."
     )
     return [first, second]
 
 
 def remarks(facts: Mapping[str, Any]) -> list[str]:
-    """Return the settings of methods, how clients take part, and what failed; a line each."""
+    """Return the overrides of methods, notes on clients, and failures, one per line."""
     lines = [f"{method}: {', '.join(changes)}" for method, changes in facts["settings"].items()]
-    together: dict[tuple[str, str], list[str]] = {}
+    noted: dict[tuple[str, str], list[str]] = {}
     for note in facts["notes"]:
-        together.setdefault((note["method"], note["note"]), []).append(note["client"])
-    lines += [f"{method}, {', '.join(clients)}: {note}" for (method, note), clients in together.items()]
+        noted.setdefault((note["method"], note["note"]), []).append(note["client"])
+    lines += [f"{method}, {', '.join(clients)}: {note}" for (method, note), clients in noted.items()]
     failed: dict[tuple[str, str], list[str]] = {}
     for problem in facts["problems"]:
         failed.setdefault((problem["method"], problem["reason"]), []).append(str(problem["seed"]))
-    lines += [f"{method}, seed {', '.join(which)}: {reason}" for (method, reason), which in failed.items()]
+    lines += [f"{method}, seed {', '.join(seeds)}: {reason}" for (method, reason), seeds in failed.items()]
     return lines
 
 

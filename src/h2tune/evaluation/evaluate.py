@@ -1,4 +1,4 @@
-"""How well a model does its task: accuracy and loss on a split."""
+"""Accuracy and loss of a model on a split of its task."""
 
 from __future__ import annotations
 
@@ -39,8 +39,16 @@ def evaluate(
 ) -> Score:
     """Score a model: labels by log-likelihood of their verbalisers or by the head, free answers by the task's scorer.
 
-    `encoded` are the examples in tokens, where they are at hand.
-    The loss is the negative log-probability of the right label among the labels; for free answers it is per token.
+    The loss is the negative log-probability of the correct label among the labels; for free answers it is per token.
+
+    Args:
+        model: The model.
+        task: Its task.
+        examples: Examples of the task.
+        tokenizer: The model's tokenizer.
+        causal: Whether the model is a decoder without a head.
+        batch_size: Examples in a batch.
+        encoded: The examples in tokens; tokenised here by default.
     """
     model.eval()
     with torch.inference_mode(), folded(model):

@@ -28,7 +28,7 @@ def evaluate_generated(
     batch_size: int,
     new_tokens: int = NEW_TOKENS,
 ) -> Score:
-    """Generate greedily after the (one-shot) prompt and score the text; the loss is that of the right answer."""
+    """Generate greedily after the (one-shot) prompt and score the text; the loss is that of the correct answer."""
     device = next(model.parameters()).device
     pad = pad_token(tokenizer)
     settings = GenerationConfig(

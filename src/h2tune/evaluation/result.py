@@ -1,4 +1,4 @@
-"""What an evaluation returns."""
+"""The result of an evaluation."""
 
 from __future__ import annotations
 

@@ -1,17 +1,15 @@
 """Intervals and tests for paired comparisons of a few runs; pure.
 
-What to report with how many seeds. Two methods that ran on the same seeds are compared by their differences
-d = a − b, one a seed.
+Two methods that ran on the same seeds are compared by their differences d = a − b, one per seed. Which to report:
 
-* `mean_interval(d)`, the paired t interval, is the one to read with few seeds. It leans on differences that
-  are roughly normal, and says so by being wide: at 5 seeds it is 2.8 standard errors each way.
-* `bootstrap_interval(d)`, percentile bootstrap, leans on nothing of the kind but is too narrow with few
-  seeds: at 5 it holds the true mean in about 84 % of cases, at 10 in 90 %, at 20 in 93 % (normal differences,
-  nominal 95 %). BCa does not mend that (83 % at 5), so it is not offered.
-* `crossed_interval` resamples seeds and test examples, for what would happen on other examples as well.
-* `sign_flip_p(d)` is exact and assumes symmetry only, but cannot go below 2 / 2ⁿ: 0.0625 at 5 seeds, so it
-  never reaches 0.05 there, however large the difference; `paired_t_p(d)` can. Under Holm's correction for m
-  comparisons the smallest is 2m / 2ⁿ.
+* `mean_interval(d)`, the paired t interval, with few seeds. It assumes roughly normal differences, and is wide: at 5
+  seeds 2.8 standard errors each way.
+* `bootstrap_interval(d)`, the percentile bootstrap, assumes no distribution but is too narrow with few seeds: its
+  coverage is about 84 % at 5 seeds, 90 % at 10 and 93 % at 20 (normal differences, nominal 95 %). BCa is not offered,
+  as it does no better (83 % at 5).
+* `crossed_interval` resamples seeds and test examples, and so covers other test examples as well.
+* `sign_flip_p(d)` is exact and assumes symmetry only, but is at least 2 / 2ⁿ: 0.0625 at 5 seeds, above 0.05 however
+  large the difference; `paired_t_p(d)` has no such bound. With Holm's correction for m comparisons it is 2m / 2ⁿ.
 """
 
 from __future__ import annotations
@@ -24,12 +22,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 EXACT_UP_TO = 16  # sign flips are enumerated up to this many differences: 65,536 of them
-TIE = 1e-12  # relative; flipped means that are equal but for rounding count as equal
-BATCH = 1000  # resamples held in memory at a time where a resample is as large as the test set
+TIE = 1e-12  # relative; flipped means that differ by rounding alone count as equal
+BATCH = 1000  # resamples in memory at a time, where each is as large as the test set
 
 
 class Interval(NamedTuple):
-    """An estimate and the ends of its interval; the ends are infinite where nothing is known."""
+    """An estimate and the ends of its interval; infinite ends mean that there is no bound."""
 
     mean: float
     low: float
@@ -44,7 +42,7 @@ def differences(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     """
     left, right = np.asarray(a, float), np.asarray(b, float)
     if left.shape != right.shape:
-        raise ValueError(f"paired values have one shape, not {left.shape} and {right.shape}")
+        raise ValueError(f"paired values must have the same shape, not {left.shape} and {right.shape}")
     return left - right
 
 
@@ -63,7 +61,7 @@ def bootstrap_interval(
 ) -> Interval:
     """Return the mean of `values` (n,) with its percentile bootstrap interval; infinite for a single value.
 
-    With up to 5 values all nⁿ resamples are taken, each once, and `rng` is not used.
+    With up to 5 values all nⁿ resamples are used, each once, and `rng` is not.
     """
     sample = _sample(values)
     count = len(sample)
@@ -81,13 +79,12 @@ def crossed_interval(
 ) -> Interval:
     """Return the mean of `values` (seeds, examples) with a percentile bootstrap interval over both.
 
-    Seeds and examples are drawn independently of each other, since all seeds are scored on the same examples;
-    slightly conservative (Owen 2007, "The pigeonhole bootstrap"). A single seed is kept as it is: the
-    interval is then that of other examples, not of other runs.
+    Seeds and examples are drawn independently, since all seeds are scored on the same examples; slightly conservative
+    (Owen 2007, "The pigeonhole bootstrap"). With a single seed the interval covers other examples, not other runs.
     """
     table = np.asarray(values, float)
     if table.ndim != 2 or 0 in table.shape or not np.isfinite(table).all():
-        raise ValueError(f"finite values of shape (seeds, examples) are needed, not {table.shape}")
+        raise ValueError(f"expected finite values of shape (seeds, examples), not {table.shape}")
     seeds, examples = table.shape
     means = []
     for start in range(0, resamples, BATCH):
@@ -103,7 +100,7 @@ def sign_flip_p(
 ) -> float:
     """Return the two-sided p-value of mean 0 for differences (n,) whose signs are exchangeable.
 
-    Exact up to 16 differences; beyond that `resamples` random flips from `rng`, the observed one counted.
+    Exact up to 16 differences; beyond that from `resamples` random flips of `rng`, including the observed one.
 
     Raises:
         ValueError: More than 16 differences and no `rng`.
@@ -114,7 +111,7 @@ def sign_flip_p(
         bits = np.arange(2 ** len(sample))[:, None] >> np.arange(len(sample)) & 1
         return float((np.abs((1 - 2 * bits) @ sample) >= observed).mean())
     if rng is None:
-        raise ValueError(f"more than {EXACT_UP_TO} differences need a generator")
+        raise ValueError(f"more than {EXACT_UP_TO} differences need a random generator")
     signs = rng.integers(2, size=(resamples, len(sample))) * 2 - 1
     return float((np.count_nonzero(np.abs(signs @ sample) >= observed) + 1) / (resamples + 1))
 
@@ -122,7 +119,7 @@ def sign_flip_p(
 def paired_t_p(values: ArrayLike) -> float:
     """Return the two-sided p-value of mean 0 for differences (n,) by Student's t; 1 for a single one.
 
-    Equal differences leave t undefined; the smallest value that sign flips can give, 2 / 2^n, stands in.
+    For equal differences t is undefined; the smallest p-value of sign flips, 2 / 2ⁿ, is returned.
     """
     sample = _sample(values)
     if len(sample) == 1 or not sample.any():
@@ -142,7 +139,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """
     p = np.asarray(p_values, float)
     if not ((p >= 0) & (p <= 1)).all():
-        raise ValueError(f"p-values lie between 0 and 1, not {list(p_values)}")
+        raise ValueError(f"p-values must be between 0 and 1, not {list(p_values)}")
     order = np.argsort(p, kind="stable")
     corrected = np.empty_like(p)
     corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
@@ -152,7 +149,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def _sample(values: ArrayLike) -> NDArray[np.float64]:
     sample = np.asarray(values, float)
     if sample.ndim != 1 or not len(sample) or not np.isfinite(sample).all():
-        raise ValueError(f"finite values of shape (n,), n ≥ 1, are needed, not {values!r}")
+        raise ValueError(f"expected finite values of shape (n,), n ≥ 1, not {values!r}")
     return sample
 
 

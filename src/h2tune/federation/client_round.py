@@ -196,17 +196,8 @@ def attach_adapter(
     state: Tensors | None,
     frames: Tensors | None = None,
 ) -> AdaptedModel:
-    """Put the strategy's adapter (and a fresh head) on a base model, and load what the client kept.
-
-    The base model goes to the Trainer's device first, so that all that is made beside it is there too.
-    """
-    device = training_device(client.training)
-    if base.device != device:
-        base.to(device)
-    heads: list[str] = []
-    if not client.causal:
-        heads = head_modules(base)
-        set_head(base, len(client.task.labels), derive(client.seed, "head", client.name))
+    """Put the strategy's adapter on a client's base model, and load the client's state."""
+    heads = prepare_base(base, client)
     seed = base_seed(client.seed, client.enrolment.model)
     adapted = strategy.attach(base, client.enrolment, heads=heads, seed=seed)
     try:
@@ -218,6 +209,22 @@ def attach_adapter(
         adapted.detach()  # the base model is shared: it must not keep the adapter of a client that failed
         raise
     return adapted
+
+
+def prepare_base(base: PreTrainedModel, client: LocalClient) -> list[str]:
+    """Prepare a base model for a client's adapter, and return the names of the heads that are trained beside it.
+
+    The model moves to the Trainer's device, so that all that is created beside it is there too. A classifier gets a
+    fresh last layer for the client's labels.
+    """
+    device = training_device(client.training)
+    if base.device != device:
+        base.to(device)
+    if client.causal:
+        return []
+    heads = head_modules(base)
+    set_head(base, client.task.labels, derive(client.seed, "head", client.name))
+    return heads
 
 
 class Clock:

@@ -1,7 +1,6 @@
-"""Federations across machines, on Flower: only messages; the round loop and the client's round are h2tune's own.
+"""Federations across machines, on Flower, which carries the messages; the rounds are those of `h2tune.federation`.
 
-`files`, `member` and `roster` know nothing of flwr; `messages`, `channel`, `server_app` and `client_app` import it.
-`client_app` hands messages to `worker`, or to `duties` where there is none.
+`files`, `load`, `card`, `deploy` and `member` (without `member.app`) do not import flwr.
 """
 
 from __future__ import annotations

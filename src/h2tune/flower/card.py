@@ -1,4 +1,4 @@
-"""What a member tells of itself when it enrols: no path, no module name, no example."""
+"""A member's description of itself when it enrols: no path, no module name, no example."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Word = Annotated[str, Field(max_length=100)]
 
 
 class Card(BaseModel):
-    """A member as the coordinator knows it.
+    """A member's description.
 
-    The first five fields are what aggregation needs; the rest is for the report.
+    The first five fields are needed for aggregation; the rest is for the report.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -41,15 +41,15 @@ class Card(BaseModel):
 
     @property
     def enrolment(self) -> Enrolment:
-        """What a strategy works with; base model and module names are not known here."""
+        """The enrolment that a strategy uses; base model and module names are not on the card."""
         roles = {role: tuple(blocks) for role, blocks in self.roles.items()}
         return Enrolment(self.name, "", self.depth, self.rank, self.examples, roles, {})
 
     @property
     def facts(self) -> dict[str, Any]:
         """The member's entry in `run_started`."""
-        kept = ("name", "family", "task", "rank", "depth", "width", "labels")
-        return {key: getattr(self, key) for key in kept} | {
+        copied = ("name", "family", "task", "rank", "depth", "width", "labels")
+        return {key: getattr(self, key) for key in copied} | {
             "model": self.family,
             "examples": {"train": self.examples, "validation": self.validation, "test": self.test},
             "trainable_parameters": self.trainable_parameters,
@@ -58,22 +58,22 @@ class Card(BaseModel):
 
 
 def card_of(
-    seen: ClientInfo, member: LocalClient, trainable_parameters: int, describe: bool, *, counted: bool
+    info: ClientInfo, client: LocalClient, trainable_parameters: int, describe: bool, *, counted: bool
 ) -> Card:
     """Return a member's card.
 
     Args:
-        seen: What its model and task look like.
-        member: It, with its data.
-        trainable_parameters: What it trains.
-        describe: Whether its task is named.
-        counted: Whether the number of its training examples is told; with secure aggregation it is no weight.
+        info: Its model and task.
+        client: Its client, with data.
+        trainable_parameters: Number of its trainable parameters.
+        describe: Whether the card has its task, labels and majority accuracy.
+        counted: Whether the card has the number of training examples; secure aggregation weights all the same.
     """
-    enrolled, splits = member.enrolment, member.splits
-    told: dict[str, Any] = {
-        "task": member.task.name[:100],
-        "labels": [label[:100] for label in member.task.labels],
-        "majority_accuracy": majority(member.scored),
+    enrolled, splits = client.enrolment, client.splits
+    description: dict[str, Any] = {
+        "task": client.task.name[:100],
+        "labels": [label[:100] for label in client.task.labels],
+        "majority_accuracy": majority(client.scored),
     }
     return Card(
         name=enrolled.name,
@@ -81,20 +81,20 @@ def card_of(
         rank=enrolled.rank,
         examples=enrolled.examples if counted else 1,
         roles={role: list(blocks) for role, blocks in enrolled.roles.items()},
-        family=seen.family,
-        width=seen.width,
+        family=info.family,
+        width=info.width,
         trainable_parameters=trainable_parameters,
         validation=len(splits.validation),
         test=len(splits.test),
-        **(told if describe else {}),
+        **(description if describe else {}),
     )
 
 
 def read_card(text: str) -> Card:
-    """Read a card that came over the wire.
+    """Parse and validate a card from the wire.
 
     Raises:
-        H2TuneError: It is none.
+        H2TuneError: It is not a valid card.
     """
     try:
         card = Card.model_validate_json(text)
@@ -102,7 +102,5 @@ def read_card(text: str) -> Card:
         raise problem(error, Card, None, "enrolment", values=False) from None
     for role, blocks in card.roles.items():
         if blocks != sorted(set(blocks)) or not blocks or blocks[-1] >= card.depth:
-            raise H2TuneError(
-                f"role '{role}' has blocks that do not go with depth {card.depth}", where="enrolment"
-            )
+            raise H2TuneError(f"the blocks of role '{role}' do not fit depth {card.depth}", where="enrolment")
     return card

@@ -1,6 +1,6 @@
-"""What a Flower message holds: a JSON head, and tensors as one safetensors file, which Flower cuts into chunks.
+"""The content of a Flower message: a JSON head, and tensors as one safetensors file, which Flower splits into chunks.
 
-Imports nothing heavy: the process that Flower starts for a message may only hand it on.
+Imports nothing heavy: the process that Flower starts for a message may only pass it to the worker.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ FORMAT = "h2tune-1"
 ENROL = "query.enrol"
 TRAIN = "train"
 HEAD_CHARACTERS = 2**23
-"""The most that the JSON of a message may take, a member's events among it."""
+"""The largest JSON head of a message, which has a client's events."""
 REMEDY = "Give all parties one version of h2tune"
 
 
 def pack(head: Mapping[str, Any], update: Update | None = None) -> RecordDict:
-    """Return a message's content; tensors travel in the frame of an update, in both directions."""
+    """Return a message's content; in both directions tensors are encoded as an update."""
     from h2tune.federation.messages import to_bytes
 
     return wrapped(json.dumps(head), None if update is None else to_bytes(update))
 
 
 def unpack(content: RecordDict, most: int | None = None) -> tuple[dict[str, Any], Update | None]:
-    """Return head and update of a message's content; nothing in it is ever unpickled.
+    """Return head and update of a message's content; nothing is unpickled.
 
     Args:
         content: The message's content.
         most: The most bytes of tensors that it may hold; by default any.
 
     Raises:
-        H2TuneError: It is no message of h2tune, or a larger one.
+        H2TuneError: It is not a message of h2tune, or a larger one.
     """
     from h2tune.federation.messages import from_bytes
 
@@ -56,17 +56,17 @@ def wrapped(head: str, tensors: bytes | None) -> RecordDict:
 
 
 def parts(content: RecordDict) -> tuple[str, bytes | None]:
-    """Return JSON and safetensors file of a message's content, neither of them read.
+    """Return JSON and safetensors file of a message's content, neither of them parsed.
 
     Raises:
-        H2TuneError: It is no message of h2tune, or its head is too long.
+        H2TuneError: It is not a message of h2tune, or its head is too long.
     """
     try:
         record = content.config_records["head"]
         if record["format"] != FORMAT:
             raise ValueError(f"format {str(record['format'])[:40]!r}")
         if not isinstance(record["json"], str) or len(record["json"]) > HEAD_CHARACTERS:
-            raise ValueError(f"its head is no text of at most {HEAD_CHARACTERS} characters")
+            raise ValueError(f"its head is not a text of at most {HEAD_CHARACTERS} characters")
         tensors = content.array_records.get("tensors")
         return record["json"], None if tensors is None else tensors["file"].data
     except (KeyError, ValueError, TypeError) as error:
@@ -74,25 +74,25 @@ def parts(content: RecordDict) -> tuple[str, bytes | None]:
 
 
 def read_head(head: str) -> dict[str, Any]:
-    """Return what the JSON of a message says.
+    """Parse the JSON head of a message.
 
     Raises:
-        H2TuneError: It is no object.
+        H2TuneError: It is not an object.
     """
     try:
-        found = json.loads(head)
-        if not isinstance(found, dict):
-            raise ValueError("its head is no object")
-        return found
+        content = json.loads(head)
+        if not isinstance(content, dict):
+            raise ValueError("its head is not an object")
+        return content
     except (ValueError, RecursionError) as error:
         raise H2TuneError(f"malformed message ({error})", remedy=REMEDY) from None
 
 
 def text(head: Mapping[str, Any], key: str) -> str:
-    """Return an entry of a head that must be text.
+    """Return a head's entry that must be text.
 
     Raises:
-        H2TuneError: It is not there, or no text.
+        H2TuneError: It is missing, or not text.
     """
     value = head.get(key)
     if not isinstance(value, str):

@@ -83,13 +83,6 @@ def short(value: float) -> str:
     return (power if mantissa == "1" else f"{mantissa}×{power}").replace("-", MINUS)
 
 
-def fixed(value: float, digits: int) -> str:
-    """Return a number to some decimals, or to significant digits where that would be long: 0.50, 12, 1.5 × 10⁷."""
-    if value == 0 or (abs(value) < 1e6 and digits <= 5):
-        return f"{value:.{digits}f}".replace("-", MINUS)
-    return number(value)
-
-
 def probability(value: float | None) -> str:
     """Return a p-value: 0.031, < 0.001."""
     if value is None:

@@ -1,1 +1,1 @@
-"""From a federation file to a finished run: what is read, built, checked, run, predicted and exported."""
+"""From a federation file to a finished run: enrol clients, build the method, run, inspect, evaluate, export."""

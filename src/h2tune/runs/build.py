@@ -1,4 +1,4 @@
-"""Build what a federation file names: the strategy, its settings, the noise; check what they need."""
+"""Build the strategy, its settings and the privacy mechanism of a federation file, and check their requirements."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from h2tune.federation.strategy import Strategy
 def build_strategy(
     federation: FederationConfig, enrolments: Sequence[Enrolment], size: int, slots: int
 ) -> Strategy[Any]:
-    """Return the method that the federation file names.
+    """Return the strategy that the federation file names.
 
     Args:
         federation: The file.
@@ -28,7 +28,7 @@ def build_strategy(
         slots: D.
 
     Raises:
-        H2TuneError: No method has that name.
+        H2TuneError: No strategy has that name.
     """
     server, adapter = federation.server, federation.adapter
     if server.strategy == "h2tune":
@@ -52,17 +52,17 @@ def h2tune_settings(
     roles: tuple[str, ...] | None = None,
     secure_members: int | None = None,
 ) -> H2TuneSettings:
-    """Return the settings of the h2tune method that a federation file states.
+    """Return the settings of the h2tune strategy in a federation file.
 
     Args:
         federation: The file.
         size: R.
         slots: D.
-        roles: Roles that are shared, where they are fixed before clients enrol.
-        secure_members: With secure aggregation the members that may join; by default the file's clients.
+        roles: Shared roles, where they are fixed before clients enrol.
+        secure_members: Number of clients that may join with secure aggregation; by default the file's clients.
     """
     server, adapter, switches = federation.server, federation.adapter, federation.experimental
-    members = len(federation.client) if secure_members is None else secure_members
+    clients = len(federation.client) if secure_members is None else secure_members
     return H2TuneSettings(
         shared_rank=size,
         slots=slots,
@@ -88,36 +88,36 @@ def h2tune_settings(
         hostile=server.assumed_hostile,
         clip_norm=None if switches.clip_norm == "median" else switches.clip_norm,
         mechanism=mechanism_of(federation),
-        secure_members=members if server.secure_aggregation else 0,
+        secure_members=clients if server.secure_aggregation else 0,
     )
 
 
 def mechanism_of(federation: FederationConfig) -> dp.Mechanism | None:
-    """Return the noise on what is shared; None if there is none."""
-    asked = federation.privacy
-    if asked.noise == "none":
+    """Return the mechanism of differential privacy; None if no noise is added."""
+    privacy = federation.privacy
+    if privacy.noise == "none":
         return None
-    shares = (
-        federation.experimental.shares_of(federation.server.min_clients) if asked.noise == "member" else 1
-    )
-    return dp.Mechanism(asked.noise, asked.clip, asked.multiplier, asked.delta, shares)
+    shares = 1
+    if privacy.noise == "member":
+        shares = federation.experimental.shares_of(federation.server.min_clients)
+    return dp.Mechanism(privacy.noise, privacy.clip, privacy.multiplier, privacy.delta, shares)
 
 
 def check_privacy(federation: FederationConfig) -> None:
-    """Refuse rounds that exceed the target ε, and shares of noise that a round may lack.
+    """Refuse more rounds than the target ε allows, and noise shares that a round may lack.
 
     Raises:
-        H2TuneError: Names what would do.
+        H2TuneError: Names the settings that would be accepted.
     """
     mechanism = mechanism_of(federation)
     if mechanism is None:
         return
     if mechanism.quorum > federation.server.min_clients:
         raise H2TuneError(
-            f"{mechanism.shares} shares of the noise need {mechanism.quorum} members in a round (one knows its own), "
+            f"{mechanism.shares} noise shares need {mechanism.quorum} clients in a round (each knows its own share), "
             f"but server.min_clients is {federation.server.min_clients}",
             where="experimental.noise_shares",
-            remedy=f"Set server.min_clients = {mechanism.quorum}, or fewer shares with more noise each",
+            remedy=f"Set server.min_clients = {mechanism.quorum}, or use fewer shares with more noise in each",
         )
     dp.check_budget(mechanism, federation.server.rounds, federation.privacy.target_epsilon)
 
@@ -126,7 +126,7 @@ def check_secure(server: ServerConfig) -> None:
     """Refuse secure aggregation where its packages are not installed.
 
     Raises:
-        H2TuneError: Says what to install.
+        H2TuneError: Names the extra to install.
     """
     packages = ("cryptography", "Crypto")
     if server.secure_aggregation and not all(find_spec(package) for package in packages):

@@ -1,4 +1,4 @@
-"""From a federation file to what runs: enrolments, and the members with their data. No weights are read."""
+"""From a federation file to enrolments, and to clients with their data. No weights are read."""
 
 from __future__ import annotations
 
@@ -10,39 +10,40 @@ from h2tune.errors import H2TuneError
 from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Enrolment
 from h2tune.runs.build import check_privacy, check_secure
-from h2tune.runs.model_info import ClientInfo, ModelInfos, enrolment, see
+from h2tune.runs.model_info import ClientInfo, ModelInfos, client_info, enrolment
 from h2tune.runs.ranks import common_rank, rank_of
 from h2tune.tasks.load import load_task
 from h2tune.tasks.task import Splits, Task
 from h2tune.training.local import LocalTraining, check_arguments
 
 ANCHORED_RATE = 1e-2
-"""Learning rate of T between frames, which have one scale on every model; chosen on validation data, EXPERIMENTS.md."""
+"""Learning rate of T in an anchored basis, where frames have the same scale on every model; tuned on validation data
+(EXPERIMENTS.md)."""
 
 
 def enrol_all(federation: FederationConfig) -> tuple[list[ClientInfo], list[Enrolment], int, int]:
-    """Return what is known of all clients, by name, with R and D.
+    """Return all clients' model infos and enrolments, by name, with R and D.
 
     Raises:
-        H2TuneError: Everything that can be seen to fail without reading weights or data.
+        H2TuneError: Every problem that can be detected without reading weights or data.
     """
     check_arguments(federation.train.arguments, federation.train.scheduler)
     check_privacy(federation)
     check_secure(federation.server)
-    looks: ModelInfos = {}
-    seen = [see(client, looks) for client in federation.sorted_clients()]
-    size = common_rank(federation, seen)
-    depths = [depth(s.placements) for s in seen]
+    models: ModelInfos = {}
+    infos = [client_info(client, models) for client in federation.sorted_clients()]
+    size = common_rank(federation, infos)
+    depths = [depth(info.placements) for info in infos]
     slots = federation.server.slots if isinstance(federation.server.slots, int) else max(depths)
     enrolments = [
-        enrolment(s, rank_of(s, federation, size, slots), s.client.train or federation.data.train)
-        for s in seen
+        enrolment(i, rank_of(i, federation, size, slots), i.client.train or federation.data.train)
+        for i in infos
     ]
-    return seen, enrolments, size, slots
+    return infos, enrolments, size, slots
 
 
 def local_training(federation: FederationConfig, client: ClientConfig) -> LocalTraining:
-    """Return the numbers of a client's local training: its own where it states them."""
+    """Return the settings of a client's local training; a client's own values take precedence."""
     train, experimental = federation.train, federation.experimental
     rate = client.learning_rate or train.learning_rate
     return LocalTraining(
@@ -70,10 +71,10 @@ def local_training(federation: FederationConfig, client: ClientConfig) -> LocalT
 def load_data(
     client: ClientConfig, data: DataConfig, seed: int, part: tuple[int, int]
 ) -> tuple[Task, Splits]:
-    """Load a client's task and examples; `part` is (k, n), of the k-th of n parts of the training data.
+    """Load a client's task and examples; `part` is (k, n): the k-th of n parts of the training data.
 
     Raises:
-        H2TuneError: Data that are not there, malformed, or too few; names the client.
+        H2TuneError: Data that are missing, malformed, or too few; names the client.
     """
     try:
         task, splits = load_task(
@@ -92,24 +93,35 @@ def load_data(
     return (replace(task, max_length=client.max_length) if client.max_length else task), splits
 
 
-def load_client(seen: ClientInfo, enrolled: Enrolment, federation: FederationConfig) -> LocalClient:
+def load_client(info: ClientInfo, enrolled: Enrolment, federation: FederationConfig) -> LocalClient:
     """Return a client with its data.
 
     Raises:
         H2TuneError: As `load_data`.
     """
+    part = federation.experimental.part_of(info.client.name)
+    task, splits = load_data(info.client, federation.data, federation.seed, part)
+    return _local_client(info, enrolled, federation, task, splits)
+
+
+def without_data(info: ClientInfo, enrolled: Enrolment, federation: FederationConfig) -> LocalClient:
+    """Return a client without examples, for what needs its model alone."""
+    return _local_client(info, enrolled, federation, info.task, Splits((), (), ()))
+
+
+def _local_client(
+    info: ClientInfo, enrolled: Enrolment, federation: FederationConfig, task: Task, splits: Splits
+) -> LocalClient:
     data = federation.data
-    task, splits = load_data(
-        seen.client, data, federation.seed, federation.experimental.part_of(seen.client.name)
-    )
-    if seen.positions and task.max_length > seen.positions:  # the task's own default, not the user's word
-        task = replace(task, max_length=seen.positions)
+    # only a task's own default can be larger: a larger max_length of the client was refused
+    if info.positions and task.max_length > info.positions:
+        task = replace(task, max_length=info.positions)
     return LocalClient(
         enrolled,
-        seen.kind,
+        info.kind,
         task,
         splits,
-        local_training(federation, seen.client),
+        local_training(federation, info.client),
         data.evaluate,
         data.evaluate_batch_size,
         federation.seed,

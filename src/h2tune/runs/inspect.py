@@ -1,4 +1,4 @@
-"""What a run will be, before it: roles, ranks, parameters, memory, bytes. No weights and no data are read."""
+"""Predict a run: roles, ranks, parameters, memory, bytes. No weights and no data are read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 from h2tune.config import FederationConfig
 from h2tune.federation import dp
 from h2tune.federation.h2tune.basis import view_spec
-from h2tune.federation.messages import payload_bytes
+from h2tune.federation.messages import Enrolment, Spec, payload_bytes
+from h2tune.federation.strategy import Strategy
 from h2tune.runs.build import build_strategy, mechanism_of
 from h2tune.runs.enrol import enrol_all
 from h2tune.runs.model_info import ClientInfo
@@ -16,28 +17,28 @@ from h2tune.runs.ranks import ADAM_BYTES, trainable_in
 
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 QUANTISED = 0.5625
-"""Bytes of a parameter in 4 bits, with a scale in float32 for each 64."""
+"""Bytes of a 4-bit parameter, with one float32 scale for each 64 of them."""
 
 
-def base_bytes(seen: ClientInfo) -> int:
+def base_bytes(info: ClientInfo) -> int:
     """Return the bytes of a base model's weights in memory."""
-    if seen.client.dtype != "nf4":
-        return seen.base_parameters * WIDTH[seen.client.dtype]
-    linear = sum(p.d_in * p.d_out for p in seen.placements)
-    return round(linear * QUANTISED) + (seen.base_parameters - linear) * WIDTH["float32"]
+    if info.client.dtype != "nf4":
+        return info.base_parameters * WIDTH[info.client.dtype]
+    linear = sum(p.d_in * p.d_out for p in info.placements)
+    return round(linear * QUANTISED) + (info.base_parameters - linear) * WIDTH["float32"]
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What `h2tune inspect` says.
+    """The prediction that `h2tune inspect` prints.
 
     Args:
         shared_rank: R.
         slots: D.
         roles: Shared roles.
         clients: Per client: name, model, family, task, rank, depth, roles (role → modules), trainable parameters,
-            base parameters, memory in bytes, bytes up and down by round; in an anchored basis bytes up and down once.
-        guards: What guards the federation, a line each.
+            base parameters, memory in bytes, bytes up and down per round; bytes up and down for an anchored basis.
+        guards: The protections of the federation, one line each.
     """
 
     shared_rank: int
@@ -48,61 +49,75 @@ class Forecast:
 
 
 def inspect(federation: FederationConfig) -> Forecast:
-    """Predict what a run trains and sends, exactly.
+    """Return exactly what a run trains and sends.
 
     Raises:
-        H2TuneError: What `run` would refuse before training.
+        H2TuneError: Every problem for which `run` would stop before training.
     """
-    seen, enrolments, size, slots = enrol_all(federation)
+    infos, enrolments, size, slots = enrol_all(federation)
     strategy = build_strategy(federation, enrolments, size, slots)
-    clients = []
-    for s, e in zip(seen, enrolments, strict=True):
-        parameters = trainable_in(federation, s, e.rank, size, slots)
-        agreed = view_spec(s.width, federation.basis.count, size) if federation.anchored else ({}, {})
-        frames = sum(sum(widths) for widths in e.modules.values()) * size if federation.anchored else 0
-        clients.append(
-            {
-                "name": e.name,
-                "model": e.model,
-                "family": s.family,
-                "kind": s.kind,
-                "task": s.task.name,
-                "scorer": s.task.scorer,
-                "rank": e.rank,
-                "depth": e.depth,
-                "roles": {role: len(blocks) for role, blocks in e.roles.items()},
-                "trainable_parameters": parameters,
-                "base_parameters": s.base_parameters,
-                "memory_bytes": base_bytes(s) + parameters * ADAM_BYTES + frames * WIDTH["float32"],
-                "note": strategy.note(e.name),
-                "bytes_up": payload_bytes(strategy.upload_spec(e.name, 0)),
-                "bytes_down": [
-                    payload_bytes(strategy.download_spec(e.name, number))
-                    for number in range(federation.server.rounds)
-                ],
-                "basis_bytes": [payload_bytes(spec) for spec in agreed],
-            }
-        )
-    roles = strategy.roles
-    return Forecast(size, slots, roles, tuple(clients), tuple(guards(federation)))
+    clients = [
+        _client(federation, strategy, info, enrolled, size, slots)
+        for info, enrolled in zip(infos, enrolments, strict=True)
+    ]
+    return Forecast(size, slots, strategy.roles, tuple(clients), tuple(guards(federation)))
+
+
+def _client(
+    federation: FederationConfig,
+    strategy: Strategy[Any],
+    info: ClientInfo,
+    enrolled: Enrolment,
+    size: int,
+    slots: int,
+) -> dict[str, Any]:
+    """Return the prediction for one client, as `Forecast` describes it."""
+    name, rounds = enrolled.name, range(federation.server.rounds)
+    parameters = trainable_in(federation, info, enrolled.rank, size, slots)
+    memory = base_bytes(info) + parameters * ADAM_BYTES
+    basis_specs: tuple[Spec, Spec] = ({}, {})
+    if federation.anchored:
+        memory += sum(sum(widths) for widths in enrolled.modules.values()) * size * WIDTH["float32"]
+        basis_specs = view_spec(info.width, federation.basis.count, size)
+    return {
+        "name": name,
+        "model": enrolled.model,
+        "family": info.family,
+        "kind": info.kind,
+        "task": info.task.name,
+        "scorer": info.task.scorer,
+        "rank": enrolled.rank,
+        "depth": enrolled.depth,
+        "roles": {role: len(blocks) for role, blocks in enrolled.roles.items()},
+        "trainable_parameters": parameters,
+        "base_parameters": info.base_parameters,
+        "memory_bytes": memory,
+        "note": strategy.note(name),
+        "bytes_up": payload_bytes(strategy.upload_spec(name, 0)),
+        "bytes_down": [payload_bytes(strategy.download_spec(name, number)) for number in rounds],
+        "basis_bytes": [payload_bytes(spec) for spec in basis_specs],
+    }
 
 
 def guards(federation: FederationConfig) -> list[str]:
-    """Say what guards a federation: robust rules, secure aggregation, and the ε that all its rounds will have spent."""
-    server, told = federation.server, []
+    """Return the protections of a federation: robust aggregation, secure aggregation, and ε after all rounds."""
+    server, lines = federation.server, []
     if server.aggregation != "mean":
-        told.append(
-            f'aggregation by "{server.aggregation}": bears {server.assumed_hostile} hostile of '
+        lines.append(
+            f'aggregation by "{server.aggregation}": tolerates {server.assumed_hostile} hostile of '
             f"{len(federation.client)} clients"
         )
     if server.secure_aggregation:
-        told.append(
-            f"secure aggregation: the server gets sums over {server.min_clients} clients or more, and no client's part"
+        lines.append(
+            f"secure aggregation: the server receives only sums over at least {server.min_clients} clients"
         )
     if mechanism := mechanism_of(federation):
         spent = dp.spent(mechanism, server.rounds)
-        line = f"noise by the {mechanism.by}: ε = {spent['epsilon']:.3g} at δ = {mechanism.delta:g} after all rounds"
+        source = "the server" if mechanism.by == "server" else "each client"
+        line = (
+            f"noise added by {source}: ε = {spent['epsilon']:.3g} at δ = {mechanism.delta:g} after all rounds"
+        )
         if "epsilon_to_server" in spent:
-            line += f"; against the coordinator ε = {spent['epsilon_to_server']:.3g}"
-        told.append(line)
-    return told
+            line += f"; towards the coordinator ε = {spent['epsilon_to_server']:.3g}"
+        lines.append(line)
+    return lines

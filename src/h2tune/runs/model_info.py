@@ -1,4 +1,4 @@
-"""What is known of a client from the descriptions of its model and task. No weights and no data are read."""
+"""A client's model and task as their configurations describe them. No weights and no data are read."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from h2tune.tasks.task import Task
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What is known of a model, as a client uses it, without reading weights.
+    """A model as a client uses it, described without reading weights.
 
     Args:
-        kind: Whether it answers with words or through a head.
+        kind: "causal" (scored by the likelihood of words) or "classifier" (scored by a head).
         placements: Its adapted modules.
         head_parameters: Parameters of its private head.
         base_parameters: Parameters of its base model.
-        positions: Tokens its model has positions for, where it says.
-        family: Its model's family.
-        width: Its model's width.
+        positions: Maximal number of tokens, where the configuration states it.
+        family: Its family, `config.model_type`.
+        width: Its hidden size.
     """
 
     kind: Kind
@@ -39,7 +39,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class ClientInfo(ModelInfo):
-    """What is known of a client without reading weights or data.
+    """A client, described without reading weights or data.
 
     Args:
         client: Its table in the federation file.
@@ -51,54 +51,54 @@ class ClientInfo(ModelInfo):
 
 
 ModelInfos = dict[tuple[Any, ...], ModelInfo]
-"""What was found of models so far, in one federation: clients may share them."""
+"""Cache of the models of one federation; clients may share them."""
 
 
-def see(client: ClientConfig, looks: ModelInfos | None = None) -> ClientInfo:
-    """Look at a client's model and task by their descriptions.
+def client_info(client: ClientConfig, models: ModelInfos | None = None) -> ClientInfo:
+    """Return the description of a client's model and task.
 
     Args:
         client: Its table in the federation file.
-        looks: What is known of others' models, and is added to.
+        models: Cache of models already described; this client's is added.
 
     Raises:
-        H2TuneError: Names the client, and what is wrong with its model, task or rank.
+        H2TuneError: Names the client, and the problem with its model, task or rank.
     """
     where = f"client '{client.name}'"
-    looks = {} if looks is None else looks
+    models = {} if models is None else models
     try:
         task = describe_task(client.task)
         roles = None if client.roles is None else tuple(client.roles.items())
         key = (client.model, client.head, roles, len(task.labels))
-        if key not in looks:
-            looks[key] = _look(client, max(1, len(task.labels)))
-        found = looks[key]
-        if found.kind == "classifier" and task.kind != "label":
+        if key not in models:
+            models[key] = _model_info(client, max(1, len(task.labels)))
+        model = models[key]
+        if model.kind == "classifier" and task.kind != "label":
             raise H2TuneError(
-                f"task '{task.name}' wants free answers, which a {found.family} model with a head cannot give"
+                f"task '{task.name}' needs generated answers, which a {model.family} model with a head cannot give"
             )
     except H2TuneError as error:
         raise H2TuneError(
             error.message, where=", ".join(p for p in (where, error.where) if p), remedy=error.remedy
         ) from None
-    narrow = min(found.placements, key=lambda p: min(p.d_in, p.d_out))
+    narrow = min(model.placements, key=lambda p: min(p.d_in, p.d_out))
     most = min(narrow.d_in, narrow.d_out)
     if isinstance(client.rank, int) and client.rank > most:
         raise H2TuneError(
-            f"rank {client.rank} is above what '{narrow.module}' has ({narrow.d_in} × {narrow.d_out})",
+            f"rank {client.rank} exceeds the size of '{narrow.module}' ({narrow.d_in} × {narrow.d_out})",
             where=where,
             remedy=f"Set rank to at most {most}",
         )
-    if found.positions and client.max_length and client.max_length > found.positions:
+    if model.positions and client.max_length and client.max_length > model.positions:
         raise H2TuneError(
-            f"max_length {client.max_length} is above the {found.positions} positions of its model",
+            f"max_length {client.max_length} exceeds the {model.positions} positions of its model",
             where=where,
-            remedy=f"Set max_length to at most {found.positions}",
+            remedy=f"Set max_length to at most {model.positions}",
         )
-    return ClientInfo(**vars(found), client=client, task=task)
+    return ClientInfo(**vars(model), client=client, task=task)
 
 
-def _look(client: ClientConfig, labels: int) -> ModelInfo:
+def _model_info(client: ClientConfig, labels: int) -> ModelInfo:
     config = read_config(client.model)
     kind = kind_of(config, client.head)
     model = empty_model(config, kind, labels)
@@ -113,17 +113,17 @@ def _look(client: ClientConfig, labels: int) -> ModelInfo:
     )
 
 
-def enrolment(seen: ClientInfo, rank: int, examples: int) -> Enrolment:
-    """Return what the server knows of a client."""
+def enrolment(info: ClientInfo, rank: int, examples: int) -> Enrolment:
+    """Return a client's enrolment: the facts that the server has about it."""
     roles: dict[str, list[int]] = {}
-    for placement in seen.placements:
+    for placement in info.placements:
         roles.setdefault(placement.role, []).append(placement.block)
     return Enrolment(
-        name=seen.client.name,
-        model=seen.client.model,
-        depth=depth(seen.placements),
+        name=info.client.name,
+        model=info.client.model,
+        depth=depth(info.placements),
         rank=rank,
         examples=examples,
         roles={role: tuple(sorted(blocks)) for role, blocks in roles.items()},
-        modules={p.module: (p.d_in, p.d_out) for p in seen.placements},
+        modules={p.module: (p.d_in, p.d_out) for p in info.placements},
     )

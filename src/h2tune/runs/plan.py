@@ -1,4 +1,4 @@
-"""What a run is before it trains: its clients with their data, what it says of itself, whether it is the one before."""
+"""A run before it trains: its clients with their data, its first event, and the check against an earlier run."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from h2tune.training.local import try_arguments
 
 @dataclass(frozen=True)
 class Plan:
-    """What a federation file comes to, with its data in memory and nothing trained yet; clients are in order of names.
+    """A federation with its data in memory and nothing trained yet; clients are sorted by name.
 
     Args:
         federation: The file.
-        seen: What the clients' models and tasks look like.
-        enrolments: What the server knows of the clients.
+        infos: The clients' models and tasks.
+        enrolments: The clients as the server knows them.
         clients: The clients with their data.
         strategy: The method.
         shared_rank: R.
@@ -38,7 +38,7 @@ class Plan:
     """
 
     federation: FederationConfig
-    seen: Sequence[ClientInfo]
+    infos: Sequence[ClientInfo]
     enrolments: Sequence[Enrolment]
     clients: Sequence[LocalClient]
     strategy: Strategy[Any]
@@ -50,16 +50,16 @@ def planned(federation: FederationConfig) -> Plan:
     """Enrol all clients and load their data.
 
     Raises:
-        H2TuneError: For everything in the file that cannot work.
+        H2TuneError: The file has a setting that cannot work.
     """
-    seen, enrolments, size, slots = enrol_all(federation)
+    infos, enrolments, size, slots = enrol_all(federation)
     try_arguments(federation.train.arguments)
-    clients = [load_client(s, e, federation) for s, e in zip(seen, enrolments, strict=True)]
+    clients = [load_client(s, e, federation) for s, e in zip(infos, enrolments, strict=True)]
     if federation.server.strategy == "pooled":
         clients = pooled(clients)
         enrolments = [client.enrolment for client in clients]
     strategy = build_strategy(federation, enrolments, size, slots)
-    return Plan(federation, seen, enrolments, clients, strategy, size, slots)
+    return Plan(federation, infos, enrolments, clients, strategy, size, slots)
 
 
 def pooled(clients: Sequence[LocalClient]) -> list[LocalClient]:
@@ -91,31 +91,31 @@ def _restated(example: Example, source: Task, task: Task) -> Example:
 
 
 def check_same(path: Path, federation: FederationConfig) -> None:
-    """Refuse to go on with the run of another federation file; more rounds, or also training alone, are fine."""
+    """Refuse to resume a run of another federation file; more rounds, or training alone as well, are allowed."""
     if path.exists():
         may_differ = ("server.rounds", "experimental.alone")
         old, new = (flat(sorted_dump(f), may_differ) for f in (load_resolved(path), federation))
-        remedy = "Put it back, or start anew with another --out"
+        remedy = "Restore the settings, or choose another --out"
         refuse_other_settings(old, new, where=str(path), remedy=remedy)
 
 
 def sorted_dump(federation: FederationConfig) -> dict[str, Any]:
-    """Return the plain content of a resolved file, its clients by name."""
+    """Return the plain content of a resolved file, with clients sorted by name."""
     return dump(federation.model_copy(update={"client": federation.sorted_clients()}))
 
 
 def started(plan: Plan) -> Event:
-    """Return a run's first event: the settings that say what it is, and its clients."""
+    """Return a run's first event: its settings and its clients."""
     federation, strategy = plan.federation, plan.strategy
     clients = [
         {
-            "name": s.client.name,
-            "model": s.client.model,
-            "family": s.family,
+            "name": info.client.name,
+            "model": info.client.model,
+            "family": info.family,
             "task": client.task.name,
             "rank": e.rank,
             "depth": e.depth,
-            "width": s.width,
+            "width": info.width,
             "labels": list(client.task.labels),
             "examples": {
                 split: len(examples)
@@ -125,10 +125,10 @@ def started(plan: Plan) -> Event:
                     ("test", client.splits.test),
                 )
             },
-            "trainable_parameters": trainable_in(federation, s, e.rank, plan.shared_rank, plan.slots),
+            "trainable_parameters": trainable_in(federation, info, e.rank, plan.shared_rank, plan.slots),
             "note": strategy.note(e.name),
             "majority_accuracy": majority(client.scored),
         }
-        for s, e, client in zip(plan.seen, plan.enrolments, plan.clients, strict=True)
+        for info, e, client in zip(plan.infos, plan.enrolments, plan.clients, strict=True)
     ]
     return run_started(federation, strategy, plan.shared_rank, plan.slots, clients)

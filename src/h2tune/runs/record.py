@@ -18,14 +18,14 @@ def run_started(
     slots: int,
     clients: Sequence[Mapping[str, Any]],
 ) -> Event:
-    """Return a run's first event: the settings that say what it is, and its clients.
+    """Return a run's first event: its settings and its clients.
 
     Args:
         federation: The federation file.
         strategy: The method.
         size: R.
         slots: D.
-        clients: The facts of each client, by name.
+        clients: Facts of each client, sorted by name.
     """
     return {
         "event": "run_started",
@@ -45,10 +45,10 @@ def run_started(
 
 
 def accuracy_table(events: Iterable[Event], majorities: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return per client its accuracy before training, alone (or None), federated, and of the majority label.
+    """Return each client's accuracy before training, alone (or None), federated, and of the majority label.
 
     Args:
-        events: The run's events; of repeated evaluations the last counts, and before training the first.
+        events: The run's events; the last evaluation of a stage counts, but the first one before training.
         majorities: Client → accuracy of its majority label.
     """
     last: dict[tuple[Any, Any], Any] = {}

@@ -1,45 +1,75 @@
-"""What to do with a finished run: score its adapters again, export them."""
+"""Evaluate and export the adapters of a finished run, each on its client's model as the run built it."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from peft import PeftConfig, get_peft_model
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+import h2tune.adapter  # noqa: F401 - registers the adapter with PEFT
 from h2tune import files
-from h2tune.config import FederationConfig, load_resolved
+from h2tune.adapter.heads import keep_in_float32
+from h2tune.adapter.state import take_off
+from h2tune.config import ClientConfig, FederationConfig, load_resolved
 from h2tune.errors import H2TuneError, nearest
 from h2tune.evaluation.evaluate import evaluate
 from h2tune.evaluation.result import Score
-from h2tune.models import load_model, load_tokenizer
-from h2tune.runs.enrol import load_data
-from h2tune.runs.model_info import see
+from h2tune.federation.client_round import prepare_base
+from h2tune.federation.local_client import LocalClient
+from h2tune.federation.local_engine import BaseModels
+from h2tune.federation.messages import Enrolment
+from h2tune.models import read_config
+from h2tune.runs.enrol import load_client, without_data
+from h2tune.runs.model_info import ClientInfo, client_info, enrolment
+
+SPLITS = ("test", "validation")
+FORMATS = ("lora", "adapter", "merged")
+
+
+@dataclass(frozen=True)
+class RestoredClient:
+    """A client of a finished run.
+
+    Args:
+        client: The client with its data.
+        model: Its model with the trained adapter, a `peft.PeftModel`.
+        tokenizer: Its tokenizer.
+        heads: The base model's own heads by name, which the client's heads replace.
+    """
+
+    client: LocalClient
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    heads: dict[str, nn.Module]
 
 
 def read_run(folder: Path) -> FederationConfig:
     """Return the resolved federation file of a run.
 
     Raises:
-        H2TuneError: The folder is no run folder.
+        H2TuneError: The folder is not a run folder.
     """
     path = folder / "config.toml"
     if not path.is_file():
         raise H2TuneError(
-            "no run folder: it has no config.toml", where=str(folder), remedy="Give a folder of h2tune run"
+            "not a run folder: it has no config.toml", where=str(folder), remedy="Give a folder of h2tune run"
         )
     return load_resolved(path)
 
 
-def adapter_folder(folder: Path, federation: FederationConfig, client: str, name: str) -> Path:
-    """Return the folder of a client's adapter.
+def adapter_folder(folder: Path, client: str, form: str) -> Path:
+    """Return the folder of a client's adapter, in PEFT's format ("adapter") or as plain LoRA ("lora").
 
     Raises:
-        H2TuneError: No client has that name, or it has no adapter yet.
+        H2TuneError: The client has no adapter yet.
     """
-    names = [c.name for c in federation.client]
-    if client not in names:
-        raise H2TuneError(f"no client '{client}'{nearest(client, names)}", where=str(folder))
-    path = folder / "clients" / client / name
+    path = folder / "clients" / client / form
     if not path.is_dir():
         raise H2TuneError(
             f"client '{client}' has no adapter yet",
@@ -50,41 +80,38 @@ def adapter_folder(folder: Path, federation: FederationConfig, client: str, name
 
 
 def evaluate_run(folder: Path, clients: Sequence[str], split: str) -> Iterator[tuple[str, Score]]:
-    """Score the saved adapters, loaded as anyone would load them, and yield name and score.
+    """Load the saved adapters with PEFT, score them, and yield each client's name and score.
+
+    Args:
+        folder: The run folder.
+        clients: Names of clients; all of them if empty.
+        split: "test" or "validation".
 
     Raises:
-        H2TuneError: No such run, client, or split.
+        H2TuneError: No such run, client or split, or a client has no examples in that split.
     """
-    from peft import PeftModel
-
-    import h2tune.adapter  # noqa: F401 - enters the adapter in PEFT's tables
-
-    if split not in ("test", "validation"):
-        raise H2TuneError(f"no split '{split}'", where="--split", remedy="Use test or validation")
-    federation = read_run(folder)
-    for client in federation.sorted_clients():
-        if clients and client.name not in clients:
-            continue
-        path = adapter_folder(folder, federation, client.name, "adapter")
-        seen, data = see(client), federation.data
-        task, splits = load_data(client, data, federation.seed, federation.experimental.part_of(client.name))
-        model = load_model(client.model, seen.kind, client.dtype, federation.seed)
-        if seen.kind == "classifier":
-            from h2tune.models import set_head
-
-            set_head(model, len(task.labels), federation.seed)
-        adapted = PeftModel.from_pretrained(model, path)
-        yield (
-            client.name,
-            evaluate(
-                adapted,
-                task,
-                getattr(splits, split),
-                load_tokenizer(client.model),
-                causal=seen.kind == "causal",
-                batch_size=data.evaluate_batch_size,
-            ),
+    if split not in SPLITS:
+        raise H2TuneError(
+            f"no split '{split}'{nearest(split, SPLITS)}",
+            where="--split",
+            remedy=f"Use {' or '.join(SPLITS)}",
         )
+    federation = read_run(folder)
+    chosen = [_client_of(federation, name, folder) for name in clients] or federation.sorted_clients()
+    models = BaseModels(federation.seed)
+    for config in chosen:
+        source = adapter_folder(folder, config.name, "adapter")
+        info = client_info(config)
+        client = replace(load_client(info, _enrolled(federation, info, source), federation), split=split)
+        if not client.scored:
+            raise H2TuneError(
+                f"client '{config.name}' has no {split} examples",
+                where="--split",
+                remedy="Use --split test, or run with data.validation above 0",
+            )
+        restored = _restore(models, client, config, source)
+        yield config.name, _score(restored)
+        take_off(restored.model, restored.heads)
 
 
 def export_client(folder: Path, client: str, out: Path, form: str = "lora") -> Path:
@@ -93,34 +120,85 @@ def export_client(folder: Path, client: str, out: Path, form: str = "lora") -> P
     Args:
         folder: The run folder.
         client: The client's name.
-        out: A folder that is not there yet.
+        out: A folder that does not exist yet.
         form: `"lora"`, `"adapter"`, or `"merged"` (the whole model with the update in its weights).
 
     Raises:
-        H2TuneError: No such run, client or form, or `out` is there already.
+        H2TuneError: No such run, client or format; `out` exists; or a merge into quantised weights.
     """
-    if form not in ("lora", "adapter", "merged"):
-        raise H2TuneError(f"no format '{form}'", where="--format", remedy="Use lora, adapter or merged")
+    if form not in FORMATS:
+        raise H2TuneError(
+            f"no format '{form}'{nearest(form, FORMATS)}",
+            where="--format",
+            remedy="Use lora, adapter or merged",
+        )
     if out.exists():
-        raise H2TuneError("is there already", where=str(out), remedy="Name a folder that is not there")
+        raise H2TuneError("already exists", where=str(out), remedy="Name a folder that does not exist")
     federation = read_run(folder)
-    source = adapter_folder(folder, federation, client, "lora" if form == "merged" else form)
-    if form != "merged":
+    config = _client_of(federation, client, folder)
+    if form == "merged":
+        _merge(federation, config, folder, out)
+    else:
+        source = adapter_folder(folder, client, form)
         with files.new_folder(out) as temporary:
             shutil.copytree(source, temporary, dirs_exist_ok=True)
-        return out
-    from peft import PeftModel
+    return out
 
-    from h2tune.models import set_head
 
-    table = next(c for c in federation.client if c.name == client)
-    seen = see(table)
-    model = load_model(table.model, seen.kind, table.dtype, federation.seed)
-    if seen.kind == "classifier":
-        set_head(model, len(seen.task.labels), federation.seed)
-    merged = PeftModel.from_pretrained(model, source).merge_and_unload()
+def _merge(federation: FederationConfig, config: ClientConfig, folder: Path, out: Path) -> None:
+    if config.dtype == "nf4" or getattr(read_config(config.model), "quantization_config", None) is not None:
+        raise H2TuneError(
+            f"the base model of client '{config.name}' is quantised, and merging would round its update away",
+            where="--format merged",
+            remedy="Export with --format lora, and load it beside the quantised model",
+        )
+    source = adapter_folder(folder, config.name, "lora")
+    info = client_info(config)
+    client = without_data(info, _enrolled(federation, info, source), federation)
+    restored = _restore(BaseModels(federation.seed), client, config, source)
+    merged = restored.model.merge_and_unload()
     merged.config.use_cache = True
     with files.new_folder(out) as temporary:
         merged.save_pretrained(temporary)
-        load_tokenizer(table.model).save_pretrained(temporary)
-    return out
+        restored.tokenizer.save_pretrained(temporary)
+
+
+def _client_of(federation: FederationConfig, name: str, folder: Path) -> ClientConfig:
+    clients = {client.name: client for client in federation.client}
+    if name not in clients:
+        raise H2TuneError(
+            f"no client '{name}'{nearest(name, list(clients))}",
+            where=str(folder),
+            remedy=f"Clients: {', '.join(sorted(clients))}",
+        )
+    return clients[name]
+
+
+def _enrolled(federation: FederationConfig, info: ClientInfo, source: Path) -> Enrolment:
+    """Return a client's enrolment; its rank is that of its saved adapter."""
+    rank = PeftConfig.from_pretrained(source).r
+    return enrolment(info, rank, info.client.train or federation.data.train)
+
+
+def _restore(models: BaseModels, client: LocalClient, config: ClientConfig, source: Path) -> RestoredClient:
+    """Put a saved adapter on the client's base model, prepared as for a round of the run."""
+    base, tokenizer = models.get(config.model, client.kind, config.dtype)
+    heads = {name: base.get_submodule(name) for name in prepare_base(base, client)}
+    model = get_peft_model(base, PeftConfig.from_pretrained(source))
+    # before the weights are loaded: PEFT would round a head to the base model's type
+    keep_in_float32(model, list(heads))
+    model.load_adapter(source, "default")
+    return RestoredClient(client, model.eval(), tokenizer, heads)
+
+
+def _score(restored: RestoredClient) -> Score:
+    client = restored.client
+    return evaluate(
+        restored.model,
+        client.task,
+        client.scored,
+        restored.tokenizer,
+        causal=client.causal,
+        batch_size=client.evaluate_batch_size,
+        encoded=client.encoded("scored", restored.tokenizer),
+    )

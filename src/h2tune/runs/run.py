@@ -1,4 +1,4 @@
-"""Run a federation from one file: the main job, in Python as on the command line."""
+"""Run a federation from one file: train, aggregate, evaluate, export and report."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from h2tune.training.terms import Progress
 
 
 class Display(Protocol):
-    """Shows a run while it goes on."""
+    """Shows the progress of a run."""
 
     def notice(self, event: Event) -> None: ...
     def starting(self, stage: str, round_number: int, client: str) -> None: ...
@@ -52,7 +52,7 @@ class Run:
 
     Args:
         folder: The run folder.
-        table: Per client its accuracy before training, alone (or None), federated, and of the majority label.
+        table: Each client's accuracy before training, alone (or None), federated, and of the majority label.
     """
 
     folder: Path
@@ -76,15 +76,15 @@ def run(
     """Run a federation: train, aggregate, evaluate, export and report.
 
     Args:
-        federation: A federation file, or what `config.load` returned.
+        federation: A federation file, or its content as `config.load` returns it.
         overrides: Changes such as `"train.learning_rate=1e-4"`.
         out: The run folder; `runs/NAME` by default.
-        resume: Go on with an interrupted run; what is finished is not done again.
-        strict: Make an error of every warning that federation does not happen as it should.
-        display: Shows what happens.
+        resume: Resume an interrupted run; finished work is not repeated.
+        strict: Raise an error for every warning of the federation's checks.
+        display: Shows the progress.
 
     Raises:
-        H2TuneError: Before training, for everything in the file that cannot work; later, if a round fails.
+        H2TuneError: Before training, for a setting that cannot work; later, if a round fails.
     """
     if not isinstance(federation, FederationConfig):
         federation = load(Path(federation), overrides)
@@ -96,23 +96,23 @@ def run(
     try:
         files.write_text(folder / "config.toml", tomli_w.dumps(dump(federation)))
         with unscanned():
-            found = _Job(plan, store, strict, display).work()
+            table = _Job(plan, store, strict, display).work()
     finally:
         store.close()
     from h2tune.report import write_report
 
     write_report(folder)
-    return Run(folder, found)
+    return Run(folder, table)
 
 
 class _Job:
-    """The work of a run in an open folder; what is finished there is not done again.
+    """The steps of a run in an open run folder; finished steps are not repeated.
 
     Args:
-        plan: What there is to do.
+        plan: The clients, their data and the strategy.
         store: The run folder.
         strict: Whether a warning is an error.
-        display: Shows what happens.
+        display: Shows the progress.
     """
 
     def __init__(self, plan: Plan, store: RunStore, strict: bool, display: Display | None) -> None:
@@ -151,7 +151,7 @@ class _Job:
         display = self.display
         return LocalEngine(
             clients,
-            {s.client.name: s.client.dtype for s in self.plan.seen},
+            {info.client.name: info.client.dtype for info in self.plan.infos},
             strategy,
             self.models,
             self.store,
@@ -182,16 +182,16 @@ class _Job:
             teach(plan.clients, exchange, notice=self.notice)
 
     def _alone(self, federated: LocalEngine, choose: Choice) -> None:
-        """Train every client by itself, in the rounds in which it trained in the federation."""
+        """Train every client alone, in the rounds in which it trained in the federation."""
         plan, federation = self.plan, self.plan.federation
         names = sorted(plan.strategy.enrolments)
         chosen = [frozenset(choose(names, number)) for number in range(federation.server.rounds)]
-        by_itself = federation.of_one()
+        without_others = federation.of_one()
         for client, enrolled in zip(plan.clients, plan.enrolments, strict=True):
-            single = build_strategy(by_itself, [enrolled], plan.shared_rank, plan.slots)
+            single = build_strategy(without_others, [enrolled], plan.shared_rank, plan.slots)
             engine = self._engine([client], single, "alone", federated)
             path = f"clients/{client.name}/alone/server"
-            self._rounds(engine, by_itself, _only(client.name, chosen), path)
+            self._rounds(engine, without_others, _only(client.name, chosen), path)
 
     def _rounds(self, engine: LocalEngine, federation: FederationConfig, choose: Choice, path: str) -> None:
         server = federation.server
@@ -200,7 +200,7 @@ class _Job:
 
 
 def _channel(engine: LocalEngine, federation: FederationConfig) -> Channel:
-    """Return the engine, or a channel that puts secure aggregation around it."""
+    """Return the engine, wrapped in a masking channel if secure aggregation is on."""
     server = federation.server
     if not server.secure_aggregation:
         return engine
@@ -211,13 +211,13 @@ def _channel(engine: LocalEngine, federation: FederationConfig) -> Channel:
         LocalCarrier(engine),
         federation.name,
         threshold=server.min_clients,
-        members=len(federation.client),
+        clients=len(federation.client),
         roles=engine.strategy.roles,
     )
 
 
 def _only(client: str, chosen: Sequence[frozenset[str]]) -> Choice:
-    """Return the same rounds with one client: alone it trains when it would have in the federation, and no more."""
+    """Return a choice of one client, in the rounds in which the federation had chosen it."""
     return lambda _, round_number: [client] if client in chosen[round_number] else []
 
 
@@ -225,7 +225,7 @@ def export_adapters(engine: LocalEngine, client: LocalClient, rounds: int, folde
     """Write a client's adapter in PEFT's format and as plain LoRA."""
     state = engine.last_state(client.name, rounds)
     if state is None:
-        return  # it never finished a round; its failures are in the events
+        return  # the client never finished a round; the events hold its failures
     base, tokenizer = engine.base_of(client)
     adapted = attach_adapter(base, client, engine.strategy, state, engine.frames(client.name))
     try:

@@ -1,4 +1,4 @@
-"""Whether a run that is to go on has the settings it was started with."""
+"""Check that a resumed run has the settings that it was started with."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ def flat(settings: Mapping[str, Any], without: Collection[str] = ()) -> dict[str
     """Return settings by dotted key, such as `server.rounds`.
 
     Args:
-        settings: Sections by name, with their values by key; and values at the top.
-        without: Dotted keys that may differ.
+        settings: Sections by name, with their values by key; and values at the top level.
+        without: Dotted keys to leave out.
     """
-    found: dict[str, Any] = {}
+    by_key: dict[str, Any] = {}
     for section, content in settings.items():
         if isinstance(content, Mapping):
-            found |= {f"{section}.{key}": value for key, value in content.items()}
+            by_key |= {f"{section}.{key}": value for key, value in content.items()}
         else:
-            found[section] = content
-    return {key: value for key, value in found.items() if key not in without}
+            by_key[section] = content
+    return {key: value for key, value in by_key.items() if key not in without}
 
 
 def refuse_other_settings(old: Mapping[str, Any], new: Mapping[str, Any], *, where: str, remedy: str) -> None:
-    """Refuse to go on with a run that was started with other settings.
+    """Refuse to resume a run that was started with other settings.
 
     Args:
         old: The settings of the run, as `flat` returns them.
-        new: The settings that are asked for now.
-        where: The run's folder or file.
-        remedy: What to do.
+        new: The settings to resume it with.
+        where: The run's folder or file, for the message.
+        remedy: What to do, for the message.
 
     Raises:
         H2TuneError: Names the keys that differ.

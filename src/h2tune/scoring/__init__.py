@@ -1,1 +1,1 @@
-"""Whether a generated answer is right; generated programs run in a sandbox."""
+"""Scoring of generated answers; generated programs run in a sandbox."""

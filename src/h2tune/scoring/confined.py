@@ -1,9 +1,9 @@
-"""The child process of `h2tune.scoring.sandbox`: locks itself up, then runs a generated program.
+"""The child process of `h2tune.scoring.sandbox`: restricts itself, then runs a generated program.
 
-It is run as a file by an isolated interpreter (`python -I -S`) and imports nothing but the standard library.
-The order matters: modules first, then the limits, then the locks, and the program's text last of all. After
-`lock` this process can compute, ask for memory and the time, and write to the pipes it already has; any other
-system call, such as opening a file, kills it. What it writes is not trusted: `sandbox` checks it.
+An isolated interpreter runs it as a file (`python -I -S`), and it imports the standard library alone. The order
+matters: modules first, then limits, then the system call filter, and the program's text last. After `lock` this process
+can compute, allocate memory, read the clock, and write to its open pipes; any other system call, such as opening a
+file, kills it. Its output is untrusted: `sandbox` validates it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-# What a program may import: nothing else can be loaded once files are out of reach.
+# Modules that a program may import: no others can be loaded once files cannot be opened.
 MODULES = (
     *("__future__", "_strptime", "bisect", "calendar", "cmath", "collections", "copy", "dataclasses"),
     *(
@@ -39,7 +39,7 @@ MODULES = (
     *("operator", "random", "re", "statistics", "string", "time", "typing"),
 )
 
-# System calls that stay, by machine: (audit architecture, {number}).
+# Allowed system calls by machine: (audit architecture, numbers).
 # write close mmap mprotect munmap brk rt_sigreturn sched_yield mremap madvise exit gettimeofday time futex
 # restart_syscall clock_gettime clock_nanosleep exit_group getrandom; aarch64 has no `time`.
 ALLOWED: dict[str, tuple[int, tuple[int, ...]]] = {
@@ -54,12 +54,12 @@ ALLOWED: dict[str, tuple[int, tuple[int, ...]]] = {
 }
 NOBODY = 65534
 PROGRAM = "<program>"
-# Audit events that say by name what the kernel would answer by killing the process.
+# Audit events that are reported by name, where the kernel would kill the process.
 FORBIDDEN_EVENTS = ("open", "os.", "socket.", "subprocess.", "ctypes.", "shutil.", "mmap.", "fcntl.", "pty.")
 
 
 def limit(*, cpu_seconds: int, memory_bytes: int, files: int = 16) -> list[str]:
-    """Set the resource limits of this process; return those that the system does not have."""
+    """Set the resource limits of this process; return the names of those that could not be set."""
     try:
         import resource
     except ImportError:
@@ -81,10 +81,10 @@ def limit(*, cpu_seconds: int, memory_bytes: int, files: int = 16) -> list[str]:
 
 
 def lock() -> list[str]:
-    """Give up every right that computing does not need; return what could not be given up.
+    """Drop every privilege that computing does not need; return the names of those that could not be dropped.
 
-    The system call filter is what counts. Around it, where the kernel allows: another user than root (limits
-    on processes do not bind root), an empty network namespace, and death with the parent.
+    The system call filter is essential. In addition, where the kernel allows: a user other than root (limits on
+    processes do not apply to root), an empty network namespace, and termination with the parent.
     """
     missing = ["files", "network", "processes"]
     if sys.platform != "linux" or platform.machine() not in ALLOWED:
@@ -96,7 +96,7 @@ def lock() -> list[str]:
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
     libc.unshare(0x10000000 | 0x40000000 | 0x08000000)  # CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC
-    libc.prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL; a change of user resets it, so it comes after
+    libc.prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL; a change of user resets it, so it follows
     if libc.prctl(38, 1, 0, 0, 0) != 0:  # PR_SET_NO_NEW_PRIVS, which an unprivileged filter needs
         return missing
     filters = ctypes.create_string_buffer(_filter(*ALLOWED[platform.machine()]))
@@ -108,14 +108,14 @@ def lock() -> list[str]:
 
 
 def _filter(architecture: int, numbers: tuple[int, ...]) -> bytes:
-    """Return the BPF program that lets `numbers` through and kills the process at anything else."""
+    """Return the BPF program that allows the system calls `numbers` and kills the process on any other."""
     load, jump_if_equal, answer = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K
     kill, allow = 0x80000000, 0x7FFF0000
     steps = [
         (load, 0, 0, 4),  # seccomp_data.arch
         (jump_if_equal, 1, 0, architecture),
         (answer, 0, 0, kill),
-        (load, 0, 0, 0),  # seccomp_data.nr; numbers of the x32 interface differ from all of these
+        (load, 0, 0, 0),  # seccomp_data.nr; the numbers of the x32 interface are all different
     ]
     for number in numbers:
         steps += [(jump_if_equal, 0, 1, number), (answer, 0, 0, allow)]
@@ -127,13 +127,13 @@ def evaluate(text: str) -> dict[str, Any]:
     """Run the program and return {"answer": number or text} or {"reason": text}."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
     try:
-        exec(compile(text, PROGRAM, "exec"), namespace)  # noqa: S102 - what this locked process is for
+        exec(compile(text, PROGRAM, "exec"), namespace)  # noqa: S102 - the purpose of this confined process
         if "answer" not in namespace:
-            return {"reason": "no variable is called answer"}
+            return {"reason": "no variable named answer"}
         return {"answer": _plain(namespace["answer"])}
     except MemoryError:
         return {"reason": "memory"}
-    except BaseException as error:  # SystemExit is one of the ways in which a program can fail
+    except BaseException as error:  # a program can fail with SystemExit as well
         return {"reason": f"{type(error).__name__}: {error}"}
 
 
@@ -158,10 +158,10 @@ def main(settings: Mapping[str, Any]) -> NoReturn:
         importlib.import_module(module)
     text = sys.stdin.buffer.read().decode()
     result = os.dup(1)
-    os.dup2(2, 1)  # what the program prints is counted by the parent, and is no result
+    os.dup2(2, 1)  # the parent counts what the program prints; only `result` carries the answer
     os.close(0)
     sys.stdin = None
-    os.putenv("TZ", "UTC0")  # else localtime reads a file
+    os.putenv("TZ", "UTC0")  # otherwise localtime reads a file
     time.tzset()
 
     def reply(message: dict[str, Any]) -> NoReturn:
@@ -171,7 +171,7 @@ def main(settings: Mapping[str, Any]) -> NoReturn:
 
     def forbid(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open" and arguments[0] == PROGRAM:
-            raise FileNotFoundError  # the compiler looks for the line of a syntax error in the file
+            raise FileNotFoundError  # the compiler opens the file for the line of a syntax error
         if event.startswith(FORBIDDEN_EVENTS):
             reply({"reason": f"forbidden: {event}"})
 
@@ -180,7 +180,7 @@ def main(settings: Mapping[str, Any]) -> NoReturn:
         reply({"unconfined": ", ".join(dict.fromkeys(missing))})
     sys.meta_path[:] = [importlib.machinery.BuiltinImporter]
     sys.argv = ["program"]
-    random.seed(0)  # a score must not change from run to run
+    random.seed(0)  # a score must be the same in every run
     sys.addaudithook(forbid)
     reply(evaluate(text))
 

@@ -1,17 +1,17 @@
-"""Run a generated Python program in a process that can do nothing but compute.
+"""Run a generated Python program in a process that can only compute.
 
-What holds it (see `confined` for the child's side):
+The restrictions (`confined` is the child's side):
 
-* a process of its own: isolated interpreter, standard library only, empty environment, own session, an empty
-  read-only folder to stand in, no inherited files;
-* limits of the operating system on CPU time, memory, file size, open files and processes; the parent limits
-  wall time and output;
-* on Linux (x86-64, ARM64) a system call filter under which opening a file, a socket, a process or a thread,
-  deleting, and reading another process kill it; not root, and without a network where the kernel allows;
-* its answer comes back as one small JSON object that is checked here; nothing is unpickled or evaluated.
+* a separate process: isolated interpreter, standard library only, empty environment, own session, an empty read-only
+  working folder, no inherited files;
+* limits of the operating system on CPU time, memory, file size, open files and processes; the parent limits wall time
+  and output;
+* on Linux (x86-64, ARM64) a system call filter that kills the process if it opens a file, a socket, a process or a
+  thread, deletes a file, or reads another process; a user other than root, and no network, where the kernel allows;
+* the answer is returned as one small JSON object that is validated here; nothing is unpickled or evaluated.
 
-Elsewhere only the limits hold (and the audit events of Python, which a determined program can evade): files,
-network and processes are *not* enforced, so `run_program` refuses unless it is told to go on.
+On other systems only the limits apply (and the audit events of Python, which a program can evade): access to files,
+network and processes is *not* prevented, so `run_program` raises an error unless `allow_unconfined` is set.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ MESSAGE_BYTES = 4096  # an answer is a number or a few words
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program may use.
+    """Limits of a program.
 
     Args:
         cpu_seconds: Processor time.
-        wall_seconds: Time on the clock, the interpreter's start included.
-        memory_bytes: Address space, the interpreter's own 20 MB included.
+        wall_seconds: Wall-clock time, including the start of the interpreter.
+        memory_bytes: Address space, including the interpreter's 20 MB.
         output_bytes: Printed text.
-        text_bytes: The program itself.
+        text_bytes: Length of the program.
     """
 
     cpu_seconds: int = 3
@@ -56,19 +56,19 @@ class Limits:
 
 @dataclass(frozen=True)
 class ProgramResult:
-    """The value of a program's variable `answer`, or None and the reason why there is none."""
+    """The value of a program's variable `answer`, or None and the reason for it."""
 
     answer: int | float | str | None
     reason: str = ""
 
 
 def run_program(text: str, *, limits: Limits = Limits(), allow_unconfined: bool = False) -> ProgramResult:
-    """Run a Python program that nobody has read and return what it left in `answer`.
+    """Run an untrusted Python program and return the value of its variable `answer`.
 
     Args:
         text: The program.
-        limits: What it may use.
-        allow_unconfined: Go on where the system cannot keep it from files, network and processes.
+        limits: Its limits.
+        allow_unconfined: Run it also where the system cannot prevent access to files, network and processes.
 
     Raises:
         H2TuneError: This system cannot confine a program and `allow_unconfined` is false.
@@ -81,6 +81,12 @@ def run_program(text: str, *, limits: Limits = Limits(), allow_unconfined: bool 
         return ProgramResult(None, "too long")
     if os.name != "posix":
         raise _unconfined("CPU time, memory, files, network, processes")
+    message, stopped, status = _run_child(source, limits, allow_unconfined)
+    return ProgramResult(None, stopped) if stopped else _parse(message, status)
+
+
+def _run_child(source: bytes, limits: Limits, allow_unconfined: bool) -> tuple[bytes, str, int]:
+    """Run the confined child; return its message, the reason for stopping it or "", and its exit status."""
     settings = {
         "cpu_seconds": limits.cpu_seconds,
         "memory_bytes": limits.memory_bytes,
@@ -103,19 +109,19 @@ def run_program(text: str, *, limits: Limits = Limits(), allow_unconfined: bool 
         try:
             message, stopped = _listen(child, limits)
         finally:
-            # The group, so that where forking is not enforced the children go too. Not yet waited for, so
-            # the number cannot belong to anyone else.
+            # The group, as the child may have forked where the system does not prevent it. It is not reaped yet,
+            # so its process id cannot belong to another process.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
             for pipe in (child.stdout, child.stderr):
                 if pipe is not None:
                     pipe.close()
-    return ProgramResult(None, stopped) if stopped else _parse(message, child.returncode)
+    return message, stopped, child.returncode
 
 
 def _listen(child: subprocess.Popen[bytes], limits: Limits) -> tuple[bytes, str]:
-    """Return the child's message and, if it has to be stopped, why."""
+    """Return the child's message, and the reason for stopping it, or "" if it ended by itself."""
     deadline = time.monotonic() + limits.wall_seconds
     message, printed = b"", 0
     with selectors.DefaultSelector() as selector:
@@ -136,8 +142,8 @@ def _listen(child: subprocess.Popen[bytes], limits: Limits) -> tuple[bytes, str]
                     printed += len(data)
             if len(message) > MESSAGE_BYTES or printed > limits.output_bytes:
                 return b"", "output"
-    # Both pipes are closed: it has ended, or it goes on with nothing to say. Waiting without reaping keeps
-    # its number ours until the group is killed.
+    # Both pipes are closed: the child has ended, or runs on without output. Waiting without reaping keeps its
+    # process id reserved until the group is killed.
     while time.monotonic() < deadline:
         if os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             return message, ""
@@ -146,7 +152,7 @@ def _listen(child: subprocess.Popen[bytes], limits: Limits) -> tuple[bytes, str]
 
 
 def _parse(message: bytes, status: int) -> ProgramResult:
-    """Check what the child wrote: it may be anything."""
+    """Validate the child's untrusted message."""
     if status != 0:
         reasons = {-signal.SIGSYS: "forbidden system call", -signal.SIGXCPU: "CPU time"}
         return ProgramResult(None, reasons.get(status, f"ended with status {status}"))
@@ -169,7 +175,7 @@ def _parse(message: bytes, status: int) -> ProgramResult:
 
 
 def _printable(text: str) -> str:
-    # Lone surrogates and terminal controls must not travel on into logs and reports.
+    # lone surrogates and terminal control characters must not reach logs and reports
     return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
 
 
@@ -177,5 +183,5 @@ def _unconfined(missing: str) -> H2TuneError:
     return H2TuneError(
         f"generated programs cannot be confined on this system (not enforced: {missing})",
         where="scorer 'program'",
-        remedy="Score on Linux (x86-64, ARM64), or pass allow_unconfined=True on a machine you can lose",
+        remedy="Score on Linux (x86-64, ARM64), or pass allow_unconfined=True on a disposable machine",
     )

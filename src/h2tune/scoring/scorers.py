@@ -1,10 +1,10 @@
-"""Scorers: is a generated output right, given the reference answer?
+"""Scorers: compare a generated output with the reference answer.
 
-`SCORERS` names them. Each takes (output, answer), both as text, and never raises because of what a model
-wrote. The answer may be bare ("18", "B", "yes") or a whole reference solution that ends in "The answer is …",
-as in MathInstruct: both sides are read in the same way.
+`SCORERS` lists them by name. Each takes (output, answer), both as text, and never raises because of a model's output.
+The answer may be bare ("18", "B", "yes") or a whole reference solution that ends in "The answer is …", as in
+MathInstruct: output and answer are parsed in the same way.
 
-A model that is not stopped goes on with a problem of its own: what follows the next "Problem:" is not read.
+A model that is not stopped may continue with a new problem: the text after the next "Problem:" is ignored.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ NUMBER = re.compile(
     rf"(?P<sign>{MINUS}?) ?[$€£]? ?(?P<inner>{MINUS}?)"
     r"(?P<digits>\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?: ?/ ?(?P<divisor>\d+(?:\.\d+)?))?"
 )
-DIGITS = 100  # what is longer answers nothing, and is not worth the arithmetic
-# Capital letters, or small ones in parentheses: "the answer is a number" names no option.
+DIGITS = 100  # a longer number is no answer
+# A capital letter, or a small one in parentheses: "the answer is a number" is not option A.
 OPTION = re.compile(r"[\s*]*(?:option\s+)?(?:\((?P<inside>[A-Ja-j])\)|(?P<plain>[A-J])(?![\w']))")
 OPTION_ALONE = re.compile(OPTION.pattern + r"[).\s*]*")
 FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
@@ -35,48 +35,48 @@ PROGRAM_TOLERANCE = 1e-3  # relative; reference programs of MathQA round on the 
 def number(output: str, answer: str) -> bool:
     """Compare the number after the last "The answer is", or the whole text if it is a number.
 
-    Thousands commas, currency signs, a trailing dot and units are read over; a fraction a/b is divided.
+    Thousands separators, currency signs, a trailing dot and units are ignored; a fraction a/b is divided.
     """
-    found, wanted = _number(output), _number(answer)
-    return found is not None and found == wanted
+    given, expected = _number(output), _number(answer)
+    return given is not None and given == expected
 
 
 def option(output: str, answer: str) -> bool:
     """Compare the option letter after the last "The answer is" — "(B)", "B)", "B" — or the whole text."""
-    found, wanted = _option(output), _option(answer)
-    return found is not None and found == wanted
+    given, expected = _option(output), _option(answer)
+    return given is not None and given == expected
 
 
 def program(output: str, answer: str) -> bool:
     """Run the output as a program and compare its variable `answer`, numbers within 0.1 %.
 
-    The reference may be a program too; both run in the sandbox. A fence around the code is taken off.
+    The reference may be a program too; both run in the sandbox. A Markdown fence around the code is removed.
 
     Raises:
         H2TuneError: This system cannot confine a program.
     """
-    wanted: float | str | None
+    expected: float | str | None
     try:
-        wanted = float(answer)
+        expected = float(answer)
     except ValueError:
-        wanted = _reference_value(answer)
-    found = _value(_code(output))
-    if found is None or wanted is None:
+        expected = _reference_value(answer)
+    given = _value(_code(output))
+    if given is None or expected is None:
         return False
-    if isinstance(found, float) and isinstance(wanted, float):
-        return math.isfinite(wanted) and math.isclose(found, wanted, rel_tol=PROGRAM_TOLERANCE, abs_tol=1e-9)
-    return str(found).strip().casefold() == str(wanted).strip().casefold()
+    if isinstance(given, float) and isinstance(expected, float):
+        close = math.isclose(given, expected, rel_tol=PROGRAM_TOLERANCE, abs_tol=1e-9)
+        return math.isfinite(expected) and close
+    return str(given).strip().casefold() == str(expected).strip().casefold()
 
 
 def word(output: str, answer: str) -> bool:
-    """Say whether the answer occurs in the output as a whole word or words, in either case, and not negated.
+    """Return whether the answer occurs in the output as whole words, ignoring case, and not negated.
 
-    Deviation: the release looks for a substring, and so finds "no" in "know", "positive" in "not positive".
+    Deviation: the release searches for a substring, so that "know" matches "no" and "not positive" matches "positive".
     """
-    wanted = r"\s+".join(map(re.escape, answer.split()))
-    return bool(wanted) and bool(
-        re.search(rf"(?<!\bnot\s)(?<!\w){wanted}(?!\w)", _own(output), re.IGNORECASE)
-    )
+    words = r"\s+".join(map(re.escape, answer.split()))
+    pattern = rf"(?<!\bnot\s)(?<!\w){words}(?!\w)"
+    return bool(words) and bool(re.search(pattern, _own(output), re.IGNORECASE))
 
 
 SCORERS: dict[str, Callable[[str, str], bool]] = {
@@ -88,13 +88,13 @@ SCORERS: dict[str, Callable[[str, str], bool]] = {
 
 
 def _own(output: str) -> str:
-    """Return the output up to a problem that the model made up itself."""
+    """Return the output up to a new problem that the model generated."""
     following = NEXT_PROBLEM.search(output)
     return output[: following.start()] if following else output
 
 
 def _final(text: str) -> str | None:
-    """Return the rest of the line after the last "The answer is", or None if the text does not say it."""
+    """Return the rest of the line after the last "The answer is", or None if there is none."""
     own = _own(text)
     ends = [match.end() for match in PHRASE.finditer(own)]
     if not ends:
@@ -125,7 +125,7 @@ def _option(text: str) -> str | None:
 def _code(output: str) -> str:
     own = _own(output)
     fence = FENCE.search(own)
-    # Without the space that follows "Solution:", which would be an indentation.
+    # without the space after "Solution:", which would be an indentation
     return (fence[1] if fence else own).strip()
 
 
@@ -135,7 +135,7 @@ def _value(text: str) -> float | str | None:
         return None if answer is None else float(answer)
     except ValueError:
         return answer
-    except OverflowError:  # an integer that no float can hold
+    except OverflowError:  # an integer beyond the range of a float
         return str(answer)
 
 

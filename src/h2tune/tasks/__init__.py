@@ -1,9 +1,9 @@
-"""Tasks: where examples come from, what a model is asked, and how its answer is scored."""
+"""Tasks: sources of examples, prompts, and scoring of answers."""
 
 from __future__ import annotations
 
 # Built-in tasks: name → the module that defines it, imported only when the task is used.
-# How to add one: the docstring of `h2tune.tasks.task`.
+# The docstring of `h2tune.tasks.task` describes how to add one.
 MODULES: dict[str, str] = {
     "movie_reviews": "h2tune.tasks.movie_reviews",
     "tweets": "h2tune.tasks.tweets",

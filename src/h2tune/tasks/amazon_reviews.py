@@ -10,5 +10,5 @@ TASKS = {"amazon_reviews": sentiment_task("amazon_reviews", "Review: {text}\nSen
 
 
 def read(task: Task) -> Pools:
-    """Load the sentences, fetching them if they are not in the cache."""
+    """Return the sentences; they are fetched if they are not in the cache."""
     return Pools(train=rated_texts(task, fetch(task.name) / "rows.tsv"))

@@ -9,7 +9,7 @@ from h2tune.tasks.duplicates import without_near_duplicates
 from h2tune.tasks.prompts import fill
 from h2tune.tasks.task import Example, Pools, Task
 
-# Folder of the articles → label; a decoder has each label as one token.
+# Folder of the articles → label; every label is one token for a decoder.
 TOPICS = {
     "business": "business",
     "entertainment": "entertainment",
@@ -17,7 +17,7 @@ TOPICS = {
     "sports": "sport",
     "tech": "tech",
 }
-READ = 128  # tokens a model reads of an article, and words by which two articles are compared
+READ = 128  # tokens of an article that a model reads, and words in which two articles are compared
 
 TASKS = {
     "bbc_topics": Task(
@@ -35,11 +35,11 @@ TASKS = {
 
 
 def read(task: Task) -> Pools:
-    """Load the articles, fetching them if they are not in the cache."""
+    """Return the articles; they are fetched if they are not in the cache."""
     lines = (fetch(task.name) / "rows.jsonl").read_text(encoding="utf-8").rstrip().split("\n")
     rows = [json.loads(line) for line in lines]
     texts = [" ".join(row["text"].split()) for row in rows]
-    # Many articles are in the collection twice, under another headline or a few words longer.
+    # Many articles occur twice, with another headline or a few more words.
     kept = without_near_duplicates([" ".join(text.split()[:READ]) for text in texts])
     return Pools(train=[_example(task, rows[index]["topic"], texts[index]) for index in kept])
 

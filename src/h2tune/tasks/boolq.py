@@ -1,7 +1,7 @@
 """Yes/no questions about a passage of Wikipedia (BoolQ, Clark et al. 2019).
 
-BoolQ's development set is the test: the answers to its own test questions are not public. A passage that several
-questions are about is kept once, so that none is in training and in the test.
+BoolQ's development set is the test set: the answers to its own test questions are not public. Of several questions
+about one passage only one is used, so that no passage is in both training and test.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from h2tune.assets import DATASETS, fetch
 from h2tune.tasks.duplicates import without_near_duplicates
 from h2tune.tasks.prompts import fill
-from h2tune.tasks.rows import read_rows
+from h2tune.tasks.row_files import read_rows
 from h2tune.tasks.task import Example, Pools, Task
 
 TASKS = {
@@ -28,11 +28,11 @@ TASKS = {
 
 
 def read(task: Task) -> Pools:
-    """Load the questions, fetching them if they are not in the cache."""
+    """Return the questions; they are fetched if they are not in the cache."""
     folder = fetch(task.name)
     held_out = {row["question"] for _, row in read_rows(folder / "dev.jsonl")}
     rows = [row for _, row in read_rows(folder / "combined.jsonl") if "label" in row]
-    rows.sort(key=lambda row: row["question"] not in held_out)  # of two alike the first stays
+    rows.sort(key=lambda row: row["question"] not in held_out)  # of two near duplicates the first is used
     pools: dict[bool, list[Example]] = {True: [], False: []}
     for index in without_near_duplicates([row["passage"] for row in rows]):
         row = rows[index]
@@ -45,7 +45,7 @@ def read(task: Task) -> Pools:
 def _example(task: Task, passage: str, question: str, answer: bool) -> Example:
     row = {"passage": " ".join(passage.split()), "question": " ".join(question.split())}
     label = int(answer)
-    # an encoder's text is cut at its end, so the question comes first
+    # an encoder's text is truncated at its end, so the question comes first
     return Example(
         fill(task.template, row), task.verbalisers[label], label, f"{row['question']}?\n{row['passage']}"
     )

@@ -1,4 +1,4 @@
-"""Near duplicates: a text that was seen in training, but for a word, must not be tested on."""
+"""Near duplicates: a text that differs from a training text in a few words must not be tested on."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from collections.abc import Sequence
 
 
 def without_near_duplicates(texts: Sequence[str], *, words: int = 4, share: float = 0.5) -> list[int]:
-    """Return the indices of the texts that stay when near duplicates of earlier ones are left out.
+    """Return the indices of the texts that are not near duplicates of an earlier one.
 
-    Two texts are near duplicates if `share` of the runs of `words` words of the shorter one are in the other,
-    case and punctuation aside.
+    Two texts are near duplicates if the fraction `share` of the n-grams of the shorter one occurs in the other, for
+    n = `words`; case and punctuation are ignored.
 
     Args:
-        texts: In an order that decides which of two stays.
-        words: Length of a run.
-        share: Fraction of runs, 0 to 1.
+        texts: The texts; of two near duplicates the first stays.
+        words: Words in an n-gram.
+        share: Fraction of n-grams, 0 to 1.
     """
-    return list(_stay(tuple(texts), words, share))
+    return list(_distinct(tuple(texts), words, share))
 
 
-@functools.lru_cache(maxsize=4)  # each client with a task, and an anchored basis, reads the task's pool
-def _stay(texts: tuple[str, ...], words: int, share: float) -> tuple[int, ...]:
+@functools.lru_cache(maxsize=4)  # every client of a task, and an anchored basis, reads the same pool
+def _distinct(texts: tuple[str, ...], words: int, share: float) -> tuple[int, ...]:
     sizes: dict[int, int] = {}
     holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for index, text in enumerate(texts):
-        runs = _runs(text, words)
-        common = Counter(kept for run in runs for kept in holders.get(run, ()))
-        if any(n >= share * min(len(runs), sizes[kept]) for kept, n in common.items()):
+        ngrams = _ngrams(text, words)
+        common = Counter(earlier for ngram in ngrams for earlier in holders.get(ngram, ()))
+        if any(count >= share * min(len(ngrams), sizes[earlier]) for earlier, count in common.items()):
             continue
-        sizes[index] = len(runs)
-        for run in runs:
-            holders[run].append(index)
+        sizes[index] = len(ngrams)
+        for ngram in ngrams:
+            holders[ngram].append(index)
     return tuple(sizes)
 
 
-def _runs(text: str, words: int) -> set[tuple[str, ...]]:
-    found = re.findall(r"\w+", text.casefold())
-    return {tuple(found[i : i + words]) for i in range(max(1, len(found) - words + 1))}
+def _ngrams(text: str, words: int) -> set[tuple[str, ...]]:
+    tokens = re.findall(r"\w+", text.casefold())
+    return {tuple(tokens[i : i + words]) for i in range(max(1, len(tokens) - words + 1))}

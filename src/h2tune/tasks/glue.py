@@ -1,9 +1,9 @@
-"""The paper's three tasks D2, out of GLUE (arXiv 1804.07461): SST-2, QQP and QNLI.
+"""The paper's three tasks D2, from GLUE (arXiv 1804.07461): SST-2, QQP and QNLI.
 
-GLUE's training rows are for training, its validation rows ("dev") for the test: the labels of its own test rows
-are not public. Each task comes twice. `sst2` chooses among labels, which works with encoders as well and needs no
-generation; `sst2_generated` is the paper's protocol: one solved problem before the question, greedy generation,
-and the label looked for among the words of the output.
+GLUE's training rows are for training, its validation rows ("dev") for testing: the labels of its own test rows are
+not public. Each task has two forms. `sst2` chooses among labels, which works with encoders as well and needs no
+generation; `sst2_generated` is the paper's protocol: one solved problem before the question, greedy generation, and a
+search for the label among the words of the output.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 from h2tune.errors import H2TuneError
 from h2tune.tasks.prompts import fill
 from h2tune.tasks.published import data_folder, first_file, hub_rows
-from h2tune.tasks.rows import read_rows
+from h2tune.tasks.row_files import read_rows
 from h2tune.tasks.task import Example, Pools, Task
 
 DATASET = "nyu-mll/glue"
 GENERATED = "_generated"
-MALFORMED = 0.01  # QQP is published with a few broken lines; more of them mean another file
+MALFORMED = 0.01  # QQP is published with a few broken lines; a larger share means another file
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Corpus:
         fields: Columns with text.
         label: Column with the label in that archive; it is "label" on the Hub.
         labels: Names of the labels, in the order of their numbers on the Hub.
-        words: What a decoder says for each.
-        template: The question.
-        example: Text of a solved problem, the number of its label last.
-        license: Terms, one line.
+        words: The verbaliser of each label.
+        template: The prompt.
+        example: The fields of a solved problem, and the number of its label.
+        license: Licence, one line.
     """
 
     folder: str
@@ -113,10 +113,10 @@ TASKS = {task.name: task for name, corpus in CORPORA.items() for task in _tasks(
 
 
 def read(task: Task, folder: Path | None = None) -> Pools:
-    """Load the rows from `folder`, else from `$H2TUNE_DATA`, else from the Hub.
+    """Return the rows, from `folder`, else from `$H2TUNE_DATA`, else from the Hub.
 
     Raises:
-        H2TuneError: They are not there or malformed.
+        H2TuneError: They are missing or malformed.
     """
     name, folder = task.name.removesuffix(GENERATED), folder or data_folder()
     return Pools(train=_split(task, name, "train", folder), test=_split(task, name, "validation", folder))
@@ -149,7 +149,7 @@ def _example(task: Task, corpus: Corpus, row: Mapping[str, Any], where: str) -> 
         raise H2TuneError(
             f"has no column '{missing[0]}'",
             where=where,
-            remedy=f"Use {corpus.folder} as GLUE publishes it; the columns found: {', '.join(map(str, row))}",
+            remedy=f"Use {corpus.folder} as GLUE publishes it; the file's columns: {', '.join(map(str, row))}",
         )
     given = str(row[key])
     numbers = [str(number) for number in range(len(corpus.labels))]
@@ -171,7 +171,7 @@ def _example(task: Task, corpus: Corpus, row: Mapping[str, Any], where: str) -> 
 
 
 def _read_tsv(path: Path) -> Iterator[Mapping[str, str]]:
-    """Yield the rows of a GLUE file, in which a quote is a character like any other."""
+    """Yield the rows of a GLUE file, in which a quote is an ordinary character."""
     broken: list[int] = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
@@ -187,7 +187,7 @@ def _read_tsv(path: Path) -> Iterator[Mapping[str, str]]:
         raise H2TuneError(f"cannot be read ({error})", where=str(path), remedy="Download it again") from None
     if len(broken) > MALFORMED * lines:
         raise H2TuneError(
-            f"has not {len(header)} cells as in the header, like {len(broken)} of {lines} lines",
+            f"does not have the header's {len(header)} cells, like {len(broken)} of {lines} lines",
             where=f"{path}:{broken[0]}",
             remedy="Use the file as GLUE publishes it",
         )

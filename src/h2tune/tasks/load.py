@@ -13,7 +13,7 @@ from h2tune.tasks import MODULES
 from h2tune.tasks.rows import FileTask
 from h2tune.tasks.task import Example, Pools, Splits, Task
 
-TEST_SHARE = 5  # a fifth of a task without a test set of its own is kept out of training
+TEST_SHARE = 5  # one in five examples of a task without a test set is never trained on
 
 
 def describe_task(task: str | FileTask, *, base: Path | None = None) -> Task:
@@ -21,7 +21,7 @@ def describe_task(task: str | FileTask, *, base: Path | None = None) -> Task:
 
     Args:
         task: Name of a built-in task, or the description of the user's own file.
-        base: Folder that a relative path in `task` starts from.
+        base: Folder from which relative paths in `task` start.
 
     Raises:
         H2TuneError: No built-in task has that name.
@@ -54,22 +54,22 @@ def load_task(
 ) -> tuple[Task, Splits]:
     """Load a task's examples and split them.
 
-    The distribution of labels is the task's own. The splits are disjoint, also when the same text occurs
-    more than once. The test set depends on nothing but the task and `test`; a smaller one is the beginning
-    of a larger one, and so is a smaller training set of one seed.
+    The splits are not stratified. They are disjoint, also where a text occurs more than once. The test set depends on
+    the task and `test` alone; a smaller test set is the beginning of a larger one, and so is a smaller training set of
+    the same seed.
 
     Args:
         task: Name of a built-in task, or the description of the user's own file.
-        train: Examples to train on.
-        validation: Examples to choose by.
-        test: Examples to report.
-        seed: Of the draw of training and validation examples.
+        train: Number of training examples.
+        validation: Number of validation examples.
+        test: Number of test examples.
+        seed: Seed of the draw of training and validation examples.
         part: (k, n) draws from the k-th of n disjoint parts of the training pool, the same parts for every
             seed: clients with one task and different data.
-        base: Folder that a relative path in `task` starts from.
+        base: Folder from which relative paths in `task` start.
 
     Raises:
-        H2TuneError: Unknown task, data that are not there or malformed, or too few examples.
+        H2TuneError: Unknown task, data that are missing or malformed, or too few examples.
     """
     described = describe_task(task, base=base)
     if isinstance(task, str):
@@ -90,9 +90,9 @@ def split(
         raise H2TuneError(f"part {k} of {n} does not exist", where=where, remedy=f"Count from 0 to {n - 1}")
     pool = _ordered(pools.train)
     if pools.test is None:
-        # Kept out whole, so that a later, larger test set does not meet examples that were trained on.
-        kept = max(test, len(pool) // TEST_SHARE)
-        test_pool, pool = pool[:kept], pool[kept:]
+        # All of it is reserved, so that a larger test set later has no example that was trained on.
+        reserved = max(test, len(pool) // TEST_SHARE)
+        test_pool, pool = pool[:reserved], pool[reserved:]
     else:
         test_pool = _ordered(pools.test)
     pool = _without(pool, test_pool)
@@ -106,17 +106,17 @@ def split(
         rng.shuffle(validation_pool)
         pool = _without(pool, validation_pool)
         rng.shuffle(pool)
-    for name, wanted, found in (
+    for name, wanted, available in (
         ("test", test, test_pool),
         ("validation", validation, validation_pool),
         ("train", train, pool),
     ):
-        if wanted > len(found):
+        if wanted > len(available):
             share = f" in part {k} of {n}" if n > 1 else ""
             raise H2TuneError(
-                f"{wanted} {name} examples are wanted, {len(found)} are left{share}",
+                f"{wanted} {name} examples are requested, {len(available)} are available{share}",
                 where=where,
-                remedy="Ask for fewer train, validation or test examples, or give more data",
+                remedy="Request fewer train, validation or test examples, or give more data",
             )
     return Splits(tuple(pool[:train]), tuple(validation_pool[:validation]), tuple(test_pool[:test]))
 
@@ -126,9 +126,9 @@ def _key(example: Example) -> str:
 
 
 def _ordered(examples: Iterable[Example]) -> list[Example]:
-    """Drop repeated prompts (case and spacing aside) and bring the rest in an order that has no meaning.
+    """Return the examples without repeated prompts (case and spacing ignored), in an arbitrary but fixed order.
 
-    The order is by hash of the prompt: it does not change with the order of the rows in the file.
+    They are sorted by the hash of the prompt, so the order does not depend on the order of the rows in the file.
     """
     first: dict[str, Example] = {}
     for example in examples:

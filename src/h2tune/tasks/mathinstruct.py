@@ -1,10 +1,10 @@
-"""The paper's three tasks D1, out of MathInstruct (arXiv 2309.05653).
+"""The paper's three tasks D1, from MathInstruct (arXiv 2309.05653).
 
 Fill-in-the-blank (`gsm_rft`: a number), multiple choice (`aqua_rat`: a letter) and programs (`mathqa`: the value
 of `answer` after running them). Rows without a final answer that can be scored are left out.
 
-Deviation: the release takes the first 5,000 rows to train and the next 500 to test. gsm_rft holds several
-solutions of each problem, so that its test problems can be training problems too; here a problem occurs once.
+Deviation: the release trains on the first 5,000 rows and tests on the next 500. gsm_rft has several solutions of each
+problem, so a test problem may be a training problem as well; here a problem occurs once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TEMPLATE = "Problem: {instruction}\nSolution:"
 ASSIGNMENT = re.compile(r"^answer\s*=(?!=)", re.MULTILINE)
 IMPORT = re.compile(r"^\s*(?:import|from)\s+(\w+)", re.MULTILINE)
 
-# One solved problem goes before the one that is scored, and shows the form of the answer.
+# One solved problem precedes the one that is scored, and shows the form of the answer.
 ONE_SHOT = {
     "gsm_rft": fill(
         TEMPLATE,
@@ -81,10 +81,10 @@ TASKS = {
 
 
 def read(task: Task, folder: Path | None = None) -> Pools:
-    """Load the rows from `folder`, else from `$H2TUNE_DATA`, else from the Hub.
+    """Return the rows, from `folder`, else from `$H2TUNE_DATA`, else from the Hub.
 
     Raises:
-        H2TuneError: They are not there, malformed, or none of them can be scored.
+        H2TuneError: They are missing, malformed, or none of them can be scored.
     """
     folder = folder or data_folder()
     if folder is None:
@@ -112,16 +112,16 @@ def _examples(task: Task, rows: Iterable[Mapping[str, Any]], where: str) -> Iter
                 f"row {number} is not an object with the texts source, instruction and output", where=where
             )
         if row["source"] == source and _scorable(task.scorer, row["output"]):
-            # A program starts on a line of its own: a space before it would be an indentation.
+            # A program starts on a new line: a space before it would be an indentation.
             start = "\n" if task.scorer == "program" else " "
             prompt = fill(task.template, {"instruction": row["instruction"].strip()})
             yield Example(prompt, start + row["output"].strip(), None, row["instruction"].strip())
 
 
 def _scorable(scorer: str, output: str) -> bool:
-    """Say whether a reference solution ends in an answer, and a program runs with the standard library alone.
+    """Return whether a reference solution ends in an answer; a program must import the standard library alone.
 
-    Programs are not run for this: thousands of them would take minutes each time the task is loaded.
+    Programs are not run here: thousands of them would take minutes each time the task is loaded.
     """
     if scorer == "program":
         return bool(ASSIGNMENT.search(output)) and set(IMPORT.findall(output)) <= set(confined.MODULES)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from h2tune.assets import DATASETS, fetch
 from h2tune.tasks.duplicates import without_near_duplicates
 from h2tune.tasks.prompts import fill
-from h2tune.tasks.rows import read_rows
+from h2tune.tasks.row_files import read_rows
 from h2tune.tasks.task import Example, Pools, Task
 
-# Name of a file → label; the file Unknown is left out.
+# Name of a file → label; the file Unknown is not used.
 SPECIALTIES = {
     "Anaesthesia": "anaesthesia",
     "Anatomy": "anatomy",
@@ -48,15 +48,15 @@ TASKS = {
 
 
 def read(task: Task) -> Pools:
-    """Load the questions, fetching them if they are not in the cache."""
-    found = [row for _, row in read_rows(fetch(task.name) / "rows.jsonl") if row["topic"] in SPECIALTIES]
+    """Return the questions; they are fetched if they are not in the cache."""
+    known = [row for _, row in read_rows(fetch(task.name) / "rows.jsonl") if row["topic"] in SPECIALTIES]
     rows = [
         {
             "topic": row["topic"],
             "question": " ".join(row["question"].split()),
             "options": "\n".join(" ".join(line.split()) for line in row["options"].splitlines()),
         }
-        for row in found
+        for row in known
     ]
     kept = without_near_duplicates([f"{row['question']} {row['options']}" for row in rows])
     return Pools(train=[_example(task, rows[index]) for index in kept])

@@ -12,11 +12,11 @@ from h2tune.tasks.prompts import fill
 from h2tune.tasks.task import Example, Pools, Task
 
 LABELS = ("negative", "positive")
-CLEAR = 0.8  # on a scale from −4 to 4: what people found neither positive nor negative is left out
+CLEAR = 0.8  # on a scale from −4 to 4: texts rated between −0.8 and 0.8 are neutral, and left out
 
 
 def sentiment_task(name: str, template: str) -> Task:
-    """Return the description of a task over one of the two files, which differ in nothing else."""
+    """Return a sentiment task; the tasks of these files differ in name and template alone."""
     return Task(
         name=name,
         kind="label",
@@ -34,7 +34,7 @@ TASKS = {"movie_reviews": sentiment_task("movie_reviews", "Review: {text}\nSenti
 
 
 def read(task: Task) -> Pools:
-    """Load the sentences, fetching them if they are not in the cache."""
+    """Return the sentences; they are fetched if they are not in the cache."""
     return Pools(train=rated_texts(task, fetch(task.name) / "rows.tsv"))
 
 
@@ -51,7 +51,7 @@ def rated_texts(task: Task, path: Path) -> list[Example]:
             rated.append((float(rating), html.unescape(" ".join(text.split()))))
         except ValueError:
             raise H2TuneError(
-                "is not a number, a rating and a text",
+                "is not a line of a number, a rating and a text",
                 where=f"{path}:{number}",
                 remedy=f"Delete {path.parent} and fetch {task.name} again",
             ) from None

@@ -1,4 +1,4 @@
-"""Prompts: templates over the fields of a row, filled by plain substitution."""
+"""Prompts: templates with fields of a row, filled by plain substitution."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from h2tune.errors import H2TuneError, nearest
 def parse(template: str) -> tuple[tuple[str, str | None], ...]:
     """Return the template as pairs (literal text, name of the field after it or None).
 
-    Only `{name}` is a field; `{{` and `}}` are braces. Attributes, indices, conversions and format
-    specifications are refused: a template may come from someone else.
+    Only `{name}` is a field; `{{` and `}}` are braces. Attributes, indices, conversions and format specifications are
+    errors, as a template may come from an untrusted source.
 
     Raises:
         H2TuneError: The template is malformed.
@@ -28,12 +28,12 @@ def parse(template: str) -> tuple[tuple[str, str | None], ...]:
             deep = "." in name or "[" in name
             raise H2TuneError(
                 f"'{{{name}}}' in template {template!r} is not a plain field",
-                remedy="Fields inside other fields cannot be named: write them to the top level of each row"
+                remedy="Nested fields are not supported: move them to the top level of each row"
                 if deep
                 else remedy,
             )
     merged: list[tuple[str, str | None]] = []
-    before = ""  # the standard parser ends a part at every {{ and }}
+    before = ""  # the standard parser starts a new part after every {{ and }}
     for literal, name, _, _ in parts:
         before += literal
         if name is not None:
@@ -68,15 +68,15 @@ def fill(template: str, row: Mapping[str, str]) -> str:
 
 
 def shorten(prompt: str, template: str, tokenizer: Any, max_length: int) -> str:
-    """Return the prompt, cut at the end of its longest field until it fits `max_length` tokens.
+    """Return the prompt, truncated at the end of its longest field until it has at most `max_length` tokens.
 
-    The words of the template stay: a decoder answers after its last ones, such as "\\nSentiment:".
+    The text of the template is kept: a decoder answers after its last words, such as "\\nSentiment:".
 
     Args:
         prompt: A filled template.
-        template: The template it was made from.
+        template: The template.
         tokenizer: A fast tokenizer of Transformers.
-        max_length: Tokens, special tokens counted.
+        max_length: Number of tokens, including special tokens.
     """
     spans = _spans(prompt, template)
     while True:
@@ -85,7 +85,7 @@ def shorten(prompt: str, template: str, tokenizer: Any, max_length: int) -> str:
         start, end = max(spans, key=lambda span: span[1] - span[0], default=(0, 0))
         if surplus <= 0 or start == end:
             return prompt
-        # Tokens at the seam may merge in another way after the cut, hence the loop.
+        # Tokens at the cut may merge differently afterwards, hence the loop.
         inside = [left for left, right in offsets if start <= left < right <= end and left < end]
         cut = inside[-surplus] if surplus < len(inside) else start
         prompt = prompt[:cut] + prompt[end:]
@@ -100,7 +100,7 @@ def _moved(left: int, right: int, after: int, by: int) -> tuple[int, int]:
 
 
 def _spans(prompt: str, template: str) -> list[tuple[int, int]]:
-    """Return where the values of a template's fields are in a prompt, as (start, end)."""
+    """Return the positions (start, end) of the values of a template's fields in a prompt."""
     parts = parse(template)
     ending = parts[-1][0] if parts and parts[-1][1] is None else ""
     literals = [literal for literal, name in parts if name is not None]

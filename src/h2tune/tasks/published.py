@@ -1,4 +1,4 @@
-"""Published data sets that are too large to ship: from the user's own folder, or from the Hugging Face Hub."""
+"""Published data sets that are not demo assets: from the user's folder, or from the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ FOLDER_VARIABLE = "H2TUNE_DATA"
 
 
 def data_folder() -> Path | None:
-    """Return `$H2TUNE_DATA`, the folder with published files; None means that the Hub is asked."""
+    """Return `$H2TUNE_DATA`, the folder with published files; None means the Hub."""
     own = os.environ.get(FOLDER_VARIABLE)
     return Path(own).expanduser() if own else None
 
 
 def first_file(folder: Path, patterns: Iterable[str]) -> Path:
-    """Return the first file in `folder` that matches one of the patterns, tried in order.
+    """Return the first file in `folder` that matches one of the patterns, in their order.
 
     Raises:
-        H2TuneError: There is none; all patterns are named.
+        H2TuneError: There is none; names all patterns.
     """
     wanted = list(patterns)
     for pattern in wanted:
-        if found := sorted(path for path in folder.glob(pattern) if path.is_file()):
-            return found[0]
+        if matches := sorted(path for path in folder.glob(pattern) if path.is_file()):
+            return matches[0]
     raise H2TuneError(
-        f"holds none of {', '.join(wanted)}",
+        f"contains none of {', '.join(wanted)}",
         where=str(folder),
-        remedy=f"Put one there, or unset {FOLDER_VARIABLE} to load it from the Hugging Face Hub",
+        remedy=f"Add one of them, or unset {FOLDER_VARIABLE} to load it from the Hugging Face Hub",
     )
 
 
@@ -43,7 +43,7 @@ def hub_rows(
     Args:
         dataset: Its id.
         split: Name of the split.
-        files: What the user can put in a folder of their own instead, for the message.
+        files: The files that a folder of the user's would have, for the message.
         config: Name of the configuration.
 
     Raises:
@@ -60,7 +60,7 @@ def hub_rows(
         ) from None
     try:
         rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(dataset, config, split=split)
-    except Exception as error:  # it raises what its many layers raise, from requests to the file system
+    except Exception as error:  # its layers raise many types, from requests to the file system
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise H2TuneError(
             f"cannot be loaded from the Hugging Face Hub ({reason})",

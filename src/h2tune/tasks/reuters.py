@@ -20,7 +20,7 @@ jet jobs lead lei livestock lumber meal-feed money-supply nat-gas nickel orange 
 rubber strategic-metal sugar tea tin veg-oil wpi zinc
 """
 R52 = tuple(sorted((*R8, *OTHERS.split())))
-# What a decoder says where Reuters' own name of a topic is no word; of others hyphens become spaces.
+# Verbalisers of topics whose name at Reuters is not a word; in the other names hyphens become spaces.
 WORDS = {
     "acq": "acquisitions",
     "alum": "aluminium",
@@ -40,10 +40,10 @@ WORDS = {
     "ship": "shipping",
     "wpi": "wholesale prices",
 }
-READ = 128  # tokens a model reads of a story, and words by which two stories are compared
+READ = 128  # tokens of a story that a model reads, and words in which two stories are compared
 HEADER = 3  # lines: names, types and roles of the columns
-# Half of the stories are earnings reports, a form of which the numbers were taken out: at half of their runs of words
-# reports of any two firms would be near duplicates.
+# Half of the stories are earnings reports, a form whose numbers were removed: at a share of one half the reports of any
+# two firms would be near duplicates.
 SHARE = 0.8
 
 
@@ -65,7 +65,7 @@ TASKS = {"reuters_r8": _task("reuters_r8", R8), "reuters_r52": _task("reuters_r5
 
 
 def read(task: Task) -> Pools:
-    """Load the stories, fetching them if they are not in the cache; near duplicates of a test story are left out."""
+    """Return the stories without near duplicates of test stories; they are fetched if they are not in the cache."""
     folder, short = fetch(task.name), task.name.replace("_", "-")
     test, train = (_rows(folder / f"{short}-{split}.tab", task) for split in ("test", "train"))
     rows = [*test, *train]
@@ -85,7 +85,7 @@ def _rows(path: Path, task: Task) -> list[tuple[str, str]]:
             continue
         if not tab or topic not in task.labels:
             raise H2TuneError(
-                "is not a topic and a text",
+                "is not a line of a topic and a text",
                 where=f"{path}:{number}",
                 remedy=f"Delete {path.parent} and fetch {task.name} again",
             )

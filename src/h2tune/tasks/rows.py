@@ -1,11 +1,9 @@
-"""The user's own task: rows of a JSON Lines, CSV or TSV file, and templates over their fields."""
+"""The user's own task: rows of a JSON Lines, CSV or TSV file, and templates with their fields."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,14 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from h2tune.errors import H2TuneError, nearest
 from h2tune.tasks.prompts import fields, fill
+from h2tune.tasks.row_files import read_rows
 from h2tune.tasks.task import Example, Pools, Task
-
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-LINES = (".jsonl", ".ndjson")
 
 
 class FileTask(BaseModel):
-    """A task over the user's own file, as a table in the federation file; each key's sentence is in its field."""
+    """A task over the user's own file, as a table in the federation file; each field describes its key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,7 +56,7 @@ class FileTask(BaseModel):
         if isinstance(value, list | tuple):
             value = tuple(_as_text(label) for label in value)
         elif value is not None and not isinstance(value, dict):
-            raise ValueError("must be a list of answers, or a table from each answer to the words for it")
+            raise ValueError("must be a list of answers, or a table from each answer to its words")
         for label, words in value.items() if isinstance(value, dict) else ():
             if not isinstance(words, str) or not words:
                 raise ValueError(f"the words for '{label}' must be a text that is not empty")
@@ -74,7 +70,7 @@ class FileTask(BaseModel):
         words = list(value.values()) if isinstance(value, dict) else list(value)
         if len(set(value)) < 2:
             raise ValueError(
-                "must be two or more different answers; name all that the data have, or leave labels out for free text"
+                "must be two or more different answers; list all that occur, or leave labels out for free text"
             )
         if len(set(words)) < len(words):
             raise ValueError("two answers have the same words; give each its own")
@@ -106,7 +102,7 @@ class FileTask(BaseModel):
         return tuple(f" {label}" for label in self.labels or ())
 
     def describe(self) -> Task:
-        """Return what `describe_task` returns; the file is not read."""
+        """Return the task without reading the file."""
         return Task(
             name=Path(self.file).stem,
             kind="generate" if self.labels is None else "label",
@@ -120,10 +116,10 @@ class FileTask(BaseModel):
         )
 
     def read(self, base: Path | None = None) -> Pools:
-        """Read the files; relative paths start from `base`.
+        """Return the examples of the files; relative paths start from `base`.
 
         Raises:
-            H2TuneError: A file is missing or malformed; the file and the line are named.
+            H2TuneError: A file is missing or malformed; names the file and the line.
         """
         return Pools(
             train=self._examples(self.file, base),
@@ -149,9 +145,9 @@ class FileTask(BaseModel):
         )
         if not answer.strip() or not text.strip():
             empty = f"field '{self.answer}'" if text.strip() else "the text"
-            raise H2TuneError(f"{empty} is empty", where=where, remedy="Fill it in or leave the row out")
+            raise H2TuneError(f"{empty} is empty", where=where, remedy="Fill it in, or remove the row")
         if self.labels is None:
-            # As " positive" follows "Sentiment:": what comes after a prompt brings its own space.
+            # an answer starts with the space that separates it from the prompt, as " positive" after "Sentiment:"
             space = "" if prompt[-1:].isspace() or answer[:1].isspace() else " "
             return Example(prompt, space + answer, None, text)
         labels = list(self.labels)
@@ -166,79 +162,6 @@ class FileTask(BaseModel):
         return Example(prompt, self._verbalisers()[label], label, text)
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield (line number, row) of a JSON Lines, CSV or TSV file; the ending says which.
-
-    Raises:
-        H2TuneError: The file is missing, not UTF-8 or malformed.
-    """
-    ending = path.suffix.lower()
-    if ending not in (*LINES, *DELIMITERS):
-        raise H2TuneError(
-            f"the ending '{ending}' is not known",
-            where=str(path),
-            remedy=f"Use one of {', '.join((*LINES, *DELIMITERS))}",
-        )
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise H2TuneError(f"cannot be read ({error.strerror})", where=str(path)) from None
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise H2TuneError(
-            f"is not UTF-8 ({error.reason})", where=f"{path}:{line}", remedy="Save the file as UTF-8"
-        ) from None
-    yield from _json_lines(text, path) if ending in LINES else _table(text, path, DELIMITERS[ending])
-
-
-def _json_lines(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            position = f"{error.msg}, column {error.colno}" if isinstance(error, ValueError) else "too deep"
-            raise H2TuneError(
-                f"malformed JSON ({position})",
-                where=where,
-                remedy="JSON Lines has one object on each line",
-            ) from None
-        if not isinstance(row, dict):
-            raise H2TuneError(
-                "the line is not an object", where=where, remedy='Write {"field": "value", ...} on each line'
-            )
-        yield number, row
-
-
-def _table(text: str, path: Path, delimiter: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    header: Sequence[str] | None = None
-    start = 1
-    try:
-        for cells in reader:
-            number, start = start, reader.line_num + 1
-            if not cells:
-                continue
-            if header is None:
-                header = [cell.strip() for cell in cells]
-                continue
-            if len(cells) != len(header):
-                raise H2TuneError(
-                    f"has {len(cells)} cells, the header has {len(header)}",
-                    where=f"{path}:{number}",
-                    remedy="Put a cell that holds the delimiter, a quote or a line break in double quotes",
-                )
-            yield number, dict(zip(header, cells, strict=True))
-    except csv.Error as error:
-        raise H2TuneError(
-            f"malformed {path.suffix[1:].upper()} ({error})", where=f"{path}:{reader.line_num}"
-        ) from None
-
-
 def _value(row: Mapping[str, Any], name: str, where: str) -> str:
     if name not in row:
         known = [str(key) for key in row]
@@ -247,12 +170,12 @@ def _value(row: Mapping[str, Any], name: str, where: str) -> str:
         )
     value = row[name]
     if value is None or isinstance(value, list | dict):
-        found = "null" if value is None else "a list" if isinstance(value, list) else "an object"
-        remedy = "The fields in use are text, numbers or true and false"
-        raise H2TuneError(f"field '{name}' is {found}", where=where, remedy=remedy)
+        kind = "null" if value is None else "a list" if isinstance(value, list) else "an object"
+        remedy = "Use a text, a number, true or false"
+        raise H2TuneError(f"field '{name}' is {kind}", where=where, remedy=remedy)
     return _as_text(value)
 
 
 def _as_text(value: Any) -> str:
-    """Return a value as the file writes it: `true` for True."""
+    """Return a value as JSON writes it: `true` for True."""
     return value if isinstance(value, str) else json.dumps(value)

@@ -1,12 +1,12 @@
-"""What a task is.
+"""The description of a task, and its examples.
 
 To add a built-in task, write one file in this folder that has
 
 * `TASKS: dict[str, Task]`, the tasks it defines (module level, nothing loaded), and
 * `read(task: Task) -> Pools`, which loads the examples (imports of heavy libraries inside it),
 
-and name it in `h2tune.tasks.MODULES`, one line for each task. `prompts.fill` makes a prompt from a template
-and a row; `load` deals with duplicates and splits, so `read` returns all it has, in any order.
+and name it in `h2tune.tasks.MODULES`, one line for each task. `prompts.fill` makes a prompt from a template and a row;
+`load` removes duplicates and makes the splits, so `read` returns all examples, in any order.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Example:
     """One question with its answer.
 
     Args:
-        prompt: What a decoder reads: the template filled with the row.
-        answer: What it should go on with; a leading space is part of it.
+        prompt: Input of a decoder: the template filled with the row.
+        answer: The correct continuation, including its leading space.
         label: Index of the answer in the task's labels; None in a task of kind "generate".
-        text: What an encoder reads: the text without the template.
+        text: Input of an encoder: the text without the template.
     """
 
     prompt: str
@@ -35,7 +35,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Splits:
-    """Disjoint examples to train on, to choose by and to report."""
+    """Disjoint examples for training, validation and test."""
 
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
@@ -44,7 +44,7 @@ class Splits:
 
 @dataclass(frozen=True)
 class Pools:
-    """All examples of a task; a pool that is None is taken out of `train`."""
+    """All examples of a task; a pool that is None is split off from `train`."""
 
     train: Sequence[Example]
     validation: Sequence[Example] | None = None
@@ -53,19 +53,19 @@ class Pools:
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked and how answers are scored.
+    """A task: its prompts and how answers are scored.
 
     Args:
         name: Name in a federation file, or the file's name without its ending.
         kind: "label" (one of a set) or "generate" (free text).
         labels: Names of the labels; empty for "generate".
-        verbalisers: What a decoder says for each label, leading space kept, such as " positive".
-        template: Prompt over the fields of a row, such as "Review: {text}\\nSentiment:".
-        source: Where the data come from, one line.
-        license: Under which terms, one line.
+        verbalisers: Continuation of a decoder for each label, with its leading space, such as " positive".
+        template: Prompt with fields of a row, such as "Review: {text}\\nSentiment:".
+        source: Origin of the data, one line.
+        license: Licence of the data, one line.
         scorer: "label", "number", "option", "program" or "word".
-        max_length: Tokens of a prompt that are kept; see `prompts.shorten`.
-        one_shot: Put before the prompt when scoring.
+        max_length: Maximal number of tokens of a prompt; see `prompts.shorten`.
+        one_shot: A solved problem that precedes the prompt in scoring; "" for none.
     """
 
     name: str

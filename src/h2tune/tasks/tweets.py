@@ -10,5 +10,5 @@ TASKS = {"tweets": sentiment_task("tweets", "Tweet: {text}\nSentiment:")}
 
 
 def read(task: Task) -> Pools:
-    """Load the tweets, fetching them if they are not in the cache."""
+    """Return the tweets; they are fetched if they are not in the cache."""
     return Pools(train=rated_texts(task, fetch(task.name) / "rows.tsv"))

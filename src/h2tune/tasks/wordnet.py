@@ -1,9 +1,9 @@
 """The category of a dictionary's definition: glosses of WordNet 3.1 (Fellbaum 1998), nouns and verbs.
 
-WordNet's editors wrote one file for each category, and its database holds them one after the other. So the number of a
-set of synonyms, which is its place in the database, says its category. The starts below were found by matching glosses
-with those of WordNet 3.0, whose database names the category of each: of 68,915 nouns with a gloss of their own in both
-68,913 are in the same category, of 12,553 verbs 12,541; the others were moved.
+WordNet has one source file per category, and its database contains them one after the other. So the number of a set of
+synonyms, which is its offset in the database, determines its category. The starts below were determined by matching
+glosses with those of WordNet 3.0, whose database states the category of each: of 68,915 nouns with a unique gloss in
+both 68,913 are in the same category, of 12,553 verbs 12,541; the others were moved between the versions.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from bisect import bisect_right
 from h2tune.assets import DATASETS, fetch
 from h2tune.tasks.duplicates import without_near_duplicates
 from h2tune.tasks.prompts import fill
-from h2tune.tasks.rows import read_rows
+from h2tune.tasks.row_files import read_rows
 from h2tune.tasks.task import Example, Pools, Task
 
 # Category → number of its first set of synonyms.
 NOUNS = {
-    "": 0,  # the most general nouns, such as entity: not a category, and left out
+    "": 0,  # the most general nouns, such as entity: not a category, left out
     "act": 34_778,
     "animal": 1_315_584,
     "artifact": 2_668_615,
@@ -84,17 +84,17 @@ TASKS = {name: _task(name) for name in PARTS}
 
 
 def read(task: Task) -> Pools:
-    """Load the glosses, fetching them if they are not in the cache."""
+    """Return the glosses; they are fetched if they are not in the cache."""
     part, categories = PARTS[task.name]
     rows = [row for _, row in read_rows(fetch("wordnet") / "rows.jsonl") if row["part"] == part]
     labelled = [(category(row["number"], categories), " ".join(row["gloss"].split())) for row in rows]
-    found = [(label, gloss) for label, gloss in labelled if label]
-    kept = without_near_duplicates([gloss for _, gloss in found])
-    return Pools(train=[_example(task, *found[index]) for index in kept])
+    in_categories = [(label, gloss) for label, gloss in labelled if label]
+    kept = without_near_duplicates([gloss for _, gloss in in_categories])
+    return Pools(train=[_example(task, *in_categories[index]) for index in kept])
 
 
 def category(number: int, starts: dict[str, int]) -> str:
-    """Return the category that a number falls into; `starts` is in rising order."""
+    """Return the category of a number; `starts` are in ascending order."""
     return list(starts)[bisect_right(list(starts.values()), number) - 1]
 
 

@@ -1,4 +1,4 @@
-"""Secure aggregation: masks that cancel, shares, and drop-outs between any two rounds of the protocol."""
+"""Secure aggregation: masks that cancel, secret sharing, and drop-outs between any two rounds of the protocol."""
 
 from __future__ import annotations
 
@@ -38,24 +38,26 @@ def vectors(names, seed=0):
 
 
 def run(names, threshold, words, gone=(frozenset(),) * 4):
-    """Run the protocol; `gone` are those who are lost before each of its four messages."""
-    halves = {name: SecAggClient(name, b"session", threshold=threshold, most=len(names)) for name in names}
+    """Run the protocol; `gone` are the clients that drop out before each of its four messages."""
+    clients = {
+        name: SecAggClient(name, b"session", threshold=threshold, clients=len(names)) for name in names
+    }
     server = SecAggServer(names, b"session", threshold=threshold)
-    there = [name for name in names if name not in gone[0]]
-    for name in there:
-        server.advertised(name, halves[name].advertise())
+    present = [name for name in names if name not in gone[0]]
+    for name in present:
+        server.advertised(name, clients[name].advertise())
     roster = server.roster()
-    there = [name for name in there if name not in gone[1]]
-    for name in there:
-        server.shared(name, halves[name].share(roster))
+    present = [name for name in present if name not in gone[1]]
+    for name in present:
+        server.shared(name, clients[name].share(roster))
     delivery = server.delivery()
-    there = [name for name in there if name not in gone[2]]
-    for name in there:
-        server.masked(name, halves[name].mask(delivery[name], words[name]))
+    present = [name for name in present if name not in gone[2]]
+    for name in present:
+        server.masked(name, clients[name].mask(delivery[name], words[name]))
     survivors = server.ask()
-    for name in there:
+    for name in present:
         if name not in gone[3]:
-            server.revealed(name, halves[name].reveal(survivors))
+            server.revealed(name, clients[name].reveal(survivors))
     return survivors, server.total()
 
 
@@ -65,34 +67,34 @@ def test_the_sum_of_quantised_values_is_off_by_half_a_step_for_each(rows):
     total = np.sum([masking.quantise(row, len(rows)) for row in rows], axis=0, dtype=np.uint64)
     # the exact sum in integers: floats would hide the error that is looked for
     wanted = [sum(round(x / masking.step(len(rows))) for x in column) for column in rows.T]
-    found = total.view(np.int64).tolist()
+    actual = total.view(np.int64).tolist()
     # a quotient above 2⁵³ is rounded to float64
     slack = [
         len(rows) * (0.5 + max(abs(x) for x in column) / masking.step(len(rows)) * 2.0**-52)
         for column in rows.T
     ]
-    assert all(abs(f - w) <= s for f, w, s in zip(found, wanted, slack, strict=True))
+    assert all(abs(f - w) <= s for f, w, s in zip(actual, wanted, slack, strict=True))
     back = masking.dequantise(total, len(rows), len(rows))
     bound = len(rows) * masking.step(len(rows)) / 2 + 1e-15 * np.abs(rows).sum(axis=0)
     assert (np.abs(back - rows.sum(axis=0)) <= bound).all()
 
 
 @given(st.integers(1, 100), st.sampled_from([1, -1]))
-def test_all_members_at_the_range_do_not_wrap(members, sign):
-    one = masking.quantise(np.full(3, sign * masking.RANGE), members)
-    total = np.sum([one] * members, axis=0, dtype=np.uint64)
-    assert np.allclose(masking.dequantise(total, members, members), sign * masking.RANGE * members)
+def test_all_clients_at_the_range_do_not_wrap(clients, sign):
+    one = masking.quantise(np.full(3, sign * masking.RANGE), clients)
+    total = np.sum([one] * clients, axis=0, dtype=np.uint64)
+    assert np.allclose(masking.dequantise(total, clients, clients), sign * masking.RANGE * clients)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, masking.RANGE * 1.001])
-def test_what_cannot_be_summed_is_refused_and_not_cut_off(wrong):
+def test_a_value_beyond_the_range_is_refused_and_not_clipped(wrong):
     with pytest.raises(H2TuneError, match="beyond 128"):
         masking.quantise(np.array([0.0, wrong]), 3)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.data())
-def test_any_who_drop_out_while_enough_remain_are_borne(data):
+def test_the_sum_is_exact_whoever_drops_out_while_enough_remain(data):
     count = data.draw(st.integers(3, 7))
     names = [f"m{i}" for i in range(count)]
     threshold = data.draw(st.integers(threshold_needed(count), count))
@@ -110,12 +112,12 @@ def test_any_who_drop_out_while_enough_remain_are_borne(data):
 def test_fewer_than_the_threshold_end_the_round_with_a_reason(stage):
     names = ["a", "b", "c", "d"]
     gone = tuple(frozenset({"a", "b"}) if i == stage else frozenset() for i in range(4))
-    with pytest.raises(H2TuneError, match=r"\b2 members .*3 are needed"):
+    with pytest.raises(H2TuneError, match=r"\b2 clients .*3 are needed"):
         run(names, 3, vectors(names), gone)
 
 
 def masked_by_seeds(plain, seed):
-    """A masked vector of one member among three, under seeds that are fixed."""
+    """Return a masked vector of one client among three, under fixed seeds."""
     seeds = [seed * 3 + i for i in range(3)]
     own, one, other = (keys.expand(s.to_bytes(32, "big"), plain.size) for s in seeds)
     out = plain + own
@@ -127,23 +129,23 @@ def masked_by_seeds(plain, seed):
 def test_a_masked_vector_looks_like_noise_whatever_is_in_it():
     plain = masking.quantise(np.full(40_000, 0.125), 3)  # far from noise: 40,000 times the same
     assert chisquare(np.bincount(plain.view(np.uint8), minlength=256)).pvalue < 1e-9
-    found = [
+    pvalues = [
         chisquare(np.bincount(masked_by_seeds(plain, seed).view(np.uint8), minlength=256)).pvalue
         for seed in range(1, 21)
     ]
-    assert min(found) > 1e-4 and max(found) > 0.5
-    # every bit of a word by itself, and no likeness with what is under the mask
+    assert min(pvalues) > 1e-4 and max(pvalues) > 0.5
+    # every bit of a word is fair, and there is no correlation with the values under the mask
     draw = masking.quantise(np.random.default_rng(0).normal(size=40_000), 3)
     out = masked_by_seeds(draw, 99)
     for bit in range(64):
         assert abs(float((out >> np.uint64(bit) & np.uint64(1)).mean()) - 0.5) < 0.012
-    likeness = np.corrcoef(out.view(np.int64).astype(float), draw.view(np.int64).astype(float))[0, 1]
-    assert abs(likeness) < 0.02
+    correlation = np.corrcoef(out.view(np.int64).astype(float), draw.view(np.int64).astype(float))[0, 1]
+    assert abs(correlation) < 0.02
 
 
-def test_what_was_not_unmasked_is_noticed():
+def test_a_sum_that_was_not_unmasked_is_refused():
     draw = np.random.default_rng(1).integers(0, 2**64, size=64, dtype=np.uint64)
-    with pytest.raises(H2TuneError, match="no sum of the members' values"):
+    with pytest.raises(H2TuneError, match="no sum of the clients' values"):
         masking.dequantise(draw, 3, 3)
 
 
@@ -163,7 +165,7 @@ def test_shamir_by_hand():
 
 @settings(max_examples=25, deadline=None)
 @given(st.binary(min_size=32, max_size=32), st.integers(2, 5), st.integers(0, 3), st.randoms())
-def test_any_threshold_shares_give_the_secret_back_and_fewer_are_refused(secret, threshold, more, draw):
+def test_any_threshold_shares_restore_the_secret_and_fewer_are_refused(secret, threshold, more, draw):
     shares = dict(enumerate(shamir.split(secret, threshold, threshold + more), 1))
     some = draw.sample(sorted(shares), threshold)
     assert shamir.combine({i: shares[i] for i in some}, threshold) == secret
@@ -175,14 +177,12 @@ def test_any_threshold_shares_give_the_secret_back_and_fewer_are_refused(secret,
 def test_fewer_shares_than_the_threshold_fit_every_secret():
     """Two shares of three: for any secret there is a third share with which they give that secret."""
     one, two, _ = shamir.split(b"s" * 32, 3, 3)
-    found = set()
-    for last in range(64):
-        found.add(shamir.combine({1: one, 2: two, 3: bytes([last]) * 32}, 3))
-    assert len(found) == 64  # the third share decides: each of its values gives another secret
+    secrets = {shamir.combine({1: one, 2: two, 3: bytes([last]) * 32}, 3) for last in range(64)}
+    assert len(secrets) == 64  # the third share decides: each of its values gives another secret
 
 
 def client(depth, rank, size, seed):
-    """Random increments and masks of a client with all roles."""
+    """Return random increments and masks of a client with all roles."""
     draw = torch.Generator().manual_seed(seed)
     places = [(block, role) for block in range(depth) for role in ROLES]
     increments = {place: torch.randn(rank, rank, generator=draw) for place in places}
@@ -201,10 +201,10 @@ def test_sums_under_masks_give_the_step_of_equation_5(count, seed, lost):
     for i, name in enumerate(names):
         depth, rank = 1 + (seed + i) % 4, 1 + (seed + i) % size
         logits = 12 * torch.randn(slots, depth, generator=torch.Generator().manual_seed(seed + i))
-        found = contribution(*client(depth, rank, size, seed + i), alignment.relation(logits), ROLES, size)
-        packed[name] = vector.pack(*found, range(len(ROLES)), len(ROLES), count)
+        parts = contribution(*client(depth, rank, size, seed + i), alignment.relation(logits), ROLES, size)
+        packed[name] = vector.pack(*parts, range(len(ROLES)), len(ROLES), count)
         if i >= lost:
-            plain.add(*found, 1.0, range(len(ROLES)))
+            plain.add(*parts, 1.0, range(len(ROLES)))
     words = {name: vector.words_of(p).ravel() for name, p in packed.items()}
     gone = (frozenset(), frozenset(), frozenset(names[:lost]), frozenset())
     _, total = run(names, threshold_needed(count), words, gone)

@@ -107,9 +107,7 @@ def test_label_names_decide_whatever_their_order(tmp_path):
         load_file(run.folder / "clients/two/knowledge/sent.safetensors")["direction"] for run in runs
     )
     assert torch.allclose(one, other, atol=1e-5)
-    targets = [
-        load_file(run.folder / "clients/one/lesson/lesson.safetensors")["targets"] for run in runs
-    ]
+    targets = [load_file(run.folder / "clients/one/lesson/lesson.safetensors")["targets"] for run in runs]
     assert torch.allclose(targets[0], targets[1], atol=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""A process that is killed when it has trained the second round, before anything of it is kept."""
+"""A process that is killed after training in the second round, before its results are stored."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A coordinator that sends every message of a round twice, earlier rounds' again, and one of a round to come."""
+"""A coordinator that sends every message of a round twice, those of earlier rounds again, and one of a future round."""
 
 
 def replay(module):

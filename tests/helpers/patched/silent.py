@@ -2,14 +2,14 @@
 
 
 def silence(module):
-    answer = module.answer
+    handle = module.handle
 
     def silent(kind, path, settings, experiment, head):
         if kind == "reveal" and "|1|" in head["session"]:
             raise RuntimeError("lost after masking")
-        return answer(kind, path, settings, experiment, head)
+        return handle(kind, path, settings, experiment, head)
 
-    module.answer = silent
+    module.handle = silent
 
 
-CHANGES = {"h2tune.flower.member.handlers": silence}
+CHANGES = {"h2tune.flower.member.secure": silence}

@@ -1,4 +1,4 @@
-"""Changes modules in a process that a test or benchmark starts, as they are imported; the product has no such option.
+"""Patches modules on import, in a process that a test or benchmark starts; h2tune itself has no such option.
 
 Put this folder on PYTHONPATH and name a file in PATCH; its CHANGES map a module's name to a function of the module.
 """
@@ -11,7 +11,7 @@ import sys
 
 
 class After(importlib.abc.MetaPathFinder):
-    """Calls a function with a module right after it was imported."""
+    """Calls a function with a module right after its import."""
 
     def __init__(self, changes):
         self.changes = changes

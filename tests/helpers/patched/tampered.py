@@ -1,4 +1,4 @@
-"""A member that sends another update than it has: of wrong shape, in another's name, of another round."""
+"""A member that sends altered updates: of a wrong shape, in another's name, of another round."""
 
 import dataclasses
 

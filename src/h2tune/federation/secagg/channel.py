@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from h2tune.errors import H2TuneError
 from h2tune.federation.channel import Channel, Downloads, Reply, Unmasked
@@ -16,42 +16,44 @@ from h2tune.federation.secagg.server import SecAggServer
 from h2tune.federation.secagg.vector import tensor_of, words_of
 from h2tune.federation.strategy import Decoded
 
+Content = TypeVar("Content")
+
 
 @dataclass(frozen=True)
 class Session:
     """One run of the protocol.
 
     Args:
-        name: Names federation, round and attempt: a round that is done again has new keys.
+        name: Federation, round and a random part: a repeated round has new keys.
         round: Number of the round.
         threshold: t.
-        members: Number of members in the federation.
+        clients: Number of clients in the federation.
         roles: Roles whose values are summed, in the order of the vector.
     """
 
     name: str
     round: int
     threshold: int
-    members: int
+    clients: int
     roles: tuple[str, ...]
 
 
 class Carrier(ABC):
-    """Carries the protocol's messages to members and back; who gives no answer is missing from what is returned."""
+    """Carries the protocol's messages to clients and back; results lack the clients that did not answer."""
 
     @abstractmethod
-    def advertise(self, session: Session, members: Sequence[str]) -> Mapping[str, Keys]:
-        """Return the public keys of each member (AdvertiseKeys)."""
+    def advertise(self, session: Session, clients: Sequence[str]) -> Mapping[str, Keys]:
+        """Return the public keys of each client (AdvertiseKeys)."""
 
     @abstractmethod
     def share(self, session: Session, roster: Mapping[str, Keys]) -> Mapping[str, Mapping[str, bytes]]:
-        """Return each member's boxes of shares for the others (ShareKeys)."""
+        """Return each client's boxes of shares for the others (ShareKeys)."""
 
     @abstractmethod
     def train(
         self, session: Session, downloads: Downloads, boxes: Mapping[str, Mapping[str, bytes]]
     ) -> Iterator[Reply]:
-        """Yield the members' replies, their updates under masks (MaskedInputCollection)."""
+        """Yield the clients' replies, their updates under masks (MaskedInputCollection)."""
 
     @abstractmethod
     def reveal(self, session: Session, survivors: Sequence[str]) -> Mapping[str, Shares]:
@@ -59,88 +61,111 @@ class Carrier(ABC):
 
     @abstractmethod
     def joined(self) -> Sequence[Enrolment]:
-        """Return members that enrolled since the last call."""
+        """Return clients that enrolled since the last call."""
+
+
+class MaskedRound:
+    """The server's side of one round: passes on valid messages and records why others were rejected.
+
+    Args:
+        session: The session.
+        clients: Names of the clients of the round.
+    """
+
+    def __init__(self, session: Session, clients: Sequence[str]) -> None:
+        self.session, self.clients = session, sorted(clients)
+        self.server = SecAggServer(self.clients, session.name.encode(), threshold=session.threshold)
+        self._rejected: dict[str, str] = {}
+
+    def receive(self, accept: Callable[[str, Content], None], messages: Mapping[str, Content]) -> None:
+        """Pass messages to the server; the sender of a malformed one has dropped out.
+
+        Args:
+            accept: The server's method for this kind of message.
+            messages: Message by client.
+        """
+        for client, content in messages.items():
+            try:
+                accept(client, content)
+            except H2TuneError as error:
+                self._rejected[client] = error.message
+
+    def reason(self, client: str, otherwise: str) -> str:
+        """Return why a client's message was rejected, or `otherwise` where it sent none."""
+        return self._rejected.get(client, otherwise)
 
 
 class MaskedChannel(Channel):
-    """A channel whose updates are under masks, and whose sum alone can be unmasked.
+    """A channel whose updates are under masks: only their sum can be unmasked.
 
     Args:
-        carrier: Reaches the members.
+        carrier: Carries messages to the clients.
         federation: Name of the federation.
         threshold: t.
-        members: Number of members in the federation.
+        clients: Number of clients in the federation.
         roles: Roles whose values are summed.
     """
 
     def __init__(
-        self, carrier: Carrier, federation: str, *, threshold: int, members: int, roles: Sequence[str]
+        self, carrier: Carrier, federation: str, *, threshold: int, clients: int, roles: Sequence[str]
     ) -> None:
         self.carrier, self.federation = carrier, federation
-        self.threshold, self.members, self.roles = threshold, members, tuple(roles)
-        self._asked: list[str] = []
-        self._refused: dict[str, str] = {}
+        self.threshold, self.clients, self.roles = threshold, clients, tuple(roles)
+        self._round: MaskedRound | None = None
 
     def joined(self) -> Sequence[Enrolment]:
         return self.carrier.joined()
 
     def exchange(self, round_number: int, downloads: Downloads) -> Iterator[Reply]:
-        """Agree on keys and shares (AdvertiseKeys, ShareKeys), then let members train and mask what they learned.
+        """Agree on keys and shares (AdvertiseKeys, ShareKeys), then yield updates under masks.
 
-        A member that fails in training has dropped out after ShareKeys.
+        A client that fails in training has dropped out after ShareKeys.
 
         Raises:
-            H2TuneError: Fewer than t members sent keys and shares.
+            H2TuneError: Fewer than t clients sent keys and shares.
         """
         name = f"{self.federation}|{round_number}|{secrets.token_hex(8)}"
-        self._session = Session(name, round_number, self.threshold, self.members, self.roles)
-        self._asked, self._refused = sorted(downloads), {}
-        self._server = server = SecAggServer(self._asked, name.encode(), threshold=self.threshold)
-        for member, advertised in self.carrier.advertise(self._session, self._asked).items():
-            self._take(server.advertised, member, advertised)
-        for member, boxes in self.carrier.share(self._session, server.roster()).items():
-            self._take(server.shared, member, boxes)
+        session = Session(name, round_number, self.threshold, self.clients, self.roles)
+        self._round = masked = MaskedRound(session, list(downloads))
+        server = masked.server
+        masked.receive(server.advertised, self.carrier.advertise(session, masked.clients))
+        masked.receive(server.shared, self.carrier.share(session, server.roster()))
         delivery = server.delivery()
-        for member in sorted(downloads.keys() - delivery.keys()):
-            yield Reply(member, None, [], self._refused.get(member, "it sent no keys and shares"))
-        yield from self.carrier.train(self._session, downloads.only(list(delivery)), delivery)
+        for client in sorted(downloads.keys() - delivery.keys()):
+            yield Reply(client, None, [], masked.reason(client, "it sent no keys and shares"))
+        yield from self.carrier.train(session, downloads.only(list(delivery)), delivery)
 
     def unmask(self, updates: Sequence[Decoded[Any]]) -> Unmasked:
-        """Return the sum of the updates' values (Unmasking), and what an event says of it.
+        """Return the sum of the updates' values (Unmasking), with the facts for the round's event.
 
         Args:
-            updates: Those that passed the gate; whose did not counts as having dropped out.
+            updates: Those that passed the gate; the other clients count as dropped out.
 
         Raises:
-            H2TuneError: Fewer than t members are left, or reveal their shares.
+            H2TuneError: Fewer than t clients are left, or reveal their shares.
         """
-        server = self._server
+        if self._round is None:
+            raise RuntimeError("unmask was called before exchange")
+        masked, server = self._round, self._round.server
         for update in updates:
             server.masked(update.client, words_of(update.content).ravel())
         survivors = server.ask()
-        for member, shares in self.carrier.reveal(self._session, survivors).items():
-            self._take(server.revealed, member, shares)
-        silent = sorted(
-            set(survivors) - server.shares.keys()
-        )  # borne as well: their values are in the sum already
+        masked.receive(server.revealed, self.carrier.reveal(masked.session, survivors))
+        # the values of silent survivors are in the sum already, and the others' shares unmask them
+        silent = sorted(set(survivors) - server.shares.keys())
         try:
             total = server.total()
         except H2TuneError as error:
-            told = "".join(f"; '{name}': {self._refused.get(name, 'no shares')}" for name in silent)
-            remedy = "Fix the members that failed and go on with --resume"
-            raise H2TuneError(f"{error.message}{told}", where="secure aggregation", remedy=remedy) from None
+            reasons = "".join(f"; '{name}': {masked.reason(name, 'no shares')}" for name in silent)
+            remedy = "Fix the clients that failed and continue with --resume"
+            raise H2TuneError(
+                f"{error.message}{reasons}", where="secure aggregation", remedy=remedy
+            ) from None
         facts = {
             "threshold": self.threshold,
             "survivors": survivors,
-            "dropped": sorted(set(self._asked) - set(survivors)),
+            "dropped": sorted(set(masked.clients) - set(survivors)),
             "silent": silent,
             "bytes_up_of_keys_and_shares": server.bytes_up(),
         }
         return Unmasked(tensor_of(total).reshape(updates[0].content.shape), facts)
-
-    def _take(self, message: Any, member: str, content: Any) -> None:
-        """Take in a message; whose is malformed has dropped out."""
-        try:
-            message(member, content)
-        except H2TuneError as error:
-            self._refused[member] = error.message

@@ -1,4 +1,4 @@
-"""The protocol's messages as JSON, strictly read: bytes are hexadecimal digits; pure."""
+"""The protocol's messages as JSON, strictly validated: bytes are hexadecimal digits; pure."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from h2tune.federation.secagg.protocol import Keys, Shares
 
 
 def bytes_to_json(content: Mapping[str, bytes]) -> dict[str, str]:
-    """Return bytes by member as JSON."""
+    """Return bytes by client as JSON."""
     return {name: value.hex() for name, value in content.items()}
 
 
 def bytes_from_json(content: object) -> dict[str, bytes]:
-    """Return bytes by member.
+    """Return bytes by client.
 
     Raises:
-        H2TuneError: It is no table of hexadecimal digits.
+        H2TuneError: It is not an object of hexadecimal digits.
     """
     try:
         if not isinstance(content, dict):
             raise TypeError
         return {str(name): bytes.fromhex(value) for name, value in content.items()}
     except (TypeError, ValueError):
-        raise H2TuneError("malformed message of secure aggregation") from None
+        raise _malformed() from None
 
 
 def keys_to_json(keys: Keys) -> dict[str, str]:
@@ -34,17 +34,25 @@ def keys_to_json(keys: Keys) -> dict[str, str]:
 
 
 def keys_from_json(content: object) -> Keys:
-    """Return public keys; refuses what is none, as `bytes_from_json`."""
-    found = bytes_from_json(content)
-    if found.keys() != {"box", "mask"}:
-        raise H2TuneError("malformed message of secure aggregation")
-    return Keys(found["box"], found["mask"])
+    """Return public keys.
+
+    Raises:
+        H2TuneError: It is not an object with the keys `box` and `mask`.
+    """
+    pair = bytes_from_json(content)
+    if pair.keys() != {"box", "mask"}:
+        raise _malformed()
+    return Keys(pair["box"], pair["mask"])
 
 
 def roster_from_json(content: object) -> dict[str, Keys]:
-    """Return public keys by member; refuses what is none, as `bytes_from_json`."""
+    """Return public keys by client.
+
+    Raises:
+        H2TuneError: It is not an object of public keys.
+    """
     if not isinstance(content, dict):
-        raise H2TuneError("malformed message of secure aggregation")
+        raise _malformed()
     return {str(name): keys_from_json(keys) for name, keys in content.items()}
 
 
@@ -54,14 +62,26 @@ def shares_to_json(shares: Shares) -> dict[str, Any]:
 
 
 def shares_from_json(content: object) -> Shares:
-    """Return shares; refuses what are none, as `bytes_from_json`."""
+    """Return shares.
+
+    Raises:
+        H2TuneError: It is not an object with the keys `mask_keys` and `seeds`.
+    """
     if not isinstance(content, dict) or content.keys() != {"mask_keys", "seeds"}:
-        raise H2TuneError("malformed message of secure aggregation")
+        raise _malformed()
     return Shares(bytes_from_json(content["mask_keys"]), bytes_from_json(content["seeds"]))
 
 
 def names_from_json(content: object) -> tuple[str, ...]:
-    """Return names; refuses what is no list of text."""
+    """Return names.
+
+    Raises:
+        H2TuneError: It is not a list of strings.
+    """
     if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
-        raise H2TuneError("malformed message of secure aggregation")
+        raise _malformed()
     return tuple(content)
+
+
+def _malformed() -> H2TuneError:
+    return H2TuneError("malformed message of secure aggregation")

@@ -1,7 +1,7 @@
-"""Members' halves in this process, around the embedded engine.
+"""The clients' sides of secure aggregation in this process, around the embedded engine.
 
-Here secure aggregation shows the arithmetic and the bearing of drop-outs, and protects nothing: who owns the process
-sees everything. What passes between the halves is what would pass between machines.
+Here secure aggregation tests the arithmetic and drop-outs, and protects nothing: one process has everything. The
+messages between both sides are those that would pass between machines.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from h2tune.federation.secagg.vector import MASKED, PLAIN, tensor_of, words_of
 
 log = logging.getLogger(__name__)
 PRIVATE = ("relation", "coverage")
-"""What a member's events say of its P and Ω; they do not leave it."""
+"""Keys of a client's events that describe its P and Ω; they are not sent."""
 Answer = TypeVar("Answer")
 
 
@@ -29,60 +29,70 @@ class LocalCarrier(Carrier):
     """Carries the protocol's messages within this process.
 
     Args:
-        engine: Runs the members' rounds.
+        engine: Runs the clients' rounds.
     """
 
     def __init__(self, engine: Channel) -> None:
         self.engine = engine
-        self.halves: dict[str, SecAggClient] = {}
+        self.clients: dict[str, SecAggClient] = {}
 
     def joined(self) -> Sequence[Enrolment]:
         return self.engine.joined()
 
-    def advertise(self, session: Session, members: Sequence[str]) -> Mapping[str, Keys]:
-        self.halves = {
-            m: SecAggClient(m, session.name.encode(), threshold=session.threshold, most=session.members)
-            for m in members
+    def advertise(self, session: Session, clients: Sequence[str]) -> Mapping[str, Keys]:
+        name, threshold = session.name.encode(), session.threshold
+        self.clients = {
+            client: SecAggClient(client, name, threshold=threshold, clients=session.clients)
+            for client in clients
         }
-        return self._each(members, lambda half: half.advertise())
+        return self._each(clients, lambda client: client.advertise())
 
     def share(self, session: Session, roster: Mapping[str, Keys]) -> Mapping[str, Mapping[str, bytes]]:
-        return self._each(roster, lambda half: half.share(roster))
+        return self._each(roster, lambda client: client.share(roster))
 
     def train(
         self, session: Session, downloads: Downloads, boxes: Mapping[str, Mapping[str, bytes]]
     ) -> Iterator[Reply]:
         for reply in self.engine.exchange(session.round, downloads):
             try:
-                yield under_masks(reply, self.halves[reply.client], boxes[reply.client])
+                yield mask_reply(reply, self.clients[reply.client], boxes[reply.client])
             except H2TuneError as error:
                 yield Reply(reply.client, None, [], error.message)
 
     def reveal(self, session: Session, survivors: Sequence[str]) -> Mapping[str, Shares]:
-        return self._each(survivors, lambda half: half.reveal(survivors))
+        return self._each(survivors, lambda client: client.reveal(survivors))
 
-    def _each(self, members: Iterable[str], ask: Callable[[SecAggClient], Answer]) -> dict[str, Answer]:
+    def _each(self, names: Iterable[str], call: Callable[[SecAggClient], Answer]) -> dict[str, Answer]:
         answers = {}
-        for name in members:
+        for name in names:
             try:
-                answers[name] = ask(self.halves[name])
-            except Exception as error:  # one member's trouble is not the federation's
+                answers[name] = call(self.clients[name])
+            except Exception as error:  # the round continues without this client
                 log.warning("secure aggregation, '%s': %s", name, error)
         return answers
 
 
-def under_masks(reply: Reply, half: SecAggClient, boxes: Mapping[str, bytes]) -> Reply:
-    """Return a member's reply as it leaves it: values under masks, events without P and Ω, no number of examples."""
-    told = [{key: value for key, value in event.items() if key not in PRIVATE} for event in reply.events]
+def mask_reply(reply: Reply, client: SecAggClient, boxes: Mapping[str, bytes]) -> Reply:
+    """Return a reply as it is sent: values under masks, events without P and Ω, and no number of examples.
+
+    Args:
+        reply: The reply of a client's round.
+        client: The client's side of the protocol.
+        boxes: U₂'s boxes for this client, by sender.
+
+    Raises:
+        H2TuneError: As `SecAggClient.mask`.
+    """
+    events = [{key: value for key, value in event.items() if key not in PRIVATE} for event in reply.events]
     if reply.update is None:
-        return Reply(reply.client, None, told, reply.reason)
+        return Reply(reply.client, None, events, reply.reason)
     plain = reply.update.tensors[PLAIN]
-    values = half.mask(boxes, words_of(plain).ravel())
+    values = client.mask(boxes, words_of(plain).ravel())
     sent = {MASKED: tensor_of(values).reshape(plain.shape)}
-    told = [_as_sent(event, sent) for event in told]
-    return Reply(reply.client, Update(reply.client, reply.update.round, 1, sent), told)
+    events = [_with_checksums_of(sent, event) for event in events]
+    return Reply(reply.client, Update(reply.client, reply.update.round, 1, sent), events)
 
 
-def _as_sent(event: Event, sent: Tensors) -> Event:
-    """Return an event whose checksums are of what was sent: one of plain values would confirm a guess at them."""
+def _with_checksums_of(sent: Tensors, event: Event) -> Event:
+    """Return an event with the checksums of what was sent: those of plain values would confirm a guess at them."""
     return {**event, "sent": manifest(sent)} if "sent" in event else event

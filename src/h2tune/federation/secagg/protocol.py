@@ -2,13 +2,14 @@
 
 The rounds, with the paper's names and symbols:
 
-0. AdvertiseKeys: each member u sends two public keys, c_u for boxes and s_u for masks. U₁ are those who did.
-1. ShareKeys: u shares s_u's private key and a seed b_u among U₁, each share in a box for its owner. U₂ did.
-2. MaskedInputCollection: u sends x_u + PRG(b_u) ± PRG(s_u,v) over all other v in U₂. U₃ did.
-3. Unmasking: members of U₃ send shares of b_v for v in U₃ and of s_v for v in U₂ outside U₃; never both of one v.
+0. AdvertiseKeys: each client u sends two public keys, c_u for boxes and s_u for masks. U₁ are the clients that did.
+1. ShareKeys: u splits s_u's private key and a seed b_u among U₁, and sends each owner its share in a box (encrypted).
+   U₂ are the clients that did.
+2. MaskedInputCollection: u sends x_u + PRG(b_u) ± PRG(s_u,v) over all other v in U₂. U₃ are the clients that did.
+3. Unmasking: clients in U₃ send shares of b_v for v in U₃ and of s_v for v in U₂ outside U₃; never both of one v.
 
-Each half (`member.Member`, `server.Server`) is a state machine: a message in another state, from another party or of
-another shape is refused. Keys are new in every run of the protocol.
+Each side (`client.SecAggClient`, `server.SecAggServer`) is a state machine: it rejects a message in another state, from
+an unknown sender or of another shape. Every run of the protocol has new keys.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from h2tune.errors import H2TuneError
 from h2tune.federation.secagg import keys, shamir
 
 BOX = keys.NONCE + 2 * shamir.SIZE + keys.TAG
-"""Bytes of a box: a share of the key for masks, and one of the own seed."""
+"""Bytes of a box: the encrypted shares of a client's private key for masks and of its seed."""
 
 
 @dataclass(frozen=True)
 class Keys:
-    """What a member sends in AdvertiseKeys: its public keys for boxes (c) and for masks (s)."""
+    """A client's message in AdvertiseKeys: its public keys for boxes (c) and for masks (s)."""
 
     box: bytes
     mask: bytes
@@ -33,18 +34,28 @@ class Keys:
 
 @dataclass(frozen=True)
 class Shares:
-    """What a member sends in Unmasking: its shares of private keys (of who is gone) and of own seeds, by member."""
+    """A client's message in Unmasking: shares of the private keys of dropped clients, and of survivors' seeds.
+
+    Args:
+        mask_keys: Dropped client → share of its private key for masks.
+        seeds: Survivor → share of its seed.
+    """
 
     mask_keys: Mapping[str, bytes]
     seeds: Mapping[str, bytes]
 
 
 def check_keys(roster: Mapping[str, Keys]) -> None:
-    """Refuse keys of another size, and keys that two members have, or one twice."""
-    found = [key for member in roster.values() for key in (member.box, member.mask)]
-    if any(len(key) != keys.SIZE for key in found) or len(set(found)) != len(found):
-        raise H2TuneError("a member's keys are malformed, or another's", where="secure aggregation")
+    """Check that all keys have the right size and that no key occurs twice.
+
+    Raises:
+        H2TuneError: A key is too short or too long, or two keys are equal.
+    """
+    public = [key for sent in roster.values() for key in (sent.box, sent.mask)]
+    if any(len(key) != keys.SIZE for key in public) or len(set(public)) != len(public):
+        raise H2TuneError("a client's keys are malformed, or equal another's", where="secure aggregation")
 
 
-def refused(member: str, why: str) -> H2TuneError:
-    return H2TuneError(why, where=f"secure aggregation, '{member}'")
+def protocol_error(client: str, reason: str) -> H2TuneError:
+    """Return the error of a message that breaks the protocol."""
+    return H2TuneError(reason, where=f"secure aggregation, '{client}'")

@@ -1,4 +1,4 @@
-"""Shamir's secret sharing (CACM 1979) of 32-byte secrets: PyCryptodome's, over GF(2¹²⁸), for both halves."""
+"""Shamir's secret sharing (CACM 1979) of 32-byte secrets: PyCryptodome's, over GF(2¹²⁸), for each 16-byte half."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIZE = 2 * HALF
 
 
 def split(secret: bytes, threshold: int, count: int) -> list[bytes]:
-    """Return `count` shares of a secret, any `threshold` of which give it back, and fewer of which tell nothing.
+    """Return `count` shares of a secret: any `threshold` restore it, and fewer reveal nothing about it.
 
     The n-th share (from 0) has the index n + 1.
     """
@@ -23,14 +23,20 @@ def split(secret: bytes, threshold: int, count: int) -> list[bytes]:
 
 
 def combine(shares: Mapping[int, bytes], threshold: int) -> bytes:
-    """Return the secret behind shares, given by index (from 1).
+    """Restore a secret from shares.
+
+    Args:
+        shares: Share by index (from 1).
+        threshold: Number of shares that restore the secret.
 
     Raises:
         H2TuneError: There are fewer than `threshold`.
     """
     if len(shares) < threshold:
-        raise H2TuneError(f"{len(shares)} shares are there, {threshold} are needed")
-    some = sorted(shares.items())[:threshold]  # the library wants no more than it needs
+        raise H2TuneError(f"there are {len(shares)} shares, {threshold} are needed")
+    used = sorted(shares.items())[
+        :threshold
+    ]  # with more shares than the threshold the library's result is wrong
     return b"".join(
-        Shamir.combine([(index, share[i : i + HALF]) for index, share in some], False) for i in (0, HALF)
+        Shamir.combine([(index, share[i : i + HALF]) for index, share in used], False) for i in (0, HALF)
     )

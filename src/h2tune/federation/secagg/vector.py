@@ -1,6 +1,6 @@
-"""What is summed under masks: a member's N and C of equation (4), dense over all roles; pure.
+"""What is summed under masks: a client's N and C of equation (4), dense over all roles; pure.
 
-Masks and relations differ by member, so that only N and C can be added: the server needs Σ N and Σ C alone, (5).
+Masks and relations differ by client, so that only N and C can be added: the server needs Σ N and Σ C alone, (5).
 Deviation: the release sends values, and the default here factors; sums under masks need N and C themselves, quantised.
 """
 
@@ -18,7 +18,7 @@ from h2tune.federation.secagg.masking import Words, dequantise, quantise
 MASKED = "masked"
 """Name of the one tensor of an update under masks."""
 PLAIN = "quantised"
-"""Its name before masks are on it. The gate knows no such name, so that one which was not masked is refused."""
+"""Its name before masking. The gate does not accept this name, so that an unmasked update is refused."""
 
 
 def pack(
@@ -26,9 +26,16 @@ def pack(
     coverage: Float[Tensor, "D some R R"],
     where: Sequence[int],
     roles: int,
-    members: int,
+    clients: int,
 ) -> Int[Tensor, "2 D roles R R"]:
-    """Return N and C as integers modulo 2⁶⁴, in two's complement; roles that a member lacks are zero.
+    """Return N and C as integers modulo 2⁶⁴, in two's complement; roles that a client lacks are zero.
+
+    Args:
+        learned: N.
+        coverage: C.
+        where: Indices of the client's roles among all roles.
+        roles: Number of all roles.
+        clients: Number of clients in the federation.
 
     Raises:
         H2TuneError: A value is not finite, or beyond the public range.
@@ -36,19 +43,19 @@ def pack(
     slots, _, size, _ = learned.shape
     whole = torch.zeros(2, slots, roles, size, size, dtype=torch.float64)
     whole[0][:, where], whole[1][:, where] = learned.double(), coverage.double()
-    return tensor_of(quantise(whole.numpy(), members))
+    return tensor_of(quantise(whole.numpy(), clients))
 
 
 def unpack(
-    total: Int[Tensor, "2 D roles R R"], members: int, count: int
+    total: Int[Tensor, "2 D roles R R"], clients: int, count: int
 ) -> tuple[Float[Tensor, "D roles R R"], Float[Tensor, "D roles R R"]]:
-    """Return Σ N and Σ C of `count` out of all members.
+    """Return Σ N and Σ C of `count` out of all clients.
 
     Raises:
-        H2TuneError: It is no such sum.
+        H2TuneError: The integers exceed the sum of so many.
     """
-    learned, coverage = torch.from_numpy(dequantise(words_of(total), members, count)).float()
-    return learned, coverage.clamp(min=0)  # rounding may leave the last step below nothing
+    learned, coverage = torch.from_numpy(dequantise(words_of(total), clients, count)).float()
+    return learned, coverage.clamp(min=0)  # rounding may leave it one step below zero
 
 
 def words_of(tensor: Tensor) -> Words:
@@ -58,5 +65,5 @@ def words_of(tensor: Tensor) -> Words:
 
 
 def tensor_of(words: Words) -> Tensor:
-    """Return integers modulo 2⁶⁴ as a tensor of int64, the widest type that tensors have."""
+    """Return integers modulo 2⁶⁴ as a tensor of int64, the widest integer type of tensors."""
     return torch.from_numpy(words.view(np.int64))

@@ -1,4 +1,4 @@
-"""The ServerApp: a run folder, the members that enrolled, and the round loop that every engine has."""
+"""The ServerApp: a run folder, the enrolled members, and the round loop of `h2tune.federation`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from h2tune.federation.h2tune.strategy import H2Tune
 from h2tune.federation.rounds import Schedule, draw_from, run_rounds
 from h2tune.federation.run_store import RunStore
 from h2tune.flower.card import Card
-from h2tune.flower.coordinator.basis import prepare_with
+from h2tune.flower.coordinator.basis import frames_before_rounds
 from h2tune.flower.coordinator.channel import GridChannel
 from h2tune.flower.coordinator.messenger import Messenger
 from h2tune.flower.coordinator.roster import Roster
-from h2tune.flower.files import Coordinator, load_coordinator
+from h2tune.flower.files import CoordinatorFile
+from h2tune.flower.load import load_coordinator
 from h2tune.report import write_report
 from h2tune.runs.build import check_privacy, check_secure, h2tune_settings
 from h2tune.runs.record import accuracy_table, run_started
@@ -38,17 +39,18 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run a federation, or what is left of it."""
+    """Run a federation, or resume an interrupted one."""
     path = context.run_config.get(RUN_KEY)
     if not isinstance(path, str) or not path:
         raise H2TuneError(
-            "no coordinator's file", remedy=f"flwr run … --run-config '{RUN_KEY}=\"…/coordinator.toml\"'"
+            "no coordinator's file is named",
+            remedy=f"flwr run … --run-config '{RUN_KEY}=\"…/coordinator.toml\"'",
         )
     coordinate(grid, load_coordinator(Path(path)))
 
 
-def coordinate(grid: Grid, coordinator: Coordinator) -> Path:
-    """Gather the members, run the rounds, write the report; goes on with the run that is in the folder.
+def coordinate(grid: Grid, coordinator: CoordinatorFile) -> Path:
+    """Gather the members, run the rounds and write the report; a run that is in the folder is resumed.
 
     Returns:
         The run folder.
@@ -63,12 +65,12 @@ def coordinate(grid: Grid, coordinator: Coordinator) -> Path:
     store = RunStore(folder, resume=True)
     began = time.perf_counter()
     try:
-        kept = coordinator.model_dump(mode="json", exclude_none=True)
-        files.write_text(folder / "coordinator.toml", tomli_w.dumps(kept))
+        content = coordinator.model_dump(mode="json", exclude_none=True)
+        files.write_text(folder / "coordinator.toml", tomli_w.dumps(content))
         roster = Roster(coordinator, folder / "members.json")
         messenger = Messenger(grid, coordinator, _experiment(folder / "experiment"), roster)
         messenger.gather(begun="start" in store.logged)
-        table = _rounds(messenger, coordinator, store)
+        table = _run(messenger, store)
         finished: Event = {"event": "run_finished", "rounds": coordinator.server.rounds, "table": table}
         store.record("finish", [{**finished, "seconds": round(time.perf_counter() - began, 3)}])
     finally:
@@ -77,36 +79,36 @@ def coordinate(grid: Grid, coordinator: Coordinator) -> Path:
     return folder
 
 
-def _rounds(messenger: Messenger, coordinator: Coordinator, store: RunStore) -> list[dict[str, Any]]:
-    """Run the rounds with the members that enrolled, and return the table of the last event."""
-    server, federation, roster = coordinator.server, coordinator.federation, messenger.roster
+def _run(messenger: Messenger, store: RunStore) -> list[dict[str, Any]]:
+    """Run the rounds with the enrolled members, and return the table of the last event."""
+    coordinator, cards = messenger.coordinator, messenger.roster.cards
+    server, federation = coordinator.server, coordinator.federation
     size, slots = int(server.shared_rank), int(server.slots)
     settings = h2tune_settings(
         federation, size, slots, roles=_roles(coordinator), secure_members=len(coordinator.member)
     )
     strategy = H2Tune(messenger.joined(), settings)
-    clients = [_facts(card, coordinator) for _, card in sorted(roster.cards.items())]
+    clients = [_facts(card, coordinator) for _, card in sorted(cards.items())]
     store.record("start", [run_started(federation, strategy, size, slots, clients)])
-    channel = GridChannel(messenger)
-    if coordinator.basis.kind == "anchored":
-        channel = GridChannel(messenger, prepare_with(messenger, coordinator, roster, store))
     choose = draw_from(server.participation, server.min_clients, coordinator.seed)
     run_rounds(
         strategy,
-        _under_masks(channel, coordinator) if server.secure_aggregation else channel,
+        _channel(messenger, store),
         store,
         Schedule(server.rounds, server.min_clients, choose),
     )
-    majorities = {name: card.majority_accuracy for name, card in sorted(roster.cards.items())}
+    majorities = {name: card.majority_accuracy for name, card in sorted(cards.items())}
     return accuracy_table(read_events(store.events_file), majorities)
 
 
-def _roles(coordinator: Coordinator) -> tuple[str, ...]:
-    """Return the shared roles in order; fixed beforehand, as a member that joins later may bring a role along."""
-    return tuple(role for role in ROLES if role in coordinator.roles)
-
-
-def _under_masks(channel: GridChannel, coordinator: Coordinator) -> Channel:
+def _channel(messenger: Messenger, store: RunStore) -> Channel:
+    """Return the channel of the rounds, with an anchored basis and secure aggregation if they are set."""
+    coordinator = messenger.coordinator
+    channel = GridChannel(messenger)
+    if coordinator.basis.kind == "anchored":
+        channel = GridChannel(messenger, frames_before_rounds(messenger, store))
+    if not coordinator.server.secure_aggregation:
+        return channel
     from h2tune.federation.secagg.channel import MaskedChannel
     from h2tune.flower.coordinator.secure import GridCarrier
 
@@ -114,22 +116,30 @@ def _under_masks(channel: GridChannel, coordinator: Coordinator) -> Channel:
         GridCarrier(channel),
         coordinator.name,
         threshold=coordinator.server.min_clients,
-        members=len(coordinator.member),
+        clients=len(coordinator.member),
         roles=_roles(coordinator),
     )
 
 
+def _roles(coordinator: CoordinatorFile) -> tuple[str, ...]:
+    """Return the shared roles in order; from the file, as a member that joins later may have further ones."""
+    return tuple(role for role in ROLES if role in coordinator.roles)
+
+
 def _experiment(file: Path) -> str:
-    """Return the name that all members give this run's folder: drawn once, kept over restarts."""
+    """Return the name of this run's folders at the members: drawn once, and stored for restarts."""
     if not file.exists():
         files.write_text(file, secrets.token_hex(16))
     return file.read_text()
 
 
-def _check_same(file: Path, coordinator: Coordinator) -> None:
-    """Refuse to go on with a run of other settings; more rounds, other waiting times and more members are fine.
+def _check_same(file: Path, coordinator: CoordinatorFile) -> None:
+    """Check that a run in the folder has the same settings; rounds, waiting times and members may have changed.
 
-    With secure aggregation the number of members is not: it sets the step of what members have quantised already.
+    With secure aggregation the number of members may not: it sets the step with which members quantise.
+
+    Raises:
+        H2TuneError: A setting differs.
     """
     if file.exists():
         remedy = "Put it back, or name another folder in the coordinator's file"
@@ -145,8 +155,8 @@ def _check_same(file: Path, coordinator: Coordinator) -> None:
         refuse_other_settings(old, new, where=str(file.parent), remedy=remedy)
 
 
-def _settings(coordinator: Coordinator) -> dict[str, Any]:
-    """Return all settings of a coordinator's file that must stay as they are, by dotted key."""
+def _settings(coordinator: CoordinatorFile) -> dict[str, Any]:
+    """Return all settings of a coordinator's file that must not change, by dotted key."""
     settings = coordinator.settings.model_dump()
     settings |= {"roles": coordinator.roles}
     settings["basis"] |= {"texts": coordinator.basis.texts}
@@ -155,7 +165,8 @@ def _settings(coordinator: Coordinator) -> dict[str, Any]:
     return flat(settings, without=("server.rounds",))
 
 
-def _facts(card: Card, coordinator: Coordinator) -> dict[str, Any]:
+def _facts(card: Card, coordinator: CoordinatorFile) -> dict[str, Any]:
+    """Return a member's entry in `run_started`."""
     facts = card.facts
     if coordinator.server.secure_aggregation:  # members do not send it
         facts["examples"] = {key: value for key, value in facts["examples"].items() if key != "train"}

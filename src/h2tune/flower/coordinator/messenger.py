@@ -1,13 +1,14 @@
-"""Sends messages to members over Flower's grid, again where they are lost, and collects the answers.
+"""Sends messages to clients over Flower's grid, retries lost ones, and collects the answers.
 
-Members are known by name, whatever node they come back as.
+Clients are addressed by name, at whatever node they are.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -15,25 +16,61 @@ from flwr.serverapp import Grid
 from h2tune.errors import H2TuneError
 from h2tune.federation.messages import Enrolment
 from h2tune.flower.coordinator.node_directory import NodeDirectory
-from h2tune.flower.coordinator.pending import PendingRequest, silence
+from h2tune.flower.coordinator.pending import PendingRequest, retry_after
 from h2tune.flower.coordinator.roster import Roster
 from h2tune.flower.coordinator.tolerant_grid import Answer, TolerantGrid
-from h2tune.flower.files import Coordinator
+from h2tune.flower.files import CoordinatorFile
+
+Value = TypeVar("Value")
+Pending = dict[str, PendingRequest[Message]]
+"""Requests without a result, by client."""
+Notify = Callable[[str, str], None]
+"""Called with a client whose request is sent again, and the reason."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """Something happened to a request.
+
+    Args:
+        client: The client; empty for an answer to an earlier round.
+        identifier: Identifier of the message that was answered; empty if none was.
+        answer: The answer; None if the request was given up.
+    """
+
+    client: str
+    identifier: str
+    answer: Answer | None
+
+
+@dataclass(frozen=True)
+class Result(Generic[Value]):
+    """The result of a request.
+
+    Args:
+        client: The client.
+        value: Its answer as it was read, or None.
+        reason: Why there is none.
+    """
+
+    client: str
+    value: Value | None
+    reason: str = ""
 
 
 class Messenger:
-    """Sends messages to members and collects their answers; members may enrol at any time.
+    """Sends messages to clients and collects their answers; clients may enrol at any time.
 
     Args:
         grid: Flower's grid.
-        coordinator: Deadlines, and the settings that travel.
-        experiment: Names the members' folders of this run.
-        roster: Who may join, and who has.
+        coordinator: Deadlines, and the settings that are sent.
+        experiment: Name of this run, and of its folders at the members.
+        roster: Checks and records who enrols.
         poll: Seconds between looks at the grid.
     """
 
     def __init__(
-        self, grid: Grid, coordinator: Coordinator, experiment: str, roster: Roster, *, poll: float = 1.0
+        self, grid: Grid, coordinator: CoordinatorFile, experiment: str, roster: Roster, *, poll: float = 1.0
     ) -> None:
         self.grid, self.coordinator = TolerantGrid(grid), coordinator
         self.roster, self.poll = roster, poll
@@ -44,114 +81,142 @@ class Messenger:
         )
         self._taking_part: set[str] = set()
 
+    @property
+    def nodes(self) -> Mapping[str, int]:
+        """Client → its node, of connected ones."""
+        return self.directory.nodes
+
+    def joined(self) -> Sequence[Enrolment]:
+        """Return the clients that enrolled since the last call, by name."""
+        new = sorted(self.roster.cards.keys() - self._taking_part)
+        self._taking_part.update(new)
+        return [self.roster.cards[name].enrolment for name in new]
+
     def gather(self, *, begun: bool = False) -> None:
-        """Wait until everyone who may join has enrolled; after a while, go on with those who have.
+        """Wait until every member that may join has enrolled; after a time-out, continue with those that have.
 
         Args:
-            begun: Whether rounds were run before: they go on with who has enrolled then, or without who is missing.
+            begun: Whether rounds were run before: then wait, for a shorter time, for those that enrolled before.
 
         Raises:
-            H2TuneError: Fewer than `min_clients` have enrolled by then; with the reasons of those who were refused.
+            H2TuneError: Fewer than `min_clients` have enrolled by then; with the reasons of those that were refused.
         """
         seconds = self.coordinator.patience if begun else self.coordinator.gather
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.directory.look()
             self._enrol()
-            if len(self.nodes) == len(self.roster.admitted) or (
-                begun and self.roster.cards.keys() <= self.nodes.keys()
-            ):
+            everyone = len(self.nodes) == len(self.roster.admitted)
+            if everyone or (begun and self.roster.cards.keys() <= self.nodes.keys()):
                 return
             time.sleep(self.poll)
-        least = self.coordinator.server.min_clients
-        if len(self.roster.cards) < least:
-            told = "; ".join(sorted(set(self.directory.warnings)))
-            told = f" ({told})" if told else ""
+        enrolled, least = len(self.roster.cards), self.coordinator.server.min_clients
+        if enrolled < least:
+            warnings = "; ".join(sorted(set(self.directory.warnings)))
+            warnings = f" ({warnings})" if warnings else ""
             raise H2TuneError(
-                f"{len(self.roster.cards)} members enrolled within {seconds:.0f} s, "
-                f"min_clients is {least}{told}",
+                f"{enrolled} members enrolled within {seconds:.0f} s, min_clients is {least}{warnings}",
                 where="coordinator",
-                remedy="See that the members' SuperNodes are running, and start again",
+                remedy="Check that the members' SuperNodes are running, and start again",
             )
 
-    def answers(
-        self,
-        asked: dict[str, PendingRequest[Message]],
-        seconds: float,
-        tell: Callable[[str, str], None],
-        others: Mapping[str, Any] | None = None,
-    ) -> Iterator[tuple[str, str, Answer | None]]:
-        """Ask members, and again who is silent for long; yield who answers, to which message, and what came.
+    def arrivals(
+        self, pending: Pending, seconds: float, notify: Notify, earlier: Mapping[str, Any] | None = None
+    ) -> Iterator[Arrival]:
+        """Send requests, retry those of silent clients, and yield answers as they arrive.
 
-        Lasts until nobody is left in `asked`, from which its user takes out who is done with, or until time is up.
-        Who is not there, or whose messages were lost, is yielded without an answer, and must be taken out.
+        Ends when `pending` is empty or time is up. The caller removes a client from `pending` once it needs nothing
+        more from it; one whose request was given up (an arrival without an answer) must be removed.
 
         Args:
-            asked: By member.
-            seconds: The time there is.
-            tell: Called with a member that is asked again, and why.
-            others: Messages of earlier rounds, whose answers are yielded as well, without a member's name.
+            pending: Requests, by client.
+            seconds: The time available.
+            notify: Called with a client whose request is sent again, and the reason.
+            earlier: Identifiers of messages of earlier rounds, whose answers are yielded as well.
         """
         end, slowest, patience = time.monotonic() + seconds, 0.0, self.coordinator.patience
-        while asked and time.monotonic() < end:
+        while pending and time.monotonic() < end:
             began = time.monotonic()
             self.directory.look()
-            self._send(asked, silence(seconds, patience, slowest), tell)
-            for client, identifier, answer in self._arrived(asked, others or {}):
-                waited = asked[client].waited if client else 0.0
-                yield client, identifier, answer
-                if client and client not in asked:
+            self._send(pending, retry_after(seconds, patience, slowest), notify)
+            for arrival in self._fetch(pending, earlier or {}):
+                client = arrival.client
+                waited = pending[client].waited if client else 0.0
+                yield arrival
+                if client and client not in pending:
                     slowest = max(slowest, waited)
-            for client in [c for c, a in asked.items() if a.given_up(patience)]:
-                yield client, "", None
-            if asked:  # many members take long to look after: rest as long
+            for client in [c for c, request in pending.items() if request.given_up(patience)]:
+                yield Arrival(client, "", None)
+            if pending:  # a look takes long with many clients: pause for as long
                 time.sleep(max(self.poll, min(time.monotonic() - began, 10 * self.poll)))
 
-    def _arrived(
-        self, asked: Mapping[str, PendingRequest[Message]], others: Mapping[str, Any]
-    ) -> Iterator[tuple[str, str, Answer]]:
-        """Take in who enrols; yield what came in answer to messages of this round and others, one at a time."""
-        for identifier in list(others):
-            answer = self.grid.pull(identifier) if identifier in others else None
+    def _send(self, pending: Pending, silence: float, notify: Notify) -> None:
+        """Send the requests that are due to connected clients."""
+        for client, request in pending.items():
+            if client in self.nodes and request.due(silence, self.coordinator.patience):
+                identifier = self.grid.push(request.message(self.nodes[client]))
+                if identifier:
+                    if request.sent:
+                        notify(client, request.reason)
+                    request.was_sent(identifier)
+
+    def _fetch(self, pending: Pending, earlier: Mapping[str, Any]) -> Iterator[Arrival]:
+        """Enrol new clients; yield the answers to messages of this round and of earlier ones, one at a time."""
+        for identifier in list(earlier):
+            answer = self.grid.pull(identifier) if identifier in earlier else None
             if answer is not None and answer.certain:
-                yield "", identifier, answer
+                yield Arrival("", identifier, answer)
         self._enrol()
-        waiting = [(client, i) for client, wanted in asked.items() for i in sorted(wanted.waiting)]
+        waiting = [(client, i) for client, request in pending.items() for i in sorted(request.waiting)]
         for client, identifier in waiting:
-            if client not in asked:
-                continue  # it answered the same twice
+            if client not in pending:
+                continue  # it answered the request twice
             answer = self.grid.pull(identifier)
             if answer is not None and not answer.certain:
-                asked[client].doubtful = True
+                pending[client].doubtful = True
             elif answer is not None:
-                yield client, identifier, answer
-
-    @property
-    def nodes(self) -> Mapping[str, int]:
-        """Member → the node it is at."""
-        return self.directory.nodes
-
-    def _send(
-        self, asked: Mapping[str, PendingRequest[Message]], silence: float, tell: Callable[[str, str], None]
-    ) -> None:
-        """Ask those who are there, and again those that were silent for some seconds."""
-        for member, wanted in asked.items():
-            if member in self.nodes and wanted.due(silence, self.coordinator.patience):
-                identifier = self.grid.push(wanted.message(self.nodes[member]))
-                if identifier:
-                    if wanted.sent:
-                        tell(member, wanted.reason)
-                    wanted.was_sent(identifier)
-
-    def joined(self) -> Sequence[Enrolment]:
-        """Return the members that enrolled since the last call, by name."""
-        new = sorted(self.roster.cards.keys() - self._taking_part)
-        self._taking_part.update(new)
-        return [self.roster.cards[name].enrolment for name in new]
+                yield Arrival(client, identifier, answer)
 
     def _enrol(self) -> None:
-        """Take in what nodes say that were asked who they are."""
+        """Pass the answers to enrolment queries to the directory."""
         for identifier in list(self.directory.queries):
             answer = self.grid.pull(identifier)
             if answer is not None:
                 self.directory.enrol(identifier, answer)
+
+
+def settle(pending: Pending, arrival: Arrival, read: Callable[[str, Answer], Value]) -> Result[Value] | None:
+    """Return the result of a client's request and remove it from `pending`; None if an answer may still come.
+
+    A lost message is sent again while the coordinator's patience lasts. A refusal counts once no other message of the
+    request may be answered.
+
+    Args:
+        pending: Requests, by client.
+        arrival: An arrival for one of them.
+        read: Reads a client's answer; may raise `H2TuneError`.
+    """
+    client, answer = arrival.client, arrival.answer
+    request = pending[client]
+    if answer is None:
+        del pending[client]
+        return Result(client, None, request.reason)
+    if answer.lost:
+        request.was_lost(arrival.identifier, answer.reason)
+        return None
+    try:
+        value = read(client, answer)
+    except H2TuneError as error:
+        if request.was_refused(arrival.identifier, str(error)):
+            return None
+        del pending[client]
+        return Result(client, None, str(error))
+    del pending[client]
+    return Result(client, value)
+
+
+def unanswered(pending: Pending, seconds: float) -> Iterator[Result[Any]]:
+    """Yield the results of requests that are still pending when time is up."""
+    for client, request in pending.items():
+        refusal = f"; asked again, it said: {request.reason}" if request.refused else ""
+        yield Result(client, None, f"no answer within {seconds:.0f} s{refusal}")

@@ -1,4 +1,4 @@
-"""Who is there: which member is at which of Flower's nodes. Nodes that are new are asked who they are."""
+"""Which client is at which of Flower's nodes. New nodes are asked to identify themselves."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ log = logging.getLogger("flwr.h2tune")
 
 
 class NodeDirectory:
-    """Members by the node they are at, whatever node they come back as.
+    """The node of each client; a client may come back as another node.
 
     Args:
         grid: Flower's grid.
-        roster: Who may join, and who has.
-        settings: What all parties have in common, which goes with the question.
-        seconds: How long an answer may take.
-        patience: Seconds after which a node that is silent is asked again.
+        roster: Checks and records who enrols.
+        settings: The shared settings as JSON, sent with the query.
+        seconds: Time to live of the query.
+        patience: Seconds after which the query to a silent node is sent again.
     """
 
     def __init__(
@@ -32,63 +32,64 @@ class NodeDirectory:
     ) -> None:
         self.grid, self.roster, self.settings = grid, roster, settings
         self.seconds, self.patience = seconds, patience
-        self.nodes: dict[str, int] = {}  # member → the node it is at
-        self.queries: dict[str, int] = {}  # message → node that was asked who it is
-        self.warnings: list[str] = []  # why someone was refused
-        self._known: dict[int, str] = {}  # node → member, of all that enrolled, whether they are there or not
-        self._asked: dict[
-            int, PendingRequest[Message] | None
-        ] = {}  # nodes that are there; None: who it is is settled
-        self._unwelcome: set[int] = set()
+        self.nodes: dict[str, int] = {}  # client → its node, of connected ones
+        self.queries: dict[str, int] = {}  # message → node, of queries without an answer
+        self.warnings: list[str] = []  # why nodes were refused
+        self._known: dict[int, str] = {}  # node → client, of all that enrolled, connected or not
+        # of connected nodes; None: the node was identified or refused
+        self._pending: dict[int, PendingRequest[Message] | None] = {}
+        self._refused: set[int] = set()
 
     def look(self) -> None:
-        """Ask nodes that are new who they are, and forget those that are gone."""
+        """Send the query to new nodes, and remove those that are disconnected."""
         present = {node.node_id for node in self.grid.get_nodes()}
         self.nodes = {client: node for client, node in self.nodes.items() if node in present}
-        if not self._asked.keys() <= present:  # who was refused for another's sake may have its turn
-            forgotten = (self._asked.keys() - present) | self._unwelcome
-            self._asked = {n: asked for n, asked in self._asked.items() if n not in forgotten}
-            self._unwelcome.clear()
+        if (
+            not self._pending.keys() <= present
+        ):  # a node that was refused may now get the name of one that is gone
+            forgotten = (self._pending.keys() - present) | self._refused
+            self._pending = {node: p for node, p in self._pending.items() if node not in forgotten}
+            self._refused.clear()
         for node in sorted(present):
             client = self._known.get(node)
-            if node not in self._asked and client is not None and client not in self.nodes:
-                self.nodes[client] = node  # was cut off for a while; asking would start a process there first
-                self._asked[node] = None
-            asked = self._asked.setdefault(node, PendingRequest(self._question))
-            if asked is not None and asked.due(self.patience):
-                identifier = self.grid.push(asked.message(node))
+            if node not in self._pending and client is not None and client not in self.nodes:
+                self.nodes[client] = node  # was disconnected for a while; a query would start a process there
+                self._pending[node] = None
+            pending = self._pending.setdefault(node, PendingRequest(self._query))
+            if pending is not None and pending.due(self.patience):
+                identifier = self.grid.push(pending.message(node))
                 if identifier:
                     self.queries[identifier] = node
-                    asked.was_sent(identifier)
+                    pending.was_sent(identifier)
 
-    def _question(self, node: int) -> Message:
+    def _query(self, node: int) -> Message:
         content = pack({"settings": self.settings})
         return Message(content, dst_node_id=node, message_type=ENROL, ttl=self.seconds)
 
     def enrol(self, identifier: str, answer: Answer) -> Card | None:
-        """Return the card of who answers, now known to be there; None if it is refused, or was lost.
+        """Return the card of a node that answered, now a client's node; None if it was refused, or its answer lost.
 
         Args:
-            identifier: Of the message that asked who it is.
-            answer: What came.
+            identifier: Identifier of the query.
+            answer: The answer.
         """
         if not answer.certain:
             return None
         node = self.queries.pop(identifier)
         if answer.lost:
-            asked = self._asked.get(node)
-            if asked is not None:
-                self._lost(node, asked, identifier, answer.reason)
+            pending = self._pending.get(node)
+            if pending is not None:
+                self._lost(node, pending, identifier, answer.reason)
             return None
-        self._asked[node] = None
+        self._pending[node] = None
         try:
             card = self._card(node, answer)
         except H2TuneError as error:
             self._refuse(node, str(error))
             return None
         other = self.nodes.get(card.name)
-        if other is not None and other != node:  # the first to come has the name, until its node is gone
-            self._refuse(node, f"node {node} says it is '{card.name}', which is at node {other}")
+        if other is not None and other != node:  # the first node keeps the name while it is connected
+            self._refuse(node, f"node {node} identifies as '{card.name}', which is at node {other}")
             return None
         self.nodes[card.name], self._known[node] = node, card.name
         return card
@@ -98,16 +99,16 @@ class NodeDirectory:
         key = next((n.public_key for n in self.grid.get_nodes() if n.node_id == node), b"")
         return self.roster.admit(text(head, "card"), key)
 
-    def _lost(self, node: int, asked: PendingRequest[Message], identifier: str, reason: str) -> None:
-        asked.was_lost(identifier, reason)
-        if asked.sent >= ATTEMPTS:  # each attempt starts a process there, which fails
+    def _lost(self, node: int, pending: PendingRequest[Message], identifier: str, reason: str) -> None:
+        pending.was_lost(identifier, reason)
+        if pending.sent >= ATTEMPTS:  # each attempt starts a process there, which fails
             self.warnings.append(
-                f"node {node} was asked {asked.sent} times who it is: {reason}; "
-                "see its log, and start its SuperNode again"
+                f"node {node} was asked {pending.sent} times to identify itself: {reason}; "
+                "see its log, and restart its SuperNode"
             )
             log.warning("%s", self.warnings[-1])
 
     def _refuse(self, node: int, reason: str) -> None:
-        self._unwelcome.add(node)
+        self._refused.add(node)
         self.warnings.append(reason)
         log.warning("%s", reason)

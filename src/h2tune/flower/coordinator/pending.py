@@ -1,8 +1,8 @@
-"""Members that were asked something: what of it may still be answered, and when to ask again. Knows no flwr.
+"""Requests to clients that are not answered yet, and the rules for retries. Knows no flwr.
 
-Flower loses messages: with a node, with the process that works on one, and without a word where the SuperLink's
-database was locked as the node fetched it (flwr 1.41, thirty members on two cores). A member that is asked twice gives
-the same answer twice, or refuses the second time (shares of a secret are given once): asking again does no harm.
+Flower loses messages: with a node, with the process that handles one, and silently where the SuperLink's database was
+locked while the node fetched it (flwr 1.41, thirty clients on two cores). A client that gets a message twice returns
+the same answer twice, or refuses the second one (shares of a secret are sent once), so that a retry is safe.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from typing import Generic, TypeVar
 Message = TypeVar("Message")
 
 ATTEMPTS = 3
-"""Times that a member is asked the same."""
+"""The most times that one request is sent to a client."""
 
 
-def silence(seconds: float, patience: float, slowest: float) -> float:
-    """Return after how many seconds who has not answered is asked again.
+def retry_after(seconds: float, patience: float, slowest: float) -> float:
+    """Return after how many seconds of silence a request is sent again.
 
-    Twice as long as the slowest of those who have; half the time there is, where nobody has.
+    Twice the slowest answer so far, and at least `patience` or a quarter of `seconds`; half of `seconds` before the
+    first answer.
 
     Args:
-        seconds: The time there is for an answer.
-        patience: The least, where the time there is allows it.
+        seconds: The time available for an answer.
+        patience: The coordinator's patience, in seconds.
         slowest: Seconds that the slowest answer so far took, or 0.
     """
     return max(min(patience, seconds / 4), 2 * slowest) if slowest else seconds / 2
@@ -34,16 +35,16 @@ def silence(seconds: float, patience: float, slowest: float) -> float:
 
 @dataclass
 class PendingRequest(Generic[Message]):
-    """A member that is asked something.
+    """A request to one client.
 
     Args:
         message: Returns the message for a node.
         reason: Why there is no answer yet.
-        sent: Times it was asked.
-        waiting: Messages that may still be answered.
-        since: When it was asked last, or lost; seconds.
-        refused: Whether the reason is its own, while another message may still bring more.
-        doubtful: Whether an answer may have been lost as it was fetched.
+        sent: Number of times it was sent.
+        waiting: Identifiers of messages that may still be answered.
+        since: When it was last sent or lost, in seconds.
+        refused: Whether `reason` is the client's own, while another message may still be answered.
+        doubtful: Whether an answer may have been lost while it was fetched.
     """
 
     message: Callable[[int], Message]
@@ -55,11 +56,11 @@ class PendingRequest(Generic[Message]):
     doubtful: bool = False
 
     def due(self, silence: float, patience: float = math.inf) -> bool:
-        """Return whether to ask now: nothing is under way, or what is has been silent for more than some seconds.
+        """Return whether to send now: no message is under way, or the last one was silent for too long.
 
         Args:
-            silence: Those seconds.
-            patience: The most where an answer may have been lost as it was fetched.
+            silence: The most seconds of silence.
+            patience: The most seconds of silence where an answer may have been lost while it was fetched.
         """
         if self.sent >= ATTEMPTS:
             return False
@@ -69,29 +70,29 @@ class PendingRequest(Generic[Message]):
         return not self.waiting
 
     def was_sent(self, identifier: str) -> None:
-        """Note that it was asked by a message."""
+        """Record that a message was sent."""
         self.waiting.add(identifier)
         self.sent, self.since, self.doubtful = self.sent + 1, time.monotonic(), False
 
     def was_lost(self, identifier: str, reason: str) -> None:
-        """Note that a message was lost."""
+        """Record that a message was lost."""
         self.waiting.discard(identifier)
         self.reason, self.since = reason, time.monotonic()
 
     def was_refused(self, identifier: str, reason: str) -> bool:
-        """Note that a message was answered by a reason alone; return whether another may still bring more.
+        """Record that a message was answered by a reason alone; return whether another may still be answered.
 
-        Where the first was not lost, the second is refused while the first is worked on, and that may take its time.
+        If the first message was not lost, the second is refused while the client works on the first.
         """
         self.was_lost(identifier, reason)
         self.refused = bool(self.waiting)
         return bool(self.waiting)
 
     def given_up(self, patience: float) -> bool:
-        """Return whether there is nothing to wait for: it is not there, or what it was sent was lost."""
+        """Return whether to stop waiting: no message is under way, and no further one will be sent in time."""
         return not self.waiting and (self.waited > patience or self.sent >= ATTEMPTS)
 
     @property
     def waited(self) -> float:
-        """Seconds since it was asked last, or lost."""
+        """Seconds since it was last sent or lost."""
         return time.monotonic() - self.since

@@ -1,4 +1,4 @@
-"""Questions to members: each is asked once it is connected, and again if it is silent for long."""
+"""Queries to clients: each is sent once its client is connected, and retried."""
 
 from __future__ import annotations
 
@@ -9,74 +9,76 @@ from typing import Any, TypeVar
 
 from flwr.app import Message
 
-from h2tune.errors import H2TuneError
 from h2tune.federation.messages import Tensors, Update
-from h2tune.flower.coordinator.messenger import Messenger
+from h2tune.flower.coordinator.messenger import Messenger, Result, settle, unanswered
 from h2tune.flower.coordinator.pending import PendingRequest
+from h2tune.flower.coordinator.tolerant_grid import Answer
 from h2tune.flower.messages import pack
 
 log = logging.getLogger("flwr.h2tune")
-Answered = TypeVar("Answered")
-Read = Callable[[str, Mapping[str, Any], Update | None], Answered]
-"""Takes member, head and update of an answer; may raise `H2TuneError`."""
+Value = TypeVar("Value")
+Read = Callable[[str, Mapping[str, Any], Update | None], Value]
+"""Reads client, head and update of an answer; may raise `H2TuneError`."""
 
 
 def ask(
     messenger: Messenger,
     kind: str,
     heads: Mapping[str, Mapping[str, Any]],
-    read: Read[Answered],
+    read: Read[Value],
     *,
     seconds: float,
     tensors: Tensors | None = None,
     most: Callable[[str], int] = lambda _: 0,
-) -> dict[str, Answered]:
-    """Send members a query and return the answers that can be read.
+) -> dict[str, Value]:
+    """Send a query to clients and return the answers by client; those without a valid answer are left out.
 
     Args:
-        messenger: Reaches the members.
-        kind: Of the query.
-        heads: By member, what is said.
+        messenger: Carries the messages.
+        kind: Kind of the query.
+        heads: Client → head of its message, besides what all messages have.
         read: Reads an answer.
-        seconds: How long to wait; who has not answered by then has no answer.
-        tensors: What goes with it.
-        most: Returns the most bytes of tensors that a member's answer may hold.
+        seconds: The time available.
+        tensors: Tensors of every message.
+        most: Returns the most bytes of tensors that a client's answer may hold.
     """
-    asked = {
-        member: PendingRequest(partial(_query, messenger, kind, member, heads[member], tensors))
-        for member in heads
+    pending = {
+        client: PendingRequest(partial(_query, messenger, kind, client, heads[client], tensors))
+        for client in heads
     }
-    answers: dict[str, Answered] = {}
+    values: dict[str, Value] = {}
 
-    def tell(member: str, reason: str) -> None:
-        log.warning("%s: '%s': %s; it was asked again", kind, member, reason)
+    def notify(client: str, reason: str) -> None:
+        log.warning("%s: '%s': %s; retrying", kind, client, reason)
 
-    for member, identifier, answer in messenger.answers(asked, seconds, tell):
-        if answer is None:
-            log.warning("%s: '%s': %s", kind, member, asked.pop(member).reason)
-        elif answer.lost:
-            asked[member].was_lost(identifier, answer.reason)
+    def read_answer(client: str, answer: Answer) -> Value:
+        return read(client, *answer.read(most(client)))
+
+    def take(result: Result[Value]) -> None:
+        if result.value is None:
+            log.warning("%s: '%s': %s", kind, result.client, result.reason)
         else:
-            try:
-                answers[member] = read(member, *answer.read(most(member)))
-                del asked[member]
-            except H2TuneError as error:
-                log.warning("%s: '%s': %s", kind, member, error)
-                if not asked[member].was_refused(identifier, str(error)):
-                    del asked[member]
-    return answers
+            values[result.client] = result.value
+
+    for arrival in messenger.arrivals(pending, seconds, notify):
+        result = settle(pending, arrival, read_answer)
+        if result is not None:
+            take(result)
+    for result in unanswered(pending, seconds):
+        take(result)
+    return values
 
 
 def _query(
     messenger: Messenger,
     kind: str,
-    member: str,
+    client: str,
     head: Mapping[str, Any],
     tensors: Tensors | None,
     node: int,
 ) -> Message:
-    head = {**messenger.common_head, "client": member, **head}
-    content = pack(head, None if tensors is None else Update(member, 0, 0, tensors))
+    head = {**messenger.common_head, "client": client, **head}
+    content = pack(head, None if tensors is None else Update(client, 0, 0, tensors))
     return Message(
         content, dst_node_id=node, message_type=f"query.{kind}", ttl=messenger.coordinator.deadline
     )

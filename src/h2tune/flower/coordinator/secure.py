@@ -17,10 +17,10 @@ Answer = TypeVar("Answer")
 
 
 class GridCarrier(Carrier):
-    """Reaches members' halves; who does not answer within the coordinator's `patience` has dropped out.
+    """Carries messages to clients; one that does not answer within the coordinator's `patience` has dropped out.
 
     Args:
-        channel: The grid, and where members are on it.
+        channel: The channel of the rounds.
     """
 
     def __init__(self, channel: GridChannel) -> None:
@@ -29,24 +29,24 @@ class GridCarrier(Carrier):
     def joined(self) -> Sequence[Enrolment]:
         return self.channel.joined()
 
-    def advertise(self, session: Session, members: Sequence[str]) -> Mapping[str, Keys]:
-        heads: dict[str, dict[str, Any]] = {member: {"members": session.members} for member in members}
+    def advertise(self, session: Session, clients: Sequence[str]) -> Mapping[str, Keys]:
+        heads: dict[str, dict[str, Any]] = {client: {"members": session.clients} for client in clients}
         return self._ask("keys", session, heads, lambda head: encoding.keys_from_json(head.get("keys")))
 
     def share(self, session: Session, roster: Mapping[str, Keys]) -> Mapping[str, Mapping[str, bytes]]:
-        told = {name: encoding.keys_to_json(keys) for name, keys in roster.items()}
-        heads: dict[str, dict[str, Any]] = {member: {"roster": told} for member in roster}
+        public = {name: encoding.keys_to_json(keys) for name, keys in roster.items()}
+        heads: dict[str, dict[str, Any]] = {client: {"roster": public} for client in roster}
         return self._ask("shares", session, heads, lambda head: encoding.bytes_from_json(head.get("boxes")))
 
     def train(
         self, session: Session, downloads: Downloads, boxes: Mapping[str, Mapping[str, bytes]]
     ) -> Iterator[Reply]:
-        common = {"session": session.name, "members": session.members, "roles": list(session.roles)}
-        heads = {member: {**common, "boxes": encoding.bytes_to_json(boxes[member])} for member in downloads}
+        common = {"session": session.name, "members": session.clients, "roles": list(session.roles)}
+        heads = {client: {**common, "boxes": encoding.bytes_to_json(boxes[client])} for client in downloads}
         yield from self.channel.exchange(session.round, downloads, heads)
 
     def reveal(self, session: Session, survivors: Sequence[str]) -> Mapping[str, Shares]:
-        heads: dict[str, dict[str, Any]] = {member: {"survivors": list(survivors)} for member in survivors}
+        heads: dict[str, dict[str, Any]] = {client: {"survivors": list(survivors)} for client in survivors}
         return self._ask("reveal", session, heads, lambda head: encoding.shares_from_json(head.get("shares")))
 
     def _ask(
@@ -56,11 +56,11 @@ class GridCarrier(Carrier):
         heads: Mapping[str, Mapping[str, Any]],
         read: Callable[[Mapping[str, Any]], Answer],
     ) -> dict[str, Answer]:
-        told = {member: {"session": session.name, **head} for member, head in heads.items()}
+        with_session = {client: {"session": session.name, **head} for client, head in heads.items()}
         return ask(
             self.channel.messenger,
             kind,
-            told,
+            with_session,
             lambda _, head, __: read(head),
             seconds=self.channel.coordinator.patience,
         )

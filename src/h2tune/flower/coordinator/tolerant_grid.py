@@ -1,4 +1,4 @@
-"""Flower's grid where the SuperLink fails for a moment, or a member sends what cannot be read."""
+"""Flower's grid that tolerates temporary failures of the SuperLink and answers that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("flwr.h2tune")
 Result = TypeVar("Result")
+REASON_CHARACTERS = 500
+"""The most characters of a client's reason that are shown."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came in answer to a message.
+    """The answer to a message.
 
     Args:
-        content: What was answered, or None.
-        reason: Why nothing was.
-        lost: Whether the message was lost on the way, so that asking again may help.
-        certain: False where it may come yet: the SuperLink failed as it was fetched, and may have let go of it.
+        content: Its content, or None.
+        reason: Why there is no content.
+        lost: Whether the message was lost on the way, so that a retry may help.
+        certain: False if it may still come: the SuperLink failed while it was fetched, and may have dropped it.
     """
 
     content: RecordDict | None
@@ -38,29 +40,38 @@ class Answer:
     certain: bool = True
 
     def read(self, most: int, where: str = "") -> tuple[dict[str, Any], Update | None]:
-        """Return head and update of what was answered to a question.
+        """Return head and update of the answer to a query.
 
         Args:
             most: The most bytes of tensors that it may hold.
-            where: Who answers, for the reason.
+            where: The sender, for error messages.
 
         Raises:
-            H2TuneError: There is no answer, it is malformed, or a reason is all it says.
+            H2TuneError: There is no answer, it is malformed, or it is a reason alone.
         """
         if self.content is None:
             raise H2TuneError(self.reason, where=where)
         head, update = unpack(self.content, most)
         if "reason" in head:
-            raise H2TuneError(text(head, "reason")[:500], where=where)
+            raise H2TuneError(reason_in(head), where=where)
         return head, update
 
 
-class TolerantGrid:
-    """The part of a grid that is used here; a server's error (5xx) is logged and borne.
+def reason_in(head: dict[str, Any]) -> str:
+    """Return the reason that a client gives in place of an answer.
 
-    What could not be sent counts as not sent, what could not be looked up as not come: those who use it look again
-    until their time is up. Answers are fetched one by one: Flower fetches many at once or none, so that one which
-    cannot be read, or an error between two of them, would cost all the others.
+    Raises:
+        H2TuneError: There is none.
+    """
+    return text(head, "reason")[:REASON_CHARACTERS]
+
+
+class TolerantGrid:
+    """The part of a grid that is used here; a server's error (5xx) is logged, and the call may be retried.
+
+    A message that could not be sent counts as not sent, an answer that could not be fetched as not there yet: callers
+    poll until their time is up. Answers are fetched one by one: Flower fetches many at once or none, so that one which
+    cannot be decoded, or an error between two of them, would lose all the others.
 
     Args:
         grid: Flower's grid.
@@ -71,38 +82,39 @@ class TolerantGrid:
         self._nodes: list[Any] = []
 
     def get_nodes(self) -> list[Any]:
-        """Return the nodes that are connected, or were when that could be told last."""
-        self._nodes = self._borne(lambda: list(self.grid.get_nodes()), self._nodes)
+        """Return the connected nodes; those of the last successful call if the SuperLink fails."""
+        self._nodes = self._tolerated(lambda: list(self.grid.get_nodes()), self._nodes)
         return self._nodes
 
     def push(self, message: Message) -> str | None:
         """Send a message and return its identifier, or None if it could not be sent."""
-        return self._borne(lambda: next(iter(self.grid.push_messages([message])), None), None)
+        return self._tolerated(lambda: next(iter(self.grid.push_messages([message])), None), None)
 
     def pull(self, identifier: str) -> Answer | None:
-        """Return what came in answer to a message, or None while nothing has."""
+        """Return the answer to a message, or None if there is none yet."""
         failed: Answer | None = Answer(None, "the SuperLink failed as it was fetched", certain=False)
-        return self._borne(lambda: self._pulled(identifier), failed)
+        return self._tolerated(lambda: self._pull(identifier), failed)
 
-    def _pulled(self, identifier: str) -> Answer | None:
+    def _pull(self, identifier: str) -> Answer | None:
         try:
-            found = next(iter(self.grid.pull_messages([identifier])), None)
+            reply = next(iter(self.grid.pull_messages([identifier])), None)
         except httpx.HTTPError:
             raise
-        except Exception as error:  # a member decides what is decoded here, and may end nobody's run
-            log.warning("an answer cannot be read (%s)", type(error).__name__)
+        except Exception as error:  # decoding depends on the client's bytes, which must not end the run
+            log.warning("an answer cannot be decoded (%s)", type(error).__name__)
             return Answer(None, f"its answer cannot be read ({type(error).__name__})")
-        if found is None:
+        if reply is None:
             return None
-        if found.has_error():
-            return Answer(None, f"it was lost (Flower's code {found.error.code})", lost=True)
-        return Answer(found.content)
+        if reply.has_error():
+            return Answer(None, f"it was lost (Flower's code {reply.error.code})", lost=True)
+        return Answer(reply.content)
 
-    def _borne(self, call: Callable[[], Result], otherwise: Result) -> Result:
+    def _tolerated(self, call: Callable[[], Result], otherwise: Result) -> Result:
+        """Return the result of a call, or `otherwise` where the SuperLink fails with a server's error."""
         try:
             return call()
         except httpx.HTTPStatusError as error:
             if not error.response.is_server_error:
                 raise
-            log.warning("the SuperLink answered %d; it is asked again", error.response.status_code)
+            log.warning("the SuperLink answered with status %d; retrying", error.response.status_code)
             return otherwise

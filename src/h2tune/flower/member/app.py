@@ -1,6 +1,6 @@
-"""The ClientApp: hands each message to the worker beside the node, or does by itself what it asks.
+"""The ClientApp: passes each message to the worker beside the node, or handles it in this process if there is none.
 
-Flower starts a process for every message; nothing heavy is imported where a worker has it in memory already.
+Flower starts a process for every message; it imports nothing heavy where a worker has everything in memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ NODE_KEY = "h2tune"
 """Key of the node's configuration that holds the path of the member's file."""
 
 QUERIES = ("enrol", "keys", "shares", "reveal", "view", "frames", "knowledge", "lesson")
-"""Who this is; secure aggregation's three; how its model reads public texts; coordinates for its frames."""
+"""Enrolment; three of secure aggregation; two of an anchored basis: a view of the public texts, and frames;
+two of the exchange before the first round."""
 
 app = ClientApp()
 
@@ -27,24 +28,25 @@ app = ClientApp()
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train and evaluate for a round."""
-    return _answer("train", message, context)
+    return respond("train", message, context)
 
 
-def _answer(kind: str, message: Message, context: Context) -> Message:
+def respond(kind: str, message: Message, context: Context) -> Message:
+    """Return the reply to a message of a kind."""
     try:
-        file = _file(context)
+        file = _member_file(context)
         head, tensors = parts(message.content)
     except H2TuneError as error:
-        return Message(wrapped(*worker.refused(str(error))), reply_to=message)
-    found = worker.ask(file, kind, head, tensors)
-    if found is None:
-        from h2tune.flower.member.handlers import answered
+        return Message(wrapped(*worker.refusal(str(error))), reply_to=message)
+    answer = worker.ask(file, kind, head, tensors)
+    if answer is None:
+        from h2tune.flower.member import handlers
 
-        found = answered(kind, file, head, tensors)
-    return Message(wrapped(*found), reply_to=message)
+        answer = handlers.respond(kind, file, head, tensors)
+    return Message(wrapped(*answer), reply_to=message)
 
 
-def _file(context: Context) -> Path:
+def _member_file(context: Context) -> Path:
     path = context.node_config.get(NODE_KEY)
     if not isinstance(path, str):
         raise H2TuneError(f"this node was started without --node-config '{NODE_KEY}=\"…/member.toml\"'")
@@ -52,4 +54,4 @@ def _file(context: Context) -> Path:
 
 
 for kind in QUERIES:
-    app.query(kind)(partial(_answer, kind))
+    app.query(kind)(partial(respond, kind))

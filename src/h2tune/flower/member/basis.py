@@ -1,8 +1,8 @@
-"""A member's part of agreeing on an anchored basis: its view of the public texts, and its frames."""
+"""A member's side of the agreement on an anchored basis: its view of the public texts, and its frames."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,84 +12,84 @@ from h2tune.federation.h2tune.model_reader import ModelReader
 from h2tune.federation.h2tune.reading_cache import default_reading_cache
 from h2tune.federation.local_engine import BaseModels
 from h2tune.federation.messages import Tensors, Update, check_update
-from h2tune.flower.files import Settings
-from h2tune.flower.member.round import Joined, addressed, at_work
+from h2tune.flower.member.join import Joined, join_for
+from h2tune.flower.member.requests import BasisRequest
+from h2tune.flower.member.workspace import opened_engine
 
 MOST_TEXTS, MOST_CHARACTERS = 20_000, 2**22
 """The most public texts that a member reads, and the most characters of all together."""
 
 
-def give_view(
-    path: Path,
-    settings: Settings,
-    experiment: str,
-    name: str,
-    texts: Sequence[str],
-    models: BaseModels | None = None,
-) -> Update:
+def give_view(path: Path, request: BasisRequest, models: BaseModels | None = None) -> Update:
     """Return how a member's model reads the coordinator's public texts.
 
+    Args:
+        path: The member's file.
+        request: The coordinator's message.
+        models: Base models that are cached between messages.
+
     Raises:
-        H2TuneError: The message is not for this member, or not of its federation's basis.
+        H2TuneError: The message is not for this member, or does not fit its federation's basis.
     """
-    joined = _reader(path, settings, experiment, name, texts)
-    with at_work(joined, settings, experiment, models) as engine:
-        # the frames are another process's
-        reader = ModelReader(engine.base_of, texts, room=0, cache=default_reading_cache())
-        return Update(name, 0, 0, {"view": own_view(joined.member, reader, engine.store)})
+    joined = _joined(path, request)
+    with opened_engine(joined, request, models) as engine:
+        # room=0: another process computes the frames, so that nothing need be cached for them
+        reader = ModelReader(engine.base_of, request.texts, room=0, cache=default_reading_cache())
+        return Update(request.client, 0, 0, {"view": own_view(joined.client, reader, engine.store)})
 
 
 def take_frames(
-    path: Path,
-    settings: Settings,
-    experiment: str,
-    name: str,
-    texts: Sequence[str],
-    tensors: Tensors,
-    models: BaseModels | None = None,
+    path: Path, request: BasisRequest, tensors: Tensors, models: BaseModels | None = None
 ) -> None:
-    """Compute and keep a member's frames of the coordinates that all agreed on.
+    """Compute and store a member's frames of the common coordinates.
+
+    Args:
+        path: The member's file.
+        request: The coordinator's message.
+        tensors: Z, under "z".
+        models: Base models that are cached between messages.
 
     Raises:
-        H2TuneError: As `give_view`, or the coordinates are none, or others than this member has frames of.
+        H2TuneError: As `give_view`, or the coordinates are invalid, or differ from those of the member's frames.
     """
-    size = int(settings.server.shared_rank)
-    check_coordinates(tensors, settings, name, texts)
-    joined = _reader(path, settings, experiment, name, texts)
-    with at_work(joined, settings, experiment, models) as engine:
-        reader = ModelReader(engine.base_of, texts, cache=default_reading_cache())
-        keep_frames(joined.member, reader, tensors["z"][:, :size].contiguous(), engine.store)
+    size = int(request.settings.server.shared_rank)
+    check_coordinates(tensors, request)
+    joined = _joined(path, request)
+    with opened_engine(joined, request, models) as engine:
+        reader = ModelReader(engine.base_of, request.texts, cache=default_reading_cache())
+        keep_frames(joined.client, reader, tensors["z"][:, :size].contiguous(), engine.store)
 
 
-def check_coordinates(tensors: Tensors, settings: Settings, name: str, texts: Sequence[str]) -> None:
+def check_coordinates(tensors: Tensors, request: BasisRequest) -> None:
     """Refuse a message whose one tensor is not the coordinates of the texts.
 
     Raises:
         H2TuneError: As `check_update`.
     """
-    count = coordinate_count(int(settings.server.shared_rank), settings.teaching)
-    spec = view_spec(1, len(texts), count)[1]
-    check_update(Update(name, 0, 0, tensors), spec, client=name, round_number=0, examples=0)
+    count = coordinate_count(int(request.settings.server.shared_rank), request.settings.teaching)
+    spec = view_spec(1, len(request.texts), count)[1]
+    received = Update(request.client, 0, 0, tensors)
+    check_update(received, spec, client=request.client, round_number=0, examples=0)
 
 
 def texts_of(head: Mapping[str, Any]) -> list[str]:
-    """Return the public texts that a message brings.
+    """Return the public texts of a message.
 
     Raises:
         H2TuneError: There are none, or too many.
     """
     texts = head.get("texts")
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise H2TuneError("the message brings no texts")
+        raise H2TuneError("the message has no texts")
     if not 8 <= len(texts) <= MOST_TEXTS or sum(map(len, texts)) > MOST_CHARACTERS:
         raise H2TuneError(
-            f"8 to {MOST_TEXTS} texts of {MOST_CHARACTERS} characters in all are read, not {len(texts)}"
+            f"{len(texts)} texts: 8 to {MOST_TEXTS} are allowed, of {MOST_CHARACTERS} characters in total"
         )
     return texts
 
 
-def _reader(path: Path, settings: Settings, experiment: str, name: str, texts: Sequence[str]) -> Joined:
-    joined = addressed(path, settings, experiment, name)
-    if settings.basis.kind != "anchored" or settings.basis.count != len(texts):
+def _joined(path: Path, request: BasisRequest) -> Joined:
+    joined = join_for(path, request)
+    if request.settings.basis.kind != "anchored" or request.settings.basis.count != len(request.texts):
         raise H2TuneError("the texts are not those of the settings' basis")
     return joined

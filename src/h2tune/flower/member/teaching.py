@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,72 +14,71 @@ from h2tune.federation.local_engine import BaseModels, LocalEngine
 from h2tune.federation.messages import Tensors, Update, check_tensors
 from h2tune.federation.teaching.exchange import TeachingExchange
 from h2tune.federation.teaching.knowledge import KNOWLEDGE
-from h2tune.flower.files import Settings
 from h2tune.flower.member.basis import check_coordinates
-from h2tune.flower.member.round import Joined, addressed, at_work
+from h2tune.flower.member.join import Joined, join_for
+from h2tune.flower.member.requests import BasisRequest
+from h2tune.flower.member.workspace import opened_engine
 
 NORM = 1e4
 """The largest norm of what peers send together: each of at most ten thousand has norm one."""
 
 
 def give_knowledge(
-    path: Path,
-    settings: Settings,
-    experiment: str,
-    name: str,
-    texts: Sequence[str],
-    tensors: Tensors,
-    models: BaseModels | None = None,
+    path: Path, request: BasisRequest, tensors: Tensors, models: BaseModels | None = None
 ) -> tuple[dict[str, Any], Update]:
     """Return facts and tensors of what a member knows about the public texts.
+
+    Args:
+        path: The member's file.
+        request: The coordinator's message.
+        tensors: The coordinates of the texts, under "z".
+        models: Base models that are cached between messages.
 
     Raises:
         H2TuneError: The message is not for this member, or the federation exchanges no knowledge.
     """
-    joined = _learner(path, settings, experiment, name)
-    check_coordinates(tensors, settings, name, texts)
-    with at_work(joined, settings, experiment, models) as engine:
-        sent, facts = _exchange(settings, engine, texts, tensors["z"]).upload(joined.member)
-    return facts, Update(name, 0, 0, sent)
+    joined = _joined(path, request)
+    check_coordinates(tensors, request)
+    with opened_engine(joined, request, models) as engine:
+        sent, facts = _exchange(request, engine, tensors["z"]).upload(joined.client)
+    return facts, Update(request.client, 0, 0, sent)
 
 
 def take_lesson(
-    path: Path,
-    settings: Settings,
-    experiment: str,
-    name: str,
-    texts: Sequence[str],
-    tensors: Tensors,
-    models: BaseModels | None = None,
+    path: Path, request: BasisRequest, tensors: Tensors, models: BaseModels | None = None
 ) -> dict[str, Any]:
-    """Prepare and keep a member's lesson; return its decision.
+    """Prepare and store a member's lesson; return its decision.
+
+    Args:
+        path: The member's file.
+        request: The coordinator's message.
+        tensors: The coordinates of the texts, under "z", and what the member's peers sent together.
+        models: Base models that are cached between messages.
 
     Raises:
         H2TuneError: As `give_knowledge`, or what the peers sent is not valid.
     """
-    joined = _learner(path, settings, experiment, name)
+    joined = _joined(path, request)
     received = {key: tensor for key, tensor in tensors.items() if key != "z"}
-    check_coordinates({k: t for k, t in tensors.items() if k == "z"}, settings, name, texts)
-    classes, width = len(joined.member.task.labels), tensors["z"].shape[1]
+    check_coordinates({key: t for key, t in tensors.items() if key == "z"}, request)
     if received:
-        spec = KNOWLEDGE["directions"].specs(len(texts), width, classes)[1]
+        classes = len(joined.client.task.labels)
+        spec = KNOWLEDGE["directions"].specs(len(request.texts), tensors["z"].shape[1], classes)[1]
         check_tensors(received, spec, "lesson")
         if any(float(tensor.norm()) > NORM for tensor in received.values()):
-            raise H2TuneError("what the peers sent is larger than they can send together")
-    with at_work(joined, settings, experiment, models) as engine:
-        lesson = _exchange(settings, engine, texts, tensors["z"]).lesson(joined.member, received)
+            raise H2TuneError("the peers' directions are larger than those of honest members")
+    with opened_engine(joined, request, models) as engine:
+        lesson = _exchange(request, engine, tensors["z"]).lesson(joined.client, received)
     facts = dict(lesson.facts)
-    if settings.privacy.metrics != "shared":
-        facts = {"taken": facts["taken"]}
-    return facts
+    return facts if request.settings.privacy.metrics == "shared" else {"taken": facts["taken"]}
 
 
-def _learner(path: Path, settings: Settings, experiment: str, name: str) -> Joined:
-    if settings.teaching != "directions":
+def _joined(path: Path, request: BasisRequest) -> Joined:
+    if request.settings.teaching != "directions":
         raise H2TuneError("this federation exchanges no knowledge")
-    return addressed(path, settings, experiment, name)
+    return join_for(path, request)
 
 
-def _exchange(settings: Settings, engine: LocalEngine, texts: Sequence[str], z: Tensor) -> TeachingExchange:
-    reader = ModelReader(engine.base_of, texts, room=0, cache=default_reading_cache())
-    return TeachingExchange(settings.teaching, reader, engine.store, z)
+def _exchange(request: BasisRequest, engine: LocalEngine, z: Tensor) -> TeachingExchange:
+    reader = ModelReader(engine.base_of, request.texts, room=0, cache=default_reading_cache())
+    return TeachingExchange(request.settings.teaching, reader, engine.store, z)

@@ -1,7 +1,7 @@
-"""A worker beside the SuperNode: one process that keeps libraries and the base model in memory from message to message.
+"""A worker beside the SuperNode: one process that keeps libraries and the base model in memory between messages.
 
-Both ends of a socket in the member's folder, which nobody but its user may open. What crosses it is what Flower
-carried: JSON and a safetensors file. The asking end imports nothing heavy.
+Both ends of a Unix socket in the member's folder, which only the member's user can open. It carries what Flower
+carried: JSON and a safetensors file. The client end imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -23,84 +23,84 @@ from h2tune.errors import H2TuneError
 
 SOCKET = "worker.sock"
 HEADER = 4096
-"""Bytes that a message's first line may have."""
+"""The most bytes of a message's first line."""
 STALLED = 300.0
-"""Seconds for which the asking end may neither send nor take anything, or others would wait for ever."""
+"""Seconds after which an idle connection times out, as other messages wait for it."""
 MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError)
-"""What reading raises if the other end is gone, or is no end of ours."""
-Answered = Callable[[str, Path, str, bytes | None], tuple[str, bytes | None]]
-"""`duties.answered`, which this module imports only where it is at work."""
+"""What reading raises if the other end closed the connection, or does not speak this protocol."""
+Respond = Callable[[str, Path, str, bytes | None], tuple[str, bytes | None]]
+"""`handlers.respond`, which only the worker's end imports."""
 
 
 def ask(file: Path, kind: str, head: str, tensors: bytes | None) -> tuple[str, bytes | None] | None:
-    """Return what the worker beside a member's file answers, or None where there is none, or it was lost.
+    """Return the answer of the worker beside a member's file; None if no worker runs or its answer is lost.
 
     Args:
         file: The member's file.
-        kind: What is asked.
+        kind: Kind of the message.
         head: The message's JSON.
         tensors: Its safetensors file.
     """
-    name = file.resolve().parent / SOCKET
-    if not name.is_socket():
+    path = file.resolve().parent / SOCKET
+    if not path.is_socket():
         return None
     try:
-        with socket.socket(socket.AF_UNIX) as end, _address(name) as short:
-            end.connect(short)
+        with socket.socket(socket.AF_UNIX) as end, short_address(path) as address:
+            end.connect(address)
             if _user(end) != os.getuid():
-                raise OSError("it is another user's")
+                raise OSError("it runs as another user")
             _send(end, {"version": __version__, "kind": kind, "file": str(file.resolve())}, head, tensors)
-            facts, told, found = _receive(end)
+            facts, answer, answer_tensors = _receive(end)
             if facts.get("version") != __version__:
-                raise OSError(
-                    f"it is of version {facts.get('version')}, this is {__version__}: start it again"
-                )
-            return told, found
+                raise OSError(f"its version is {facts.get('version')}, not {__version__}: restart it")
+            return answer, answer_tensors
     except MALFORMED as error:
-        print(f"h2tune: the worker at {name} does not answer ({error}); done without it", file=sys.stderr)
+        print(
+            f"h2tune: the worker at {path} does not answer ({error}); continuing without it", file=sys.stderr
+        )
         return None
 
 
-def refused(reason: str) -> tuple[str, bytes | None]:
-    """Return the answer that gives a reason and nothing else."""
+def refusal(reason: str) -> tuple[str, bytes | None]:
+    """Return an encoded answer that is a reason alone."""
     return json.dumps({"reason": reason}), None
 
 
-def serve(file: Path, tell: Callable[[str], None], ready: Callable[[], None] = lambda: None) -> None:
-    """Answer the messages to a member, one after another, until the process is stopped.
+def serve(file: Path, notify: Callable[[str], None], ready: Callable[[], None] = lambda: None) -> None:
+    """Answer a member's messages, one after another, until the process is stopped.
 
     Args:
         file: The member's file.
-        tell: Called with a line about what is done.
-        ready: Called when messages are awaited.
+        notify: Called with a line for each message.
+        ready: Called when the worker accepts messages.
 
     Raises:
-        H2TuneError: The file cannot be used, or a worker is there already.
+        H2TuneError: The file cannot be used, or another worker runs beside it.
     """
     from h2tune.federation.local_engine import BaseModels
-    from h2tune.flower.files import load_member_file
-    from h2tune.flower.member.handlers import answered
+    from h2tune.flower.load import load_member_file
+    from h2tune.flower.member.handlers import respond
     from h2tune.training.local import unscanned
 
     load_member_file(file)
     models = BaseModels(0)
     with _listening(file.resolve().parent / SOCKET) as listener, unscanned():
-        tell(f"ready: {file}")
+        notify(f"ready: {file}")
         ready()
         while True:
             end, _ = listener.accept()
             try:
                 with end:
-                    _answer(end, file, partial(answered, models=models), tell)
-            except MALFORMED as error:  # who asked is gone; its node asks again
-                tell(f"a message was lost: {error}")
+                    _answer(end, file, partial(respond, models=models), notify)
+            except MALFORMED as error:  # the client's process is gone; the coordinator retries
+                notify(f"a message was lost: {error}")
 
 
-def _answer(end: socket.socket, file: Path, answered: Answered, tell: Callable[[str], None]) -> None:
-    """Answer one message, if it is of this user and to this member.
+def _answer(end: socket.socket, file: Path, respond: Respond, notify: Callable[[str], None]) -> None:
+    """Answer one message, if it is from this user and for this member.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError, AttributeError: The other end is gone, or is no end of ours.
+        OSError, ValueError, KeyError, TypeError, AttributeError: See `MALFORMED`.
     """
     if _user(end) != os.getuid():
         return
@@ -112,27 +112,31 @@ def _answer(end: socket.socket, file: Path, answered: Answered, tell: Callable[[
         _send(end, {"version": __version__}, "", None)
         return
     began = time.perf_counter()
-    found = answered(str(facts.get("kind")), file, head, tensors)
-    tell(f"{facts.get('kind')}: {time.perf_counter() - began:.1f} s")
-    _send(end, {"version": __version__}, *found)
+    answer = respond(str(facts.get("kind")), file, head, tensors)
+    notify(f"{facts.get('kind')}: {time.perf_counter() - began:.1f} s")
+    _send(end, {"version": __version__}, *answer)
 
 
 @contextlib.contextmanager
-def _listening(name: Path) -> Iterator[socket.socket]:
-    """Yield a socket that its user alone may open; it is gone after the block.
+def _listening(path: Path) -> Iterator[socket.socket]:
+    """Yield a listening socket that only its user can open; it is removed after the block.
 
     Raises:
         H2TuneError: Another worker listens there.
     """
-    with socket.socket(socket.AF_UNIX) as other, _address(name) as short, contextlib.suppress(OSError):
-        other.connect(short)
-        raise H2TuneError("a worker is running already", where=str(name))
-    name.unlink(missing_ok=True)  # one that was killed leaves it behind
+    with (
+        socket.socket(socket.AF_UNIX) as other,
+        short_address(path) as address,
+        contextlib.suppress(OSError),
+    ):
+        other.connect(address)
+        raise H2TuneError("a worker is running already", where=str(path))
+    path.unlink(missing_ok=True)  # a killed worker leaves it behind
     before = os.umask(0o177)
     try:
         listener = socket.socket(socket.AF_UNIX)
-        with _address(name) as short:
-            listener.bind(short)
+        with short_address(path) as address:
+            listener.bind(address)
     finally:
         os.umask(before)
     with listener:
@@ -140,23 +144,23 @@ def _listening(name: Path) -> Iterator[socket.socket]:
         try:
             yield listener
         finally:
-            name.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _address(name: Path) -> Iterator[str]:
-    """Yield a short path to a socket: Linux takes 107 bytes at most, and a member's folder may lie deep."""
-    folder = os.open(name.parent, os.O_RDONLY | os.O_DIRECTORY)
+def short_address(path: Path) -> Iterator[str]:
+    """Yield a short path to a socket: Linux allows 107 bytes, and a member's folder may have a longer path."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield f"/proc/self/fd/{folder}/{name.name}"
+        yield f"/proc/self/fd/{folder}/{path.name}"
     finally:
         os.close(folder)
 
 
 def _user(end: socket.socket) -> int:
     """Return the user of the process at the other end."""
-    found = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return int(struct.unpack("3i", found)[1])
+    credentials = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", credentials)[1])
 
 
 def _send(end: socket.socket, facts: dict[str, Any], head: str, tensors: bytes | None) -> None:
@@ -171,18 +175,18 @@ def _receive(end: socket.socket) -> tuple[dict[str, Any], str, bytes | None]:
     """Return what `_send` sent.
 
     Raises:
-        OSError: The other end closed before all was there.
-        ValueError: It is no such message.
+        OSError: The other end closed the connection before everything was sent.
+        ValueError: The first line is not JSON.
     """
     with end.makefile("rb") as stream:
         facts = json.loads(stream.readline(HEADER) or _closed())
-        head, size = _exactly(stream, int(facts["head"])), facts["tensors"]
-        return facts, head.decode(), None if size is None else _exactly(stream, int(size))
+        head, size = _read(stream, int(facts["head"])), facts["tensors"]
+        return facts, head.decode(), None if size is None else _read(stream, int(size))
 
 
-def _exactly(stream: Any, count: int) -> bytes:
-    found: bytes = stream.read(count)
-    return found if len(found) == count else _closed()
+def _read(stream: Any, count: int) -> bytes:
+    data: bytes = stream.read(count)
+    return data if len(data) == count else _closed()
 
 
 def _closed() -> bytes:

@@ -39,24 +39,24 @@ class Client:
     enrolment: Enrolment
     causal: bool
     data: list[Encoded]
-    participant: H2TuneAdaptedModel
+    adapted: H2TuneAdaptedModel
 
     def gradients(self, download: Download) -> tuple[float, dict[tuple[int, str], Tensor], float]:
         """Receive G; return the full-batch loss, its gradient to every T, and the squared norm of all private ones."""
-        self.participant.receive(download)
-        phases = self.participant.phases()
+        self.adapted.receive(download)
+        phases = self.adapted.phases()
         parameters = {n: p for group in phases.values() for n, p in group.items() if "h2tune_scores" not in n}
         for parameter in parameters.values():
             parameter.requires_grad_(True)
             parameter.grad = None
-        model = self.participant.model
+        model = self.adapted.model
         batch = collator(model, TOKENIZER, causal=self.causal)(self.data)
         items = (batch["labels"] != IGNORED).sum()
         loss = task_loss(kept_logits(model, batch, causal=self.causal), batch["labels"], items)
         loss.backward()
         middles = {
             place: layer.h2tune_delta[ADAPTER].grad.clone()
-            for place, layer in self.participant.shared.layers.items()
+            for place, layer in self.adapted.shared.layers.items()
         }
         private = [p.grad for n, p in parameters.items() if "h2tune_delta" not in n and p.grad is not None]
         return float(loss.detach()), middles, float(sum(g.square().sum() for g in private))
@@ -64,7 +64,7 @@ class Client:
     def train(self, round_number: int, rate: float, local_steps: int, batch: int, seed: int) -> None:
         """Take the round's local steps with h2tune's trainer and plain SGD."""
         train_locally(
-            self.participant.model,
+            self.adapted.model,
             self.data,
             TOKENIZER,
             LocalTraining(
@@ -81,9 +81,9 @@ class Client:
                 arguments={"optim": "sgd"},
             ),
             causal=self.causal,
-            phases=self.participant.phases(),
+            phases=self.adapted.phases(),
             terms=Terms(),
-            alternation=self.participant.alternation,
+            alternation=self.adapted.alternation,
             round_number=round_number,
             seed=derive(seed, self.enrolment.name),
         )
@@ -101,9 +101,9 @@ def build(seed: int) -> tuple[H2Tune, list[Client]]:
         base, causal = bases[enrolment.name], SHAPES[enrolment.name][0] != "bert"
         heads = [] if causal else head_modules(base)
         if heads:
-            set_head(base, 2, seed)
-        participant = strategy.attach(base, enrolment, heads=heads, seed=seed)
-        clients.append(Client(enrolment, causal, _data(enrolment.name, seed, causal), participant))
+            set_head(base, ["0", "1"], seed)
+        adapted = strategy.attach(base, enrolment, heads=heads, seed=seed)
+        clients.append(Client(enrolment, causal, _data(enrolment.name, seed, causal), adapted))
     return strategy, clients
 
 
@@ -121,7 +121,7 @@ def squared_gradient(
     for client in clients:
         name, weight = client.enrolment.name, client.enrolment.examples / total
         loss, middles, private = client.gradients(strategy.download(state, name, t))
-        shared, roles = client.participant.shared, strategy.codec.roles_of(name)
+        shared, roles = client.adapted.shared, strategy.codec.roles_of(name)
         part, _ = contribution(
             middles, shared.masks(), shared.relation().detach(), roles, strategy.settings.shared_rank
         )

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from h2tune.config import load
 from h2tune.federation.client_round import attach_adapter
+from h2tune.federation.h2tune.adapted_model import H2TuneAdaptedModel
 from h2tune.federation.local_client import LocalClient
 from h2tune.federation.strategy import AdaptedModel
 from h2tune.models import load_model, load_tokenizer
@@ -61,21 +62,21 @@ def federation_of(
         return load(path, [])
 
 
-def member_of(federation) -> tuple[LocalClient, object]:
+def client_of(federation) -> tuple[LocalClient, object]:
     """Return the client with its data, and the strategy."""
-    seen, enrolments, size, slots = enrol_all(federation)
+    infos, enrolments, size, slots = enrol_all(federation)
     strategy = build_strategy(federation, enrolments, size, slots)
-    return load_client(seen[0], enrolments[0], federation), strategy
+    return load_client(infos[0], enrolments[0], federation), strategy
 
 
-def wear(base, member: LocalClient, strategy) -> AdaptedModel:
+def attached(base, client: LocalClient, strategy) -> AdaptedModel:
     """Attach an adapter to a copy of the base, and bring it to a later round, so that the phases take turns."""
-    participant = attach_adapter(copy.deepcopy(base), member, strategy, None)
+    adapted = attach_adapter(copy.deepcopy(base), client, strategy, None)
     state = strategy.start()
-    participant.receive(strategy.download(state, member.name, 0))
-    if hasattr(participant, "later_alternation"):
-        participant.alternation = participant.later_alternation
-    return participant
+    adapted.receive(strategy.download(state, client.name, 0))
+    if isinstance(adapted, H2TuneAdaptedModel):
+        adapted.alternation = adapted.settings.alternation
+    return adapted
 
 
 def base_of(model: str, kind: str):
@@ -92,13 +93,13 @@ def tokens(count: int, length: int, vocabulary: int, *, causal: bool, labels: in
     return [Encoded(tuple(row), (), i % labels) for i, row in enumerate(rows)]
 
 
-def bare_scores(model, member: LocalClient, encoded, tokenizer, batch_size: int) -> None:
+def bare_scores(model, client: LocalClient, encoded, tokenizer, batch_size: int) -> None:
     """Compute what scoring needs by nothing but forward passes of the model: batches by length, the last position."""
     from h2tune.training.encode import collator, kept_logits
 
-    collate = collator(model, tokenizer, causal=member.causal)
+    collate = collator(model, tokenizer, causal=client.causal)
     order = sorted(range(len(encoded)), key=lambda row: len(encoded[row].prompt))
     with torch.inference_mode():
         for start in range(0, len(order), batch_size):
             batch = collate([encoded[row] for row in order[start : start + batch_size]])
-            F.log_softmax(kept_logits(model, batch, causal=member.causal)[:, -1].float(), dim=-1)
+            F.log_softmax(kept_logits(model, batch, causal=client.causal)[:, -1].float(), dim=-1)

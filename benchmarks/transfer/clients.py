@@ -26,7 +26,7 @@ States = list[Tensor]
 
 @dataclass(frozen=True)
 class Texts:
-    """Disjoint texts; `public` has no labels and is what every member has."""
+    """Disjoint texts; `public` has no labels and is what every client has."""
 
     public: list[str]
     labelled: dict[str, tuple[Example, ...]]  # source, pool, validation, test, chosen_by, fresh
@@ -61,7 +61,7 @@ def pad(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return padded, (torch.arange(padded.shape[1]) < lengths[:, None]).long()
 
 
-class Member:
+class Client:
     """A frozen model whose early blocks are run once for each text and whose last `LATE` blocks are run with T.
 
     An encoder reads the bare text and is read by the mean over tokens; a decoder reads the task's prompt and is
@@ -140,7 +140,7 @@ class Member:
 
     @property
     def reading(self) -> str:
-        """How this member is read."""
+        """How this client is read."""
         return "mean" if self.encoder else "last"
 
     @property
@@ -157,7 +157,7 @@ class Member:
 
     @torch.no_grad()
     def features(self, states: States) -> Tensor:
-        """Return final features at this member's reading, (n, width)."""
+        """Return final features at this client's reading, (n, width)."""
         out: dict[int, Tensor] = {}
         for batch in by_length(states):
             values = self.read(*self.forward([states[i] for i in batch]))

@@ -1,0 +1,73 @@
+"""A comparison of methods: its results so far, and the files that are written from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from h2tune import files
+from h2tune._version import __version__
+from h2tune.compare.methods import Method
+from h2tune.compare.results import RunResult
+from h2tune.compare.rows import Row, rows_of
+from h2tune.compare.tables import csv_text, event_of, markdown
+
+
+@dataclass
+class Comparison:
+    """A comparison, finished or in progress.
+
+    Args:
+        folder: Its folder; the runs are in METHOD/seed-N below it.
+        name: Name of the federation.
+        split: The split that is scored.
+        reference: Label of the method to which differences are taken.
+        methods: The methods, in order.
+        seeds: The seeds, in order.
+        clients: Names of the clients.
+        results: Method → seed → result.
+        notes: (method, client) → a line on how the client takes part, such as why it shares nothing.
+        problems: (method, seed, one line): runs and clients that failed.
+    """
+
+    folder: Path
+    name: str
+    split: str
+    reference: str
+    methods: list[Method]
+    seeds: list[int]
+    clients: list[str]
+    results: dict[str, dict[int, RunResult]] = field(default_factory=dict)
+    notes: dict[tuple[str, str], str] = field(default_factory=dict)
+    problems: list[tuple[str, int, str]] = field(default_factory=list)
+
+    def rows(self) -> list[Row]:
+        """Return the rows of the table."""
+        return rows_of(self.results, self.reference, self.clients, self.notes, self.seeds[0])
+
+    def facts(self) -> dict[str, Any]:
+        """Return the facts that accompany the rows: name, split, seeds, settings, notes, problems."""
+        return {
+            "name": self.name,
+            "split": self.split,
+            "reference": self.reference,
+            "seeds": self.seeds,
+            "settings": {m.label: list(m.changes) for m in self.methods if m.changes},
+            "notes": [{"method": m, "client": c, "note": n} for (m, c), n in self.notes.items()],
+            "problems": [{"method": m, "seed": s, "reason": r} for m, s, r in self.problems],
+        }
+
+    def write(self, began: float) -> None:
+        """Write `comparison.md`, `comparison.csv`, the event and the report into the comparison's folder.
+
+        Args:
+            began: When the comparison began, as `time.time` returns it.
+        """
+        from h2tune.report import write_report
+
+        rows, facts = self.rows(), self.facts()
+        files.write_text(self.folder / "comparison.md", markdown(rows, facts))
+        files.write_text(self.folder / "comparison.csv", csv_text(rows))
+        files.write_text(self.folder / "events.jsonl", event_of(rows, facts, __version__, began))
+        write_report(self.folder)

@@ -1,0 +1,143 @@
+"""The kit: what is in the parties' folders, and which federations and files are refused."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import subprocess
+import tomllib
+
+import pytest
+import tomli_w
+from helpers import federations
+
+from h2tune.cli import deploy
+from h2tune.config import load
+from h2tune.errors import H2TuneError
+
+pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
+
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+from helpers.grids import lay_out
+
+from h2tune.flower.deploy import contents, credentials, kit, pages
+from h2tune.flower.files import CoordinatorFile
+from h2tune.flower.load import load_coordinator, load_member_file, validated
+
+
+def test_the_kit_keeps_secrets_private_and_paths_from_the_coordinator(parties):
+    private = [parties / "members" / n / "node" for n in ("one", "two")]
+    private += [parties / "coordinator" / "tls" / k for k in ("ca.key", "server.key")]
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in private)
+    assert not list((parties / "members").rglob("ca.key"))
+    assert not list((parties / "coordinator").rglob("node"))
+    text = (parties / "coordinator" / "coordinator.toml").read_text()
+    assert "jsonl" not in text and "models" not in text and "task" not in text
+    nginx = (parties / "coordinator" / "nginx.conf").read_text()
+    assert nginx.count("proxy_pass ") == 1 and "https://127.0.0.1:9091" in nginx
+
+
+def test_the_readmes_commands_are_those_of_the_party(parties):
+    for page, commands in (
+        (
+            parties / "coordinator" / "README.md",
+            [
+                ["nginx", "-p", "$PWD", "-c", "nginx.conf"],
+                ["flower-superlink", "--host", "127.0.0.1", "--port", "9091"],
+                ["flwr", "supernode", "register", "keys/one.pub", "h2tune", "--name", "one"],
+                ["flwr", "supernode", "register", "keys/two.pub", "h2tune", "--name", "two"],
+                ["flwr", "run", "app", "h2tune", "--run-config", 'coordinator="$PWD/coordinator.toml"'],
+            ],
+        ),
+        (
+            parties / "members" / "two" / "README.md",
+            [
+                ["rm", "node", "node.pub"],
+                ["h2tune", "deploy", "check", "member.toml"],
+                ["flower-supernode", "--superlink", "127.0.0.1:9443"],
+                ["h2tune", "deploy", "worker", "member.toml"],
+            ],
+        ),
+    ):
+        code = re.findall(r"^    (.*)$", page.read_text(), flags=re.MULTILINE)
+        lines = "\n".join(code).replace("\\\n", "").splitlines()
+        parsed = [shlex.split(line) for line in lines if not line.startswith("export ")]
+        assert [line[: len(c)] for line, c in zip(parsed, commands, strict=True)] == commands
+        assert sum(line.startswith("export ") for line in lines) == 2
+
+
+def test_flowers_app_names_components_that_are_there():
+    for name, kind in (("serverapp", ServerApp), ("clientapp", ClientApp)):
+        module, _, attribute = contents.app_content()["tool"]["flwr"]["app"]["components"][name].partition(
+            ":"
+        )
+        assert isinstance(getattr(importlib.import_module(module), attribute), kind)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"server": {"strategy": "fedit"}}, "'fedit' runs on one machine"),
+        ({"server": {"strategy": "local"}}, "'local' runs on one machine"),
+        ({"experimental": {"alone": True}}, "experimental.alone: training every client alone"),
+    ],
+)
+def test_what_is_for_one_machine_is_refused_before_anything_is_written(tmp_path, section, message):
+    file = federations.write(tmp_path, federations.federation(tmp_path, **section))
+    with pytest.raises(H2TuneError, match=message):
+        kit.init(load(file), tmp_path / "parties", host="127.0.0.1")
+    assert not (tmp_path / "parties").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["server"].update(shared_rank="auto"), "server.shared_rank must be a number"),
+        (lambda c: c["server"].update(strategy="fedit"), "runs on one machine"),
+        (lambda c: c.update(dedline=3.0), "did you mean"),
+        (lambda c: c["member"].append(dict(c["member"][0])), "two members are called 'one'"),
+        (lambda c: c["train"].update(arguments={"push_to_hub": True}), "each member's own"),
+        (lambda c: c.update(roles=["attn.x"]), "unknown role 'attn.x'"),
+    ],
+)
+def test_a_coordinators_file_is_strict(parties, tmp_path, change, message):
+    content = tomllib.loads((parties / "coordinator" / "coordinator.toml").read_text())
+    change(content)
+    (tmp_path / "c.toml").write_text(tomli_w.dumps(content))
+    with pytest.raises(H2TuneError, match=message):
+        load_coordinator(tmp_path / "c.toml")
+
+
+def test_a_part_of_the_data_is_in_its_members_file_alone(tmp_path):
+    content = federations.federation(tmp_path, data={"train": 8, "test": 4})
+    content["experimental"] = {"parts": {"two": [1, 2]}}
+    home = lay_out(content, tmp_path)
+    assert "parts" not in (home / "coordinator" / "coordinator.toml").read_text()
+    settings = load_coordinator(home / "coordinator" / "coordinator.toml").settings
+    parts = {}
+    for name in ("one", "two"):
+        file = home / "members" / name / "member.toml"
+        parts[name] = load_member_file(file).joined(settings, file.parent).experimental.part_of(name)
+    assert parts == {"one": (0, 1), "two": (1, 2)}
+    changed = tomllib.loads((home / "coordinator" / "coordinator.toml").read_text())
+    changed["experimental"]["parts"] = {"two": [1, 2]}
+    with pytest.raises(H2TuneError, match="a member's file has its own part"):
+        validated(CoordinatorFile, changed, "file")
+
+
+@pytest.mark.parametrize(("host", "kind"), [("10.1.2.3", "ip"), ("fed.example.org", "hostname")])
+def test_the_certificate_is_valid_for_members_and_for_the_proxy(tmp_path, host, kind):
+    credentials.certificates(tmp_path / "tls", host)
+    name = re.search(r"proxy_ssl_name (\S+);", pages.nginx(9443, 9091)).group(1)
+    for option in ((f"-verify_{kind}", host), ("-verify_hostname", name)):
+        verify = ["openssl", "verify", "-CAfile", "ca.crt", *option, "server.crt"]
+        done = subprocess.run(verify, check=False, cwd=tmp_path / "tls", capture_output=True)
+        assert done.returncode == 0, option
+
+
+def test_without_flower_one_line_says_what_to_install(parties, monkeypatch):
+    monkeypatch.setattr(deploy, "installed", lambda: False)
+    with pytest.raises(H2TuneError, match=r"flwr: not installed. .* pip install 'h2tune\[flower\]'"):
+        deploy.deploy_worker(parties / "members" / "one" / "member.toml")
