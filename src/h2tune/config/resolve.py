@@ -16,7 +16,6 @@ def resolve(stated: Shared) -> Shared:
     * `privacy.noise` fixes masks and relations, unless `experimental.privacy_structure = "public"`: the mask is
       "leading" and the alignment "depth".
     * `privacy.noise` and `server.secure_aggregation` weight all clients the same.
-    * These two and a free basis leave no consensus: label directions would travel in the open, or have no frame.
     * With a consensus a batch holds public texts too, and all parameters train in one pass: alternation "joint".
     * A robust rule and secure aggregation raise `server.min_clients` to the least number they need.
 
@@ -32,11 +31,9 @@ def resolve(stated: Shared) -> Shared:
         server["weighting"] = "uniform"
     if noisy and stated.experimental.privacy_structure != "public":
         experimental |= {"mask": "leading", "alignment": "depth"}
-    open_basis = stated.basis.kind == "anchored" and not noisy and not stated.server.secure_aggregation
-    basis: dict[str, Any] = {"consensus": open_basis}
-    if _filled(stated, "basis", basis).consensus and stated.server.strategy == "h2tune":
+    if stated.basis.consensus:
         experimental |= {"alternation": "joint"}
-    implied = {"server": server, "experimental": experimental, "basis": basis}
+    implied = {"server": server, "experimental": experimental}
     found = stated.model_copy(
         update={name: _filled(stated, name, values) for name, values in implied.items()}
     )

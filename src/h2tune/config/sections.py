@@ -31,9 +31,9 @@ class BasisConfig(ConfigSection):
         default=480, description="Number of public texts that are read."
     )
     consensus: bool = Field(
-        default=True,
+        default=False,
         description="Whether clients with the same labels teach each other on the public texts, equations (11) to "
-        "(14); needs an anchored basis, and each client's update in the open.",
+        "(14). Label directions travel unprotected, so it does not go with noise or secure aggregation.",
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 
 import pytest
@@ -31,7 +30,7 @@ def content(folder, strategy="h2tune", clients=THREE, **changes):
     (folder / "public.txt").write_text("\n".join(texts) + "\n")
     found = federations.federation(
         folder, clients, server={"rounds": 2, "strategy": strategy},
-        basis={"kind": "anchored", "texts": [str(folder / "public.txt")], "count": 64},
+        basis={"kind": "anchored", "texts": [str(folder / "public.txt")], "count": 64, "consensus": True},
         data={"train": 40, "test": 20}, experimental={"public_batch": 4},
     )  # fmt: skip
     return found | changes
@@ -156,10 +155,11 @@ def test_a_consensus_is_refused_where_it_cannot_be(tmp_path, changes, reason):
         parse(base | changes, "file")
 
 
-def test_a_free_basis_leaves_no_consensus(tmp_path):
-    file = federations.write(tmp_path, federations.federation(tmp_path))
-    assert load(file).teaching == "none"
-    assert json.loads(load(file).model_dump_json())["basis"]["consensus"] is False
+def test_a_consensus_is_a_choice_and_trains_all_parameters_in_one_pass(tmp_path):
+    plain = load(federations.write(tmp_path, federations.on_anchored_basis(tmp_path)))
+    taught = load(federations.write(tmp_path, federations.on_anchored_basis(tmp_path, consensus=True)))
+    assert (plain.teaching, plain.experimental.alternation) == ("none", "step")
+    assert (taught.teaching, taught.experimental.alternation) == ("directions", "joint")
 
 
 def test_members_across_machines_have_the_lessons_of_one_machine(tmp_path, monkeypatch):
