@@ -99,6 +99,24 @@ class BasisAgreed(LoggedEvent):
     bytes_down: int  # bytes that it received
 
 
+class LessonPrepared(LoggedEvent):
+    """Logged once per client before the first round, when clients teach each other on the public texts."""
+
+    event: Literal["lesson_prepared"]
+    client: str  # the client, which now has its lesson
+    teaching: Literal["own", "directions", "predictions", "moments"]  # what the clients exchanged
+    sent: list[TensorInfo]  # what it sent, such as its label directions; empty if it takes no part
+    received: list[TensorInfo]  # what it received, such as the weighted sum of its peers' directions
+    bytes_up: int  # bytes that it sent
+    bytes_down: int  # bytes that it received
+    weights: dict[str, float]  # weight of each peer with the same labels: cosine similarity, with its sign
+    taken: bool  # whether it trains on the lesson
+    reason: NotRequired[str]  # why it takes no part
+    own_loss: NotRequired[float]  # cross-validated log-loss of its own linear head, nats per example
+    peers_loss: NotRequired[float]  # log-loss of the peers' consensus on the same examples
+    standard_error: NotRequired[float]  # of the difference of these losses
+
+
 class StepLoss(TypedDict):
     """The loss of one optimiser step."""
 
@@ -330,6 +348,7 @@ AnyEvent = (
 EVENTS: dict[str, type] = {
     "run_started": RunStarted,
     "basis_agreed": BasisAgreed,
+    "lesson_prepared": LessonPrepared,
     "client_trained": ClientTrained,
     "evaluated": Evaluated,
     "client_failed": ClientFailed,
