@@ -315,6 +315,20 @@ class ComparedRow(TypedDict):
     note: str  # how the method treats the client; mostly empty
 
 
+class RecoveredHeadroom(TypedDict):
+    """What one method makes of the headroom, `pooled` − `local`; accuracies are fractions."""
+
+    method: str  # label of the method
+    headroom: float  # mean of pooled − local over seeds and clients
+    headroom_low: float | None  # lower end of its 95 % t interval; null with one seed
+    headroom_high: float | None  # upper end
+    share: float | None  # the method's mean gain over local as a share of the headroom; null without headroom
+    share_low: float | None  # lower end of its 95 % interval (Fieller); null where it is not bounded
+    share_high: float | None  # upper end
+    harmed: int  # clients whose mean over seeds is more than a point below local
+    clients: int  # number of clients
+
+
 class Compared(TypedDict):
     """The only event of a comparison, written by `compare` and replaced after every seed."""
 
@@ -326,6 +340,8 @@ class Compared(TypedDict):
     settings: dict[str, list[str]]  # by method, the settings in which it differs from the file
     notes: list[MethodNote]  # how methods treat clients
     problems: list[MethodProblem]  # runs and clients that failed
+    # the share of the headroom that each method recovers; empty without the methods `local` and `pooled`
+    recovered: list[RecoveredHeadroom]
     version: str  # version of h2tune
     remarks: list[str]  # settings, notes and problems as lines of text
     rows: list[ComparedRow]  # the table: the mean over clients first, then each client
@@ -336,6 +352,7 @@ class Compared(TypedDict):
 AnyEvent = (
     RunStarted
     | BasisAgreed
+    | LessonPrepared
     | ClientTrained
     | Evaluated
     | ClientFailed
