@@ -32,8 +32,8 @@ class BasisConfig(ConfigSection):
     )
     consensus: bool = Field(
         default=False,
-        description="Whether clients with the same labels teach each other on the public texts, equation (14); not with "
-        "noise or secure aggregation.",
+        description="Whether clients with the same labels teach each other on the public texts, equation (14); "
+        "not with noise or secure aggregation.",
     )
 
 
