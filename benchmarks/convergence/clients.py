@@ -16,7 +16,7 @@ from h2tune.federation.h2tune.adapted_model import ADAPTER, H2TuneAdaptedModel
 from h2tune.federation.h2tune.settings import H2TuneSettings
 from h2tune.federation.h2tune.strategy import NAME, H2Tune
 from h2tune.federation.messages import Download, Enrolment
-from h2tune.functional.aggregation import contribution
+from h2tune.functional.factors import contribution
 from h2tune.functional.losses import IGNORED, task_loss
 from h2tune.models import head_modules, set_head
 from h2tune.quiet import quiet

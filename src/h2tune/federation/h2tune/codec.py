@@ -12,8 +12,8 @@ from h2tune.errors import H2TuneError
 from h2tune.federation.h2tune import wire
 from h2tune.federation.h2tune.settings import H2TuneSettings
 from h2tune.federation.messages import Enrolment, Spec, Update
-from h2tune.functional.aggregation import Factors, Route
 from h2tune.functional.alignment import fixed_relation
+from h2tune.functional.factors import Factors, Route
 from h2tune.functional.masks import choose_mask
 
 

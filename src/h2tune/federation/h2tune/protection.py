@@ -15,7 +15,7 @@ from h2tune.federation import dp
 from h2tune.federation.h2tune.codec import FactorCodec
 from h2tune.federation.messages import WIRE, Spec, Tensors, Update
 from h2tune.federation.secagg import vector
-from h2tune.functional.aggregation import Dense, Factors
+from h2tune.functional.factors import Dense, Factors
 
 NOISED = "noised"
 """Name of a member's clipped N with its share of the noise, in an update."""

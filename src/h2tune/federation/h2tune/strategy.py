@@ -22,7 +22,8 @@ from h2tune.federation.secagg import vector
 from h2tune.federation.secagg.masking import RANGE
 from h2tune.federation.strategy import Decoded, Strategy
 from h2tune.functional import robust
-from h2tune.functional.aggregation import Dense, Factors, Sums, staleness_weight
+from h2tune.functional.aggregation import Sums, staleness_weight
+from h2tune.functional.factors import Dense, Factors
 from h2tune.functional.relevance import personal_steps, relevance
 
 NAME = "shared"
