@@ -21,7 +21,7 @@ from h2tune.federation.teaching.lesson import Lesson
 from h2tune.models import base_seed, head_modules, set_head
 from h2tune.seeds import derive
 from h2tune.training.encode import label_tokens
-from h2tune.training.local import train_locally, training_device
+from h2tune.training.local import LocalRound, training_device
 from h2tune.training.terms import Progress, Record, Terms
 
 
@@ -117,7 +117,7 @@ class ClientRound:
 
     def _train(self, adapted: AdaptedModel, tokenizer: PreTrainedTokenizerBase) -> Record:
         client, public = self.client, self.lesson.rows if self.lesson else ()
-        return train_locally(
+        return LocalRound(
             adapted.model,
             client.encoded("train", tokenizer),
             tokenizer,
@@ -130,7 +130,7 @@ class ClientRound:
             seed=derive(client.seed, "client", client.name),
             progress=self.progress(client.name) if self.progress else None,
             public=public,
-        )
+        ).train()
 
     def _terms(self, adapted: AdaptedModel, tokenizer: PreTrainedTokenizerBase) -> Terms:
         """Return the method's loss terms, with the teacher's."""

@@ -18,7 +18,7 @@ from h2tune.federation.strategy import Strategy
 from h2tune.federation.teaching.lesson import Lesson
 from h2tune.models import Kind, load_model, load_tokenizer
 from h2tune.training.encode import pad_token
-from h2tune.training.local import leave_unscanned
+from h2tune.training.garbage import freeze_new_objects
 from h2tune.training.terms import Progress
 
 
@@ -128,7 +128,7 @@ class LocalEngine(Channel):
         self._forget(client)
         self._trained += 1
         if self._trained.bit_count() == 1:  # after 1, 2, 4, 8, … of them
-            leave_unscanned()
+            freeze_new_objects()
         return Reply(client, outcome.update, outcome.events)
 
     def _commit(self, path: str, update: Update, state: Tensors, events: list[Event]) -> None:

@@ -132,7 +132,7 @@ def clipping(
     coverage: Float[Tensor, "clients D roles R R"],
     clip_norm: float | None,
 ) -> tuple[Float[Tensor, " clients"], tuple[float, ...], float]:
-    """Return factors that scale each client's values to the bound, their norms, and the bound (default: median norm)."""
+    """Return the factor that scales each client's values to the bound, their norms, and the bound (default: median)."""
     squares = [values.square().flatten(1).sum(1) for values, _ in slots(learned, coverage)]
     lengths = torch.stack(squares).sum(0).sqrt()
     bound = float(clip_norm if clip_norm is not None else lengths.quantile(0.5))

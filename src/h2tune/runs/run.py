@@ -34,7 +34,7 @@ from h2tune.federation.teaching.knowledge import KNOWLEDGE
 from h2tune.runs.build import build_strategy
 from h2tune.runs.plan import Plan, check_same, planned, started
 from h2tune.runs.record import accuracy_table
-from h2tune.training.local import unscanned
+from h2tune.training.garbage import garbage_collection_frozen
 from h2tune.training.terms import Progress
 
 
@@ -95,7 +95,7 @@ def run(
     store = RunStore(folder, resume=resume)
     try:
         files.write_text(folder / "config.toml", tomli_w.dumps(dump(federation)))
-        with unscanned():
+        with garbage_collection_frozen():
             table = _Job(plan, store, strict, display).work()
     finally:
         store.close()

@@ -17,7 +17,7 @@ from h2tune.errors import H2TuneError
 from h2tune.functional.frames import common_coordinates, down_frame, up_frame, view
 from h2tune.runs.run import run
 from h2tune.tasks.task import Task
-from h2tune.training.readings import _pooling, read_texts
+from h2tune.training.readings import pooling, read_texts
 
 TASK = Task(
     "toy", "label", ("yes", "no"), (" yes", " no"), "text : {words} answer :", "none", "none", "label", 32
@@ -170,10 +170,10 @@ def test_frames_that_were_altered_in_a_run_are_refused(tmp_path, monkeypatch):
     train = local_engine.ClientRound.run
 
     def altered(work, base, tokenizer):
-        found = train(work, base, tokenizer)
+        outcome = train(work, base, tokenizer)
         file = tmp_path / "run" / "clients" / "one" / "frames" / "frames.safetensors"
         file.write_bytes(file.read_bytes()[:-4] + b"abcd")
-        return found
+        return outcome
 
     with monkeypatch.context() as patch:
         patch.setattr(local_engine.ClientRound, "run", altered)
@@ -185,7 +185,7 @@ def test_frames_that_were_altered_in_a_run_are_refused(tmp_path, monkeypatch):
     assert (finished.folder / "clients" / "one" / "lora" / "adapter_config.json").exists()
 
 
-def test_a_model_reads_the_texts_once_where_there_is_room_and_the_frames_are_the_same(tmp_path, monkeypatch):
+def test_a_model_reads_the_texts_once_if_memory_allows_with_the_same_frames(tmp_path, monkeypatch):
     from h2tune.federation.h2tune import model_reader
 
     content = federations.on_anchored_basis(tmp_path, rounds=1)
@@ -213,5 +213,5 @@ def test_a_model_reads_the_texts_once_where_there_is_room_and_the_frames_are_the
 @pytest.mark.parametrize("causal", [True, False])
 def test_a_reading_keeps_no_more_than_its_pooled_states(causal):
     """A view of the states would keep every token of every module of every batch in memory: gigabytes."""
-    pooled = _pooling(torch.ones(3, 50), causal=causal)(torch.zeros(3, 50, 7))
+    pooled = pooling(torch.ones(3, 50), causal=causal)(torch.zeros(3, 50, 7))
     assert pooled.untyped_storage().nbytes() == 3 * 7 * 4
