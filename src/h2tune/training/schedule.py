@@ -15,9 +15,9 @@ Phase = Literal["shared", "specific", "joint"]
 def phase_of(step: int, alternation: Alternation, before: int = 0) -> Phase:
     """Return the phase of an optimiser step.
 
-    `"step"` and `"interleave"` alternate between the phases; they differ in the examples (`draw`). `"step"` starts every round
-    with the shared phase, since the two steps on a batch belong together. `"interleave"` continues where the last
-    round stopped, so that both phases get the same number of steps over all rounds.
+    `"step"` and `"interleave"` alternate between the phases; they differ in the examples (`draw`). `"step"` starts
+    every round with the shared phase, since the two steps on a batch belong together. `"interleave"` continues where
+    the last round stopped, so that both phases get the same number of steps over all rounds.
 
     Args:
         step: Optimiser steps of this round before this one.
