@@ -99,6 +99,24 @@ class BasisAgreed(LoggedEvent):
     bytes_down: int  # bytes that it received
 
 
+class LessonPrepared(LoggedEvent):
+    """Logged once per client before the first round, when clients teach each other on the public texts."""
+
+    event: Literal["lesson_prepared"]
+    client: str  # the client, which now has its lesson
+    teaching: Literal["own", "directions", "predictions", "moments"]  # what the clients exchanged
+    sent: list[TensorInfo]  # what it sent, such as its label directions; empty if it takes no part
+    received: list[TensorInfo]  # what it received, such as the weighted sum of its peers' directions
+    bytes_up: int  # bytes that it sent
+    bytes_down: int  # bytes that it received
+    weights: dict[str, float]  # weight of each peer with the same labels: cosine similarity, with its sign
+    taken: bool  # whether it trains on the lesson
+    reason: NotRequired[str]  # why it takes no part
+    own_loss: NotRequired[float]  # cross-validated log-loss of its own linear head, nats per example
+    peers_loss: NotRequired[float]  # log-loss of the peers' consensus on the same examples
+    standard_error: NotRequired[float]  # of the difference of these losses
+
+
 class StepLoss(TypedDict):
     """The loss of one optimiser step."""
 
@@ -297,6 +315,20 @@ class ComparedRow(TypedDict):
     note: str  # how the method treats the client; mostly empty
 
 
+class RecoveredHeadroom(TypedDict):
+    """What one method makes of the headroom, `pooled` − `local`; accuracies are fractions."""
+
+    method: str  # label of the method
+    headroom: float  # mean of pooled − local over seeds and clients
+    headroom_low: float | None  # lower end of its 95 % t interval; null with one seed
+    headroom_high: float | None  # upper end
+    share: float | None  # the method's mean gain over local as a share of the headroom; null without headroom
+    share_low: float | None  # lower end of its 95 % interval (Fieller); null where it is not bounded
+    share_high: float | None  # upper end
+    harmed: int  # clients whose mean over seeds is more than a point below local
+    clients: int  # number of clients
+
+
 class Compared(TypedDict):
     """The only event of a comparison, written by `compare` and replaced after every seed."""
 
@@ -308,6 +340,8 @@ class Compared(TypedDict):
     settings: dict[str, list[str]]  # by method, the settings in which it differs from the file
     notes: list[MethodNote]  # how methods treat clients
     problems: list[MethodProblem]  # runs and clients that failed
+    # the share of the headroom that each method recovers; empty without the methods `local` and `pooled`
+    recovered: list[RecoveredHeadroom]
     version: str  # version of h2tune
     remarks: list[str]  # settings, notes and problems as lines of text
     rows: list[ComparedRow]  # the table: the mean over clients first, then each client
@@ -318,6 +352,7 @@ class Compared(TypedDict):
 AnyEvent = (
     RunStarted
     | BasisAgreed
+    | LessonPrepared
     | ClientTrained
     | Evaluated
     | ClientFailed
@@ -330,6 +365,7 @@ AnyEvent = (
 EVENTS: dict[str, type] = {
     "run_started": RunStarted,
     "basis_agreed": BasisAgreed,
+    "lesson_prepared": LessonPrepared,
     "client_trained": ClientTrained,
     "evaluated": Evaluated,
     "client_failed": ClientFailed,

@@ -50,6 +50,7 @@ def secured(embedded, tmp_path_factory):
         parties.run()
         parties.until(parties.ended, 600)
         assert finished(parties.home / "run"), parties.tails()
+        parties.until((parties.home / "run" / "report.html").exists, 120)  # written after the last event
         yield parties
 
 

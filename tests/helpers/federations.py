@@ -105,12 +105,12 @@ def comparable(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def on_anchored_basis(folder: Path, **server: Any) -> dict[str, Any]:
-    """Return a federation on an anchored basis over sixty public texts."""
+def on_anchored_basis(folder: Path, *, consensus: bool = False, **server: Any) -> dict[str, Any]:
+    """Return a federation on an anchored basis over sixty public texts, without a consensus unless asked for."""
     texts = folder / "public.txt"
     texts.write_text("\n".join(PUBLIC[:60]) + "\n")
     content = federation(folder) | {
-        "basis": {"kind": "anchored", "texts": [str(texts)], "count": 60},
+        "basis": {"kind": "anchored", "texts": [str(texts)], "count": 60, "consensus": consensus},
         "experimental": {"basis_scale": 0.5},
     }
     content["server"] = server

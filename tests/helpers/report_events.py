@@ -95,7 +95,7 @@ def with_comparison(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     event = {
         "event": "compared", "name": "quickstart", "version": "0.1.0", "split": "test", "reference": "h2tune",
         "seeds": [0, 1, 2, 3, 4], "settings": {}, "notes": [], "remarks": ["fedavg_lora, feed: shares nothing"],
-        "problems": [], "rows": rows, "seconds": 4000.5, "time": 1_790_009_999,
+        "problems": [], "recovered": [], "rows": rows, "seconds": 4000.5, "time": 1_790_009_999,
     }  # fmt: skip
     return [*events, event]
 

@@ -14,6 +14,10 @@ A baseline is an aggregation rule on the server (`groups.GroupRule`) and an adap
 | flora | A and B, stacked | 2409.05976 | a model |
 | fed-sb | R between frozen A and B | 2502.15436 | a model and rank |
 | co-lora | P and q between frozen A and B, in some blocks | 2506.11024 | the federation |
+| self-training | nothing; public texts as a teacher's | – | – |
+| fedmd | predictions on public texts | 1910.03581 | a label set |
+| afl | moments in common coordinates | 2405.16240 | a label set |
+| pooled | everything: the oracle | – | a label set |
 
 A client that is alone in its group trains as `local` does, which `Strategy.note` states.
 
@@ -51,6 +55,10 @@ MODULES: dict[str, str] = {
         "flora",
         "fed-sb",
         "co-lora",
+        "self-training",
+        "fedmd",
+        "afl",
+        "pooled",
     )
 }
 """Name of a method → the module that builds it, imported on first use."""

@@ -15,16 +15,16 @@ from h2tune.baselines.lora import LoraAdaptedModel
 from h2tune.federation.messages import Enrolment
 
 
-def build(enrolments: Sequence[Enrolment], *, shared_rank: int, **options: Any) -> Grouped:
-    """Return the strategy; its groups hold one client each, so nothing is shared.
+def by_itself(name: str, enrolments: Sequence[Enrolment], **options: Any) -> Grouped:
+    """Return a strategy under which every client trains plain LoRA and no update is shared.
 
     Args:
+        name: Its name.
         enrolments: The clients.
-        shared_rank: Not used; every client keeps its rank.
         options: α, dropout, weighting and seed, as `Grouped` takes them.
     """
     method = GroupRule(
-        name="local",
+        name=name,
         together=lambda enrolment: enrolment.name,
         alone="",
         sends=lambda enrolment: {},
@@ -32,3 +32,14 @@ def build(enrolments: Sequence[Enrolment], *, shared_rank: int, **options: Any) 
         adapted_model=LoraAdaptedModel,
     )
     return Grouped(method, enrolments, **options)
+
+
+def build(enrolments: Sequence[Enrolment], *, shared_rank: int, **options: Any) -> Grouped:
+    """Return the strategy.
+
+    Args:
+        enrolments: The clients.
+        shared_rank: Not needed; every client keeps its rank.
+        options: As in `by_itself`.
+    """
+    return by_itself("local", enrolments, **options)

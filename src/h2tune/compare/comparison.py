@@ -8,6 +8,7 @@ from typing import Any
 
 from h2tune import files
 from h2tune._version import __version__
+from h2tune.compare.headroom import recovered
 from h2tune.compare.methods import Method
 from h2tune.compare.results import RunResult
 from h2tune.compare.rows import Row, rows_of
@@ -47,7 +48,7 @@ class Comparison:
         return rows_of(self.results, self.reference, self.clients, self.notes, self.seeds[0])
 
     def facts(self) -> dict[str, Any]:
-        """Return the facts that accompany the rows: name, split, seeds, settings, notes, problems."""
+        """Return the facts that accompany the rows: name, split, seeds, settings, notes, problems, recovered."""
         return {
             "name": self.name,
             "split": self.split,
@@ -56,6 +57,7 @@ class Comparison:
             "settings": {m.label: list(m.changes) for m in self.methods if m.changes},
             "notes": [{"method": m, "client": c, "note": n} for (m, c), n in self.notes.items()],
             "problems": [{"method": m, "seed": s, "reason": r} for m, s, r in self.problems],
+            "recovered": [r.as_dict() for r in recovered(self.results, self.clients)],
         }
 
     def write(self, began: float) -> None:

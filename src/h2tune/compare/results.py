@@ -15,8 +15,8 @@ class ClientResult:
 
     Args:
         accuracy: On the scored split after the last round, 0–1.
-        bytes_up: Bytes sent in all rounds.
-        bytes_down: Bytes received in all rounds.
+        bytes_up: Bytes sent before the first round and in all rounds.
+        bytes_down: Bytes received before the first round and in all rounds.
         seconds: Training time in seconds, without loading, scoring and saving.
     """
 
@@ -62,12 +62,13 @@ def read_result(events: Sequence[Event], stage: str) -> RunResult:
             continue
         if max(scores) < last:
             problems.append(f"{name} was last scored in round {max(scores) + 1} of {last + 1}")
+        once = [e for e in mine if e["event"] in ("basis_agreed", "lesson_prepared")]
         trained = list({e["round"]: e for e in mine if e["event"] == "client_trained"}.values())
         clients[name] = ClientResult(
             accuracy=scores[max(scores)],
             # a client alone sends nothing to others: messages to its own server do not count
-            bytes_up=0 if stage == "alone" else sum(e["bytes_up"] for e in trained),
-            bytes_down=0 if stage == "alone" else sum(e["bytes_down"] for e in trained),
+            bytes_up=0 if stage == "alone" else sum(e["bytes_up"] for e in [*once, *trained]),
+            bytes_down=0 if stage == "alone" else sum(e["bytes_down"] for e in [*once, *trained]),
             seconds=sum(e["seconds"].get("train", 0.0) for e in trained),
         )
     return RunResult(clients, tuple(problems))

@@ -122,11 +122,24 @@ def remarks(facts: Mapping[str, Any]) -> list[str]:
     for note in facts["notes"]:
         noted.setdefault((note["method"], note["note"]), []).append(note["client"])
     lines += [f"{method}, {', '.join(clients)}: {note}" for (method, note), clients in noted.items()]
+    lines += [_headroom(entry) for entry in facts.get("recovered", [])]
     failed: dict[tuple[str, str], list[str]] = {}
     for problem in facts["problems"]:
         failed.setdefault((problem["method"], problem["reason"]), []).append(str(problem["seed"]))
     lines += [f"{method}, seed {', '.join(seeds)}: {reason}" for (method, reason), seeds in failed.items()]
     return lines
+
+
+def _headroom(entry: Mapping[str, Any]) -> str:
+    """Return what a method makes of the headroom, as a line of text."""
+    room = formats.points(entry["headroom"]) + _between(entry["headroom_low"], entry["headroom_high"])
+    share = "no share of the headroom"
+    if entry["share"] is not None:
+        share = f"{entry['share'] * 100:.0f} % of the headroom"
+        if entry["share_low"] is not None and entry["share_high"] is not None:
+            share += f" ({entry['share_low'] * 100:.0f} to {entry['share_high'] * 100:.0f})"
+    harmed = f"{entry['harmed']} of {entry['clients']} clients more than a point below local"
+    return f"{entry['method']}: {share}, headroom (pooled − local) {room}; {harmed}"
 
 
 def _between(low: float | None, high: float | None) -> str:

@@ -26,6 +26,7 @@ def check(config: SharedConfig) -> None:
         _quorum(config.server, len(config.names))
         _enough(config.server, len(config.names))
     check_noise(config)
+    _consensus(config)
     _experimental(config)
     if isinstance(config, FederationConfig):
         _clients(config)
@@ -114,6 +115,20 @@ def _secure(config: SharedConfig) -> None:
             where="server.weighting",
             remedy="Leave it out",
         )
+
+
+def _consensus(config: SharedConfig) -> None:
+    """Check what goes with a consensus on public texts."""
+    if not config.basis.consensus:
+        return
+    reasons = {
+        'basis.kind = "free" has no common coordinates': config.basis.kind == "free",
+        "server.secure_aggregation hides each client's update": config.server.secure_aggregation,
+        "privacy.noise does not cover label directions": config.privacy.noise != "none",
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise H2TuneError(reason, where="basis.consensus", remedy="Leave basis.consensus out")
 
 
 def _quorum(server: ServerConfig, clients: int) -> None:

@@ -83,6 +83,11 @@ class ExperimentalConfig(ConfigSection):
     relation_learning_rate: Rate = Field(
         default=1e-2, description="Learning rate of the relation's scores Z."
     )
+    public_batch: Positive = Field(
+        default=8,
+        description="Public texts in a batch, beside the client's own examples, where it has a teacher.",
+    )
+    teacher_weight: Weight = Field(default=2.0, description="Weight μ of the teacher, equation (14).")
     size_weight: Weight = Field(default=1e-4, description="Weight λ_reg of the size term, equation (6).")
     drift_weight: Weight = Field(default=0.1, description="Weight λ_kl of the drift term, equation (6).")
     distillation_weight: Weight = Field(

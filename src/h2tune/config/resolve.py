@@ -16,6 +16,7 @@ def resolve(stated: Shared) -> Shared:
     * `privacy.noise` fixes masks and relations, unless `experimental.privacy_structure = "public"`: the mask is
       "leading" and the alignment "depth".
     * `privacy.noise` and `server.secure_aggregation` weight all clients the same.
+    * With a consensus a batch holds public texts too, and all parameters train in one pass: alternation "joint".
     * A robust rule and secure aggregation raise `server.min_clients` to the least number they need.
 
     A resolved file resolves to itself.
@@ -30,6 +31,8 @@ def resolve(stated: Shared) -> Shared:
         server["weighting"] = "uniform"
     if noisy and stated.experimental.privacy_structure != "public":
         experimental |= {"mask": "leading", "alignment": "depth"}
+    if stated.basis.consensus:
+        experimental |= {"alternation": "joint"}
     implied = {"server": server, "experimental": experimental}
     found = stated.model_copy(
         update={name: _filled(stated, name, values) for name, values in implied.items()}

@@ -11,6 +11,7 @@ from h2tune.config.experimental import ExperimentalConfig
 from h2tune.config.privacy import PrivacyConfig
 from h2tune.config.server import ServerConfig
 from h2tune.config.types import FROM_LIST, ConfigSection, Count, Name, Positive, Rate, Weight
+from h2tune.functional.quorum import Teaching
 from h2tune.tasks.rows import FileTask
 
 
@@ -28,6 +29,11 @@ class BasisConfig(ConfigSection):
     )
     count: Annotated[int, Field(ge=8)] = Field(
         default=480, description="Number of public texts that are read."
+    )
+    consensus: bool = Field(
+        default=False,
+        description="Whether clients with the same labels teach each other on the public texts, equation (14); "
+        "not with noise or secure aggregation.",
     )
 
 
@@ -135,6 +141,10 @@ class ClientConfig(ConfigSection):
         return self
 
 
+TEACHING: dict[str, Teaching] = {"self-training": "own", "fedmd": "predictions", "afl": "moments"}
+"""Baseline → what its clients exchange about the public texts."""
+
+
 class SharedConfig(ConfigSection):
     """What all parties of a federation have in common, on one machine and across machines."""
 
@@ -152,6 +162,13 @@ class SharedConfig(ConfigSection):
     def anchored(self) -> bool:
         """Whether the clients agree on a basis before the first round; only h2tune has one."""
         return self.basis.kind == "anchored" and self.server.strategy == "h2tune"
+
+    @property
+    def teaching(self) -> Teaching:
+        """What clients exchange about the public texts before the first round: see `teaching.knowledge`."""
+        if self.server.strategy == "h2tune":
+            return "directions" if self.basis.consensus else "none"
+        return TEACHING.get(self.server.strategy, "none")
 
     @property
     def names(self) -> tuple[str, ...]:

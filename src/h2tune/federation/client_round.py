@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,10 +17,12 @@ from h2tune.federation import checks
 from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Download, Tensors, Update, manifest, payload_bytes, spec_of
 from h2tune.federation.strategy import AdaptedModel, Strategy
+from h2tune.federation.teaching.lesson import Lesson
 from h2tune.models import base_seed, head_modules, set_head
 from h2tune.seeds import derive
+from h2tune.training.encode import label_tokens
 from h2tune.training.local import train_locally, training_device
-from h2tune.training.terms import Progress, Record
+from h2tune.training.terms import Progress, Record, Terms
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class ClientRound:
         frames: The client's frames, in an anchored basis.
         stage: "trained", or "alone" for the comparison without federation.
         progress: Returns what is called after each step, for a client's name.
+        lesson: Public texts with a teacher's targets, that ride along in every batch.
     """
 
     client: LocalClient
@@ -53,6 +56,7 @@ class ClientRound:
     frames: Tensors | None = None
     stage: str = "trained"
     progress: Callable[[str], Progress] | None = None
+    lesson: Lesson | None = None
 
     def run(self, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> RoundResult:
         """Run the round.
@@ -112,7 +116,7 @@ class ClientRound:
         return RoundResult(Update(client.name, number, len(client.splits.train), leaving), kept, events)
 
     def _train(self, adapted: AdaptedModel, tokenizer: PreTrainedTokenizerBase) -> Record:
-        client = self.client
+        client, public = self.client, self.lesson.rows if self.lesson else ()
         return train_locally(
             adapted.model,
             client.encoded("train", tokenizer),
@@ -120,11 +124,23 @@ class ClientRound:
             client.training,
             causal=client.causal,
             phases=adapted.phases(),
-            terms=adapted.terms(),
+            terms=self._terms(adapted, tokenizer) if public else adapted.terms(),
             alternation=adapted.alternation,
             round_number=self.download.round,
             seed=derive(client.seed, "client", client.name),
             progress=self.progress(client.name) if self.progress else None,
+            public=public,
+        )
+
+    def _terms(self, adapted: AdaptedModel, tokenizer: PreTrainedTokenizerBase) -> Terms:
+        """Return the method's loss terms, with the teacher's."""
+        client = self.client
+        tokens = tuple(label_tokens(client.task, tokenizer)) if client.causal else ()
+        return replace(
+            adapted.terms(),
+            teacher_weight=client.training.teacher_weight,
+            public_items=client.training.public_batch,
+            label_tokens=tokens,
         )
 
     def _evaluate(self, adapted: AdaptedModel, tokenizer: PreTrainedTokenizerBase) -> Score:

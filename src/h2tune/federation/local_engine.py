@@ -15,6 +15,7 @@ from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Download, Tensors, Update
 from h2tune.federation.run_store import Commit, RunStore
 from h2tune.federation.strategy import Strategy
+from h2tune.federation.teaching.lesson import Lesson
 from h2tune.models import Kind, load_model, load_tokenizer
 from h2tune.training.encode import pad_token
 from h2tune.training.local import leave_unscanned
@@ -110,7 +111,14 @@ class LocalEngine(Channel):
             base, tokenizer = self.base_of(member)
             state = self.last_state(client, download.round)
             work = ClientRound(
-                member, self.strategy, download, state, self.frames(client), self.stage, self.progress
+                member,
+                self.strategy,
+                download,
+                state,
+                self.frames(client),
+                self.stage,
+                self.progress,
+                self.lesson(client),
             )
             outcome = work.run(base, tokenizer)
         except Exception as error:
@@ -145,7 +153,7 @@ class LocalEngine(Channel):
 
         It was not for methods that send nothing when alone.
         """
-        if round_number or self.first is None:
+        if round_number or self.first is None or self.first.lesson(client) is not None:
             return None
         if self.strategy.upload_spec(client, 0) != self.first.strategy.upload_spec(client, 0):
             return None
@@ -173,6 +181,22 @@ class LocalEngine(Channel):
                 remedy="Go on with --resume, which makes them again",
             )
         return None if found is None else found[0]["frames"]
+
+    def lesson(self, client: str) -> Lesson | None:
+        """Return a client's lesson; None where there is none, and for a client by itself.
+
+        Raises:
+            H2TuneError: It is there but was altered.
+        """
+        path = f"clients/{client}/lesson"
+        commit = None if self.stage == "alone" else self.store.committed(path)
+        if commit is None and self.stage != "alone" and self.store.is_damaged(path):
+            raise H2TuneError(
+                f"the lesson of client '{client}' was altered or is incomplete",
+                where=str(self.store.folder / path),
+                remedy="Go on with --resume, which makes it again",
+            )
+        return None if commit is None else Lesson.of(commit[0]["lesson"], commit[1])
 
     def path(self, client: str, round_number: int) -> str:
         """Return the folder of a client's round in the run folder."""

@@ -65,3 +65,19 @@ def distillation(
         )
         / items
     )
+
+
+def teaching(
+    logits: Float[Tensor, "batch classes"], targets: Float[Tensor, "batch classes"], items: int
+) -> Float[Tensor, ""]:
+    """Return KL(q ‖ p) summed over the rows that have a teacher, divided by `items`: the μ term of (14).
+
+    Args:
+        logits: The student's, of the labels.
+        targets: The teacher's probabilities; rows without a teacher are zero.
+        items: Number of public texts in the optimiser step.
+    """
+    taught = targets.sum(1) > 0
+    return (
+        kl_div(log_softmax(logits[taught].float(), dim=-1), targets[taught].float(), reduction="sum") / items
+    )

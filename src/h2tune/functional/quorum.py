@@ -8,6 +8,9 @@ from typing import Literal
 Rule = Literal["mean", "clip", "median", "trimmed_mean", "nnm", "krum"]
 """How what clients learned is brought together; all but the first are robust."""
 
+Teaching = Literal["none", "own", "directions", "predictions", "moments"]
+"""What clients exchange about the public texts before the first round."""
+
 Increments = Literal["mean", "sum", "relevance"]
 """Whether what is shared moves by the mean of what clients learned, equation (5), by the sum, or for each client by
 what is relevant to it, equation (10)."""

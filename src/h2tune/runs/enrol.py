@@ -63,6 +63,8 @@ def local_training(federation: FederationConfig, client: ClientConfig) -> LocalT
         max_grad_norm=train.max_grad_norm,
         arguments=train.arguments,
         normalised=experimental.shared_optimizer == "normalised",
+        public_batch=experimental.public_batch,
+        teacher_weight=experimental.teacher_weight,
     )
 
 

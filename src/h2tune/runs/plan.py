@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from h2tune.runs.model_info import ClientInfo
 from h2tune.runs.ranks import trainable_in
 from h2tune.runs.record import run_started
 from h2tune.runs.same import flat, refuse_other_settings
+from h2tune.tasks.prompts import fields, fill
+from h2tune.tasks.task import Example, Task
 from h2tune.training.local import try_arguments
 
 
@@ -52,9 +54,40 @@ def planned(federation: FederationConfig) -> Plan:
     """
     infos, enrolments, size, slots = enrol_all(federation)
     try_arguments(federation.train.arguments)
+    clients = [load_client(s, e, federation) for s, e in zip(infos, enrolments, strict=True)]
+    if federation.server.strategy == "pooled":
+        clients = pooled(clients)
+        enrolments = [client.enrolment for client in clients]
     strategy = build_strategy(federation, enrolments, size, slots)
-    clients = [load_client(i, e, federation) for i, e in zip(infos, enrolments, strict=True)]
     return Plan(federation, infos, enrolments, clients, strategy, size, slots)
+
+
+def pooled(clients: Sequence[LocalClient]) -> list[LocalClient]:
+    """Return the clients with the training examples of all that have the same labels, each in its own prompt.
+
+    For the oracle alone: no federation can bring data together.
+    """
+    found = []
+    for client in clients:
+        peers = [other for other in clients if set(other.task.labels) == set(client.task.labels)]
+        alike = bool(client.task.labels)
+        others = [other for other in peers if other.name != client.name and alike]
+        train = list(client.splits.train)
+        for other in others:
+            train += [_restated(e, other.task, client.task) for e in other.splits.train]
+        splits = replace(client.splits, train=tuple(train))
+        enrolment = replace(client.enrolment, examples=len(train))
+        found.append(replace(client, splits=splits, enrolment=enrolment))
+    return found
+
+
+def _restated(example: Example, source: Task, task: Task) -> Example:
+    """Return an example as a client with the same labels would ask it: its text in the client's own prompt."""
+    name = source.labels[example.label] if example.label is not None else ""
+    label = task.labels.index(name)
+    names = fields(task.template)
+    prompt = fill(task.template, {names[0]: example.text}) if len(names) == 1 else example.text
+    return Example(prompt, task.verbalisers[label], label, example.text)
 
 
 def check_same(path: Path, federation: FederationConfig) -> None:

@@ -16,14 +16,21 @@ from h2tune.config import FederationConfig, dump, load
 from h2tune.events import Event, read_events
 from h2tune.federation.channel import Channel
 from h2tune.federation.client_round import attach_adapter
-from h2tune.federation.h2tune.basis import agree_on_basis, anchor_texts
-from h2tune.federation.h2tune.model_reader import ModelReader
+from h2tune.federation.h2tune.basis import (
+    agree_on_basis,
+    agree_on_coordinates,
+    anchor_texts,
+    coordinate_count,
+)
+from h2tune.federation.h2tune.model_reader import ROOM, ModelReader
 from h2tune.federation.h2tune.reading_cache import default_reading_cache
 from h2tune.federation.local_client import LocalClient, majority
 from h2tune.federation.local_engine import BaseModels, LocalEngine
 from h2tune.federation.rounds import Choice, Schedule, draw_from, run_rounds
 from h2tune.federation.run_store import RunStore
 from h2tune.federation.strategy import Strategy
+from h2tune.federation.teaching.exchange import NO_COORDINATES, TeachingExchange, teach
+from h2tune.federation.teaching.knowledge import KNOWLEDGE
 from h2tune.runs.build import build_strategy
 from h2tune.runs.plan import Plan, check_same, planned, started
 from h2tune.runs.record import accuracy_table
@@ -156,12 +163,23 @@ class _Job:
         )
 
     def _agree(self, federated: LocalEngine) -> None:
-        """Compute the frames of an anchored basis, once for the run."""
-        federation = self.plan.federation
+        """Agree on the frames of an anchored basis, and prepare the clients' lessons."""
+        plan, federation = self.plan, self.plan.federation
+        teaching = federation.teaching
+        if not federation.anchored and teaching == "none":
+            return
+        texts = anchor_texts(federation.basis.texts, federation.basis.count, federation.seed)
+        room = ROOM if federation.anchored else 0  # what modules read is for frames
+        reader = ModelReader(federated.base_of, texts, room, default_reading_cache())
+        z = NO_COORDINATES
+        if federation.anchored or KNOWLEDGE[teaching].needs_coordinates:
+            size = coordinate_count(plan.shared_rank, teaching)
+            z = agree_on_coordinates(plan.clients, reader, size, self.store)
         if federation.anchored:
-            texts = anchor_texts(federation.basis.texts, federation.basis.count, federation.seed)
-            reader = ModelReader(federated.base_of, texts, cache=default_reading_cache())
-            agree_on_basis(self.plan.clients, reader, self.plan.shared_rank, self.store, notice=self.notice)
+            agree_on_basis(plan.clients, reader, z, plan.shared_rank, self.store, notice=self.notice)
+        if teaching != "none":
+            exchange = TeachingExchange(teaching, reader, self.store, z)
+            teach(plan.clients, exchange, notice=self.notice)
 
     def _alone(self, federated: LocalEngine, choose: Choice) -> None:
         """Train every client alone, in the rounds in which it trained in the federation."""

@@ -23,11 +23,13 @@ class Encoded:
         prompt: Tokens of the prompt (decoder) or the text (encoder), special tokens included.
         answer: Tokens to predict (decoder); empty for an encoder.
         label: Index of the label, or None.
+        target: A teacher's probabilities of the labels, for a public text without a label; else None.
     """
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
     label: int | None
+    target: tuple[float, ...] | None = None
 
 
 def encode_causal(
@@ -64,6 +66,11 @@ def answer_tokens(answer: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int,
     return tuple(tokenizer(answer, add_special_tokens=False)["input_ids"])
 
 
+def label_tokens(task: Task, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the first token of each label's words, by which a decoder is taught on public texts."""
+    return [answer_tokens(words, tokenizer)[0] for words in task.verbalisers]
+
+
 def causal_batch(items: Sequence[Encoded], pad: int, *, positions: bool) -> dict[str, Tensor]:
     """Pad on the left, so that all answers end in the last column.
 
@@ -77,12 +84,13 @@ def causal_batch(items: Sequence[Encoded], pad: int, *, positions: bool) -> dict
         `position_ids` if asked for. The last answer token is a target only.
     """
     rows = [item.prompt + item.answer[:-1] for item in items]
-    length, kept = max(map(len, rows)), max(len(item.answer) for item in items)
+    length, kept = max(map(len, rows)), max(1, *(len(item.answer) for item in items))
     batch = {
         "input_ids": torch.tensor([[pad] * (length - len(row)) + list(row) for row in rows]),
         "attention_mask": torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows]),
         "labels": torch.tensor([[IGNORED] * (kept - len(i.answer)) + list(i.answer) for i in items]),
     }
+    batch |= _targets(items)
     if positions:
         batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
     return batch
@@ -95,7 +103,15 @@ def text_batch(items: Sequence[Encoded], pad: int) -> dict[str, Tensor]:
         "input_ids": torch.tensor([list(i.prompt) + [pad] * (length - len(i.prompt)) for i in items]),
         "attention_mask": torch.tensor([[1] * len(i.prompt) + [0] * (length - len(i.prompt)) for i in items]),
         "labels": torch.tensor([[IGNORED if i.label is None else i.label] for i in items]),
-    }
+    } | _targets(items)
+
+
+def _targets(items: Sequence[Encoded]) -> dict[str, Tensor]:
+    """Return `targets` (batch, labels), a teacher's probabilities; zero in rows that have none, {} without any."""
+    classes = max((len(item.target) for item in items if item.target is not None), default=0)
+    if not classes:
+        return {}
+    return {"targets": torch.tensor([item.target or (0.0,) * classes for item in items])}
 
 
 def collator(
@@ -127,7 +143,9 @@ def kept_logits(model: Any, batch: dict[str, Tensor], *, causal: bool) -> Tensor
 
     Decoders that can (`logits_to_keep`) compute the head for those positions only.
     """
-    inputs: dict[str, Any] = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    inputs: dict[str, Any] = {
+        name: tensor for name, tensor in batch.items() if name not in ("labels", "targets")
+    }
     if not causal:
         logits: Tensor = model(**inputs).logits
         return logits.unsqueeze(1)

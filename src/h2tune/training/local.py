@@ -19,7 +19,7 @@ from h2tune.errors import H2TuneError, nearest
 from h2tune.quiet import quiet
 from h2tune.seeds import derive, isolated
 from h2tune.training.encode import Encoded, collator
-from h2tune.training.schedule import Alternation, draw, optimiser_steps
+from h2tune.training.schedule import Alternation, draw, mixed, optimiser_steps
 from h2tune.training.terms import Progress, Record, Terms
 
 OWNED = frozenset(
@@ -115,6 +115,8 @@ class LocalTraining:
         max_grad_norm: Norm to which gradients are clipped; 0 for never.
         arguments: Further arguments of `TrainingArguments`.
         normalised: Whether Δ takes steps of normalised gradients.
+        public_batch: Public texts of a local step, beside the client's own examples.
+        teacher_weight: μ of equation (14).
     """
 
     alternation: Alternation
@@ -129,6 +131,8 @@ class LocalTraining:
     max_grad_norm: float
     arguments: Mapping[str, Any]
     normalised: bool = False
+    public_batch: int = 8
+    teacher_weight: float = 2.0
 
 
 def train_locally(
@@ -144,8 +148,9 @@ def train_locally(
     round_number: int,
     seed: int,
     progress: Progress | None = None,
+    public: Sequence[Encoded] = (),
 ) -> Record:
-    """Train a client's adapter for one round, and return what that did.
+    """Train a client's adapter for one round, and return its record.
 
     Args:
         model: A PEFT model.
@@ -159,10 +164,11 @@ def train_locally(
         round_number: Number of the round, from 0.
         seed: The client's seed.
         progress: Called after each optimiser step.
+        public: Public texts with a teacher's targets, that ride along in every batch.
     """
     from h2tune.training.trainer import AlternatingTrainer
 
-    steps = numbers.local_steps
+    steps, before = numbers.local_steps, round_number * numbers.local_steps
     first, later = steps, optimiser_steps(steps, numbers.alternation)
     with (
         isolated(seed, "train", round_number),
@@ -172,11 +178,15 @@ def train_locally(
         trainer = AlternatingTrainer(
             model,
             _arguments(
-                numbers, folder, optimiser_steps(steps, alternation), derive(seed, "trainer", round_number)
+                numbers,
+                folder,
+                optimiser_steps(steps, alternation),
+                derive(seed, "trainer", round_number),
+                numbers.public_batch if public else 0,
             ),
-            data,
+            [*data, *public],
             collator(model, tokenizer, causal=causal),
-            order=draw(len(data), numbers.batch_size, round_number * steps, steps, alternation, seed),
+            order=_order(len(data), len(public), numbers, before, alternation, seed),
             phases=phases,
             learning_rates=numbers.learning_rates,
             alternation=alternation,
@@ -230,11 +240,25 @@ def training_device(numbers: LocalTraining) -> torch.device:
         return _arguments(numbers, folder, 1, 0).device
 
 
-def _arguments(numbers: LocalTraining, folder: str, steps: int, seed: int) -> TrainingArguments:
+def _order(
+    own: int, public: int, numbers: LocalTraining, before: int, alternation: Alternation, seed: int
+) -> list[int]:
+    """Return the indices of the rows that a round's optimiser steps see; public rows come after the own ones."""
+    steps, batch, riding = numbers.local_steps, numbers.batch_size, numbers.public_batch
+    order = draw(own, batch, before, steps, alternation, seed)
+    if not public:
+        return order
+    texts = draw(public, riding, before, steps, alternation, derive(seed, "public"))
+    return mixed(order, [own + i for i in texts], batch, riding, numbers.accumulation)
+
+
+def _arguments(
+    numbers: LocalTraining, folder: str, steps: int, seed: int, riding: int = 0
+) -> TrainingArguments:
     return TrainingArguments(
         output_dir=folder,
         max_steps=steps,
-        per_device_train_batch_size=numbers.batch_size // numbers.accumulation,
+        per_device_train_batch_size=(numbers.batch_size + riding) // numbers.accumulation,
         gradient_accumulation_steps=numbers.accumulation,
         learning_rate=numbers.learning_rates["specific"],
         weight_decay=numbers.weight_decay,

@@ -64,3 +64,21 @@ def draw(
         group = [at(position) for position in range(step * batch, (step + 1) * batch)]
         indices += group * (2 if alternation == "step" else 1)
     return indices
+
+
+def mixed(own: list[int], public: list[int], batch: int, public_batch: int, accumulation: int) -> list[int]:
+    """Return the order of own and public rows, so that every micro-batch has its part of both.
+
+    Args:
+        own: Indices of own rows, step after step.
+        public: Indices of public rows, step after step.
+        batch: Own rows of a step.
+        public_batch: Public rows of a step.
+        accumulation: Micro-batches of a step; divides both.
+    """
+    order: list[int] = []
+    some, others = batch // accumulation, public_batch // accumulation
+    for piece in range(len(own) // some):
+        order += own[piece * some : (piece + 1) * some]
+        order += public[piece * others : (piece + 1) * others]
+    return order

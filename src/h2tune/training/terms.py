@@ -21,6 +21,9 @@ class Terms:
         distillation_weight: λ_kd of (7); needs both phases on one batch (`alternation="step"`).
         middles: Returns T of all modules (modules, r²), with gradients.
         previous: T of the end of the previous round (modules, r²), or None in the first.
+        teacher_weight: μ of (14).
+        public_items: Public texts in an optimiser step.
+        label_tokens: For a decoder the first token of each label's words; () for a head.
     """
 
     size_weight: float = 0.0
@@ -28,6 +31,9 @@ class Terms:
     distillation_weight: float = 0.0
     middles: Callable[[], Tensor] | None = None
     previous: Tensor | None = None
+    teacher_weight: float = 0.0
+    public_items: int = 0
+    label_tokens: tuple[int, ...] = ()
 
 
 @dataclass

@@ -16,7 +16,9 @@ from h2tune.federation.h2tune.model_reader import ModelReader
 from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Spec, Tensors, digest, manifest, payload_bytes, spec_of
 from h2tune.federation.run_store import Commit, RunStore
+from h2tune.federation.teaching.knowledge import COORDINATES, KNOWLEDGE
 from h2tune.functional.frames import common_coordinates, view
+from h2tune.functional.quorum import Teaching
 from h2tune.tasks.load import load_task
 
 DIRECTIONS = 128
@@ -66,29 +68,49 @@ def view_spec(width: int, count: int, size: int) -> tuple[Spec, Spec]:
     return {"view": ((count, min(DIRECTIONS, width, count)), "float32")}, {"z": ((count, size), "float32")}
 
 
+def coordinate_count(size: int, teaching: Teaching) -> int:
+    """Return the number of coordinates to agree on: R for the frames, and more where directions are exchanged."""
+    needed = teaching != "none" and KNOWLEDGE[teaching].needs_coordinates
+    return max(size, COORDINATES) if needed else size
+
+
+def agree_on_coordinates(
+    clients: Sequence[LocalClient], reader: ModelReader, size: int, store: RunStore
+) -> Tensor:
+    """Return the coordinates Z (n, size) of the public texts that all clients' models have in common.
+
+    Args:
+        clients: The clients.
+        reader: Reads the public texts.
+        size: Number of coordinates.
+        store: Keeps views and coordinates; what is there is not computed again.
+    """
+    return agreed(store, lambda: {client.name: own_view(client, reader, store) for client in clients}, size)
+
+
 def agree_on_basis(
-    members: Sequence[LocalClient],
+    clients: Sequence[LocalClient],
     reader: ModelReader,
+    z: Tensor,
     size: int,
     store: RunStore,
     *,
     notice: Callable[[Event], None] | None = None,
 ) -> None:
-    """Let the members agree on coordinates, and keep each one's frames at `clients/NAME/frames`.
+    """Compute each client's frames and keep them at `clients/NAME/frames`.
 
     Args:
-        members: The clients.
+        clients: The clients.
         reader: Reads the public texts.
+        z: The coordinates that all agreed on; the frames are of the first R.
         size: R.
         store: Keeps views, coordinates and frames; what is there is not computed again.
         notice: Called with every event.
     """
-    views = {member.name: own_view(member, reader, store) for member in members}
-    z = agreed(store, lambda: views, size)
-    for member in sorted(members, key=lambda member: member.name):
-        keep_frames(member, reader, z, store)
-        event = agreed_event(member.name, views[member.name], z)
-        store.record(f"basis/{member.name}", [event], notice)
+    for client in sorted(clients, key=lambda client: client.name):
+        keep_frames(client, reader, z[:, :size].contiguous(), store)
+        event = agreed_event(client.name, own_view(client, reader, store), z)
+        store.record(f"basis/{client.name}", [event], notice)
 
 
 def own_view(member: LocalClient, reader: ModelReader, store: RunStore) -> Tensor:

@@ -8,12 +8,13 @@ from typing import Any
 from torch import Tensor
 
 from h2tune.errors import H2TuneError
-from h2tune.federation.h2tune.basis import agreed, agreed_event, anchor_texts, view_spec
+from h2tune.federation.h2tune.basis import agreed, agreed_event, anchor_texts, coordinate_count, view_spec
 from h2tune.federation.messages import Update, check_update, payload_bytes
 from h2tune.federation.run_store import RunStore
 from h2tune.flower.coordinator.channel import Prepare
 from h2tune.flower.coordinator.messenger import Messenger
 from h2tune.flower.coordinator.queries import ask
+from h2tune.flower.coordinator.teaching import Teaching
 
 
 def frames_before_rounds(messenger: Messenger, store: RunStore) -> Prepare:
@@ -37,17 +38,21 @@ def frames_before_rounds(messenger: Messenger, store: RunStore) -> Prepare:
         views.update(_views(messenger, texts))
         return views
 
-    z = agreed(store, gather, size)
+    z = agreed(store, gather, coordinate_count(size, coordinator.teaching))
     framed: set[str] = set()
+    teaching = Teaching(messenger, texts, z, store)
 
     def prepare(clients: Iterable[str]) -> None:
-        heads = {client: {"texts": texts} for client in sorted(clients) if client not in framed}
+        present = set(clients)
+        heads = {client: {"texts": texts} for client in sorted(present - framed)}
         answered = ask(
             messenger, "frames", heads, lambda *_: True, seconds=coordinator.deadline, tensors={"z": z}
         )
         framed.update(answered)
         for client in sorted(answered):
             store.record(f"basis/{client}", [agreed_event(client, views.get(client), z)])
+        if coordinator.teaching != "none":
+            teaching.prepare(framed & present)
 
     return prepare
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from h2tune.errors import H2TuneError
-from h2tune.federation.h2tune.basis import keep_frames, own_view, view_spec
+from h2tune.federation.h2tune.basis import coordinate_count, keep_frames, own_view, view_spec
 from h2tune.federation.h2tune.model_reader import ModelReader
 from h2tune.federation.h2tune.reading_cache import default_reading_cache
 from h2tune.federation.local_engine import BaseModels
@@ -53,13 +53,23 @@ def take_frames(
         H2TuneError: As `give_view`, or the coordinates are invalid, or differ from those of the member's frames.
     """
     size = int(request.settings.server.shared_rank)
-    spec = view_spec(1, len(request.texts), size)[1]
-    received = Update(request.client, 0, 0, tensors)
-    check_update(received, spec, client=request.client, round_number=0, examples=0)
+    check_coordinates(tensors, request)
     joined = _joined(path, request)
     with opened_engine(joined, request, models) as engine:
         reader = ModelReader(engine.base_of, request.texts, cache=default_reading_cache())
-        keep_frames(joined.client, reader, tensors["z"], engine.store)
+        keep_frames(joined.client, reader, tensors["z"][:, :size].contiguous(), engine.store)
+
+
+def check_coordinates(tensors: Tensors, request: BasisRequest) -> None:
+    """Refuse a message whose one tensor is not the coordinates of the texts.
+
+    Raises:
+        H2TuneError: As `check_update`.
+    """
+    count = coordinate_count(int(request.settings.server.shared_rank), request.settings.teaching)
+    spec = view_spec(1, len(request.texts), count)[1]
+    received = Update(request.client, 0, 0, tensors)
+    check_update(received, spec, client=request.client, round_number=0, examples=0)
 
 
 def texts_of(head: Mapping[str, Any]) -> list[str]:

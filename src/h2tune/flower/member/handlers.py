@@ -19,6 +19,7 @@ from h2tune.flower.member.basis import give_view, take_frames, texts_of
 from h2tune.flower.member.join import checked_experiment, join
 from h2tune.flower.member.requests import BasisRequest, RoundRequest
 from h2tune.flower.member.round import take_part
+from h2tune.flower.member.teaching import give_knowledge, take_lesson
 from h2tune.flower.messages import read_head, text
 
 Answer = tuple[dict[str, Any], Update | None]
@@ -85,6 +86,11 @@ def handle(
         request = BasisRequest(settings, experiment, text(head, "client"), texts_of(head))
         take_frames(file, request, down.tensors, models)
         return {}, None
+    if kind in ("knowledge", "lesson"):
+        request = BasisRequest(settings, experiment, text(head, "client"), texts_of(head))
+        if kind == "knowledge":
+            return give_knowledge(file, request, down.tensors, models)
+        return take_lesson(file, request, down.tensors, models), None
     if kind != "train":
         raise H2TuneError("the message is of a kind that this member does not know")
     digest, masks = text(head, "digest"), secure.Masks.of(head)

@@ -1,0 +1,19 @@
+"""The oracle: every client trains plain LoRA on the labels of all clients that have the same labels.
+
+No federation can do this, as data do not leave their owners; it says how much there is to gain. It takes the same local
+steps on the same batches' size as every other method. `runs.plan` gives the clients their pooled examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from h2tune.baselines.groups import Grouped
+from h2tune.baselines.local import by_itself
+from h2tune.federation.messages import Enrolment
+
+
+def build(enrolments: Sequence[Enrolment], *, shared_rank: int, **options: Any) -> Grouped:
+    """Return the strategy; arguments as in `local.build`."""
+    return by_itself("pooled", enrolments, **options)

@@ -1,0 +1,119 @@
+"""What there is to gain from others' labels, and the share of it that each method recovers; pure.
+
+The headroom is `pooled` − `local`: the gain of training on the labels of all clients that have the same labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from scipy.stats import t
+
+from h2tune.compare.rows import Results
+from h2tune.evaluation.statistics import mean_interval
+
+LOCAL, POOLED = "local", "pooled"
+HARM = 0.01
+"""Accuracy by which a client must be worse than by itself to count as harmed."""
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What one method makes of the headroom. Accuracies are fractions; unknown values are None.
+
+    Args:
+        method: Its label.
+        headroom: Mean of pooled − local over seeds and clients, with its t interval.
+        share: The method's mean gain over local, as a share of the headroom.
+        share_low: Lower end of its 95 % interval by Fieller's theorem (1954); None where the headroom's own interval
+            reaches zero.
+        share_high: Upper end.
+        harmed: Number of clients whose mean over seeds is more than a point below local.
+        clients: Number of clients.
+    """
+
+    method: str
+    headroom: float
+    headroom_low: float | None
+    headroom_high: float | None
+    share: float | None
+    share_low: float | None
+    share_high: float | None
+    harmed: int
+    clients: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the numbers as plain values."""
+        return asdict(self)
+
+
+def recovered(results: Results, clients: Sequence[str]) -> list[Recovered]:
+    """Return the share of the headroom that each method recovers; [] without `local` and `pooled`.
+
+    Args:
+        results: Method → seed → result.
+        clients: Names of the clients.
+    """
+    if LOCAL not in results or POOLED not in results:
+        return []
+    found = []
+    for method in results:
+        if method in (LOCAL, POOLED):
+            continue
+        seeds = [
+            seed
+            for seed in sorted(results[method])
+            if all(
+                set(clients) <= results[m].get(seed, results[method][seed]).clients.keys() for m in results
+            )
+            and all(seed in results[m] for m in (LOCAL, POOLED))
+        ]
+        if seeds:
+            found.append(_recovered(results, method, seeds, clients))
+    return found
+
+
+def _recovered(results: Results, method: str, seeds: Sequence[int], clients: Sequence[str]) -> Recovered:
+    def accuracy(name: str, seed: int, client: str) -> float:
+        return results[name][seed].clients[client].accuracy
+
+    def gains(name: str) -> list[float]:
+        return [fmean(accuracy(name, s, c) - accuracy(LOCAL, s, c) for c in clients) for s in seeds]
+
+    gain, room = gains(method), gains(POOLED)
+    interval, several = mean_interval(room), len(seeds) > 1
+    low, high = fieller(gain, room) if several else (None, None)
+    lost = [fmean(accuracy(LOCAL, s, c) - accuracy(method, s, c) for s in seeds) for c in clients]
+    return Recovered(
+        method,
+        interval.mean,
+        interval.low if several else None,
+        interval.high if several else None,
+        fmean(gain) / interval.mean if interval.mean > 0 else None,
+        low,
+        high,
+        sum(loss > HARM for loss in lost),
+        len(clients),
+    )
+
+
+def fieller(gain: Sequence[float], room: Sequence[float]) -> tuple[float | None, float | None]:
+    """Return the 95 % interval of mean(gain) / mean(room) of paired values, by Fieller's theorem.
+
+    All θ for which the t test does not reject mean(gain − θ room) = 0. It is bounded only where the mean of `room`
+    differs from zero; (None, None) elsewhere.
+    """
+    n = len(gain)
+    critical = float(t.ppf(0.975, n - 1)) ** 2 / n
+    g, h = fmean(gain), fmean(room)
+    covariance = sum((a - g) * (b - h) for a, b in zip(gain, room, strict=True)) / (n - 1)
+    a = h * h - critical * stdev(room) ** 2
+    b = g * h - critical * covariance
+    c = g * g - critical * stdev(gain) ** 2
+    root = b * b - a * c
+    if a <= 0 or root < 0:
+        return None, None
+    return (b - root**0.5) / a, (b + root**0.5) / a

@@ -1,0 +1,159 @@
+"""The exchange before the first round, on one machine: knowledge up, the peers' down, a lesson for each client."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from h2tune.events import Event
+from h2tune.federation.h2tune.model_reader import ModelReader
+from h2tune.federation.local_client import LocalClient
+from h2tune.federation.messages import Tensors, manifest, payload_bytes, spec_of
+from h2tune.federation.run_store import Commit, RunStore
+from h2tune.federation.teaching.client import Learner, learner_of, lesson_of, unable
+from h2tune.federation.teaching.knowledge import KNOWLEDGE
+from h2tune.federation.teaching.lesson import Lesson
+from h2tune.files import sha256
+from h2tune.functional.quorum import Teaching
+
+NO_COORDINATES = torch.empty(0)
+
+
+def label_set(labels: Sequence[str]) -> str:
+    """Return a checksum of the names of a task's labels, whatever their order: clients with the same one share."""
+    return sha256(json.dumps(sorted(labels)).encode())
+
+
+class TeachingExchange:
+    """Each client's part of the exchange; what was computed before is not computed again.
+
+    Args:
+        teaching: The kind of knowledge.
+        reader: Reads the public texts with clients' models.
+        store: Keeps what is sent, what is received, and the lessons.
+        z: Common coordinates of the public texts (n, R), where the knowledge needs them.
+    """
+
+    def __init__(
+        self, teaching: Teaching, reader: ModelReader, store: RunStore, z: Tensor = NO_COORDINATES
+    ) -> None:
+        self.teaching, self.knowledge = teaching, KNOWLEDGE[teaching]
+        self.reader, self.store, self.z = reader, store, z
+        self._learner: tuple[str, Learner] | None = None  # one client's: features take memory
+
+    def upload(self, client: LocalClient) -> tuple[Tensors, dict[str, Any]]:
+        """Return what a client sends, and facts: its label set, and why it takes no part (`unable`, mostly "")."""
+
+        def compute() -> Commit:
+            _, tokenizer = self.reader.get_model(client)
+            facts = {"labels": label_set(client.task.labels), "unable": unable(client, tokenizer)}
+            if facts["unable"]:
+                return {"sent": {}}, facts
+            return {"sent": self.knowledge.upload(self.z, self._learner_of(client).scores)}, facts
+
+        tensors, facts = self.store.get_or_compute(f"clients/{client.name}/knowledge", compute)
+        return tensors["sent"], facts
+
+    def lesson(self, client: LocalClient, received: Mapping[str, Tensor]) -> Lesson:
+        """Return a client's lesson, made of what it received; kept at `clients/NAME/lesson`."""
+
+        def compute() -> Commit:
+            sent, facts = self.upload(client)
+            if facts["unable"]:
+                lesson = Lesson((), {"taken": False, "reason": facts["unable"]})
+            else:
+                _, tokenizer = self.reader.get_model(client)
+                learner = self._learner_of(client)
+                lesson = lesson_of(
+                    learner, self.teaching, self.reader.texts, tokenizer, self.z, sent, received
+                )
+            return {"lesson": lesson.tensors()}, dict(lesson.facts)
+
+        tensors, facts = self.store.get_or_compute(f"clients/{client.name}/lesson", compute)
+        return Lesson.of(tensors["lesson"], facts)
+
+    def _learner_of(self, client: LocalClient) -> Learner:
+        if self._learner is None or self._learner[0] != client.name:
+            base, tokenizer = self.reader.get_model(client)
+            z = self.z if self.knowledge.needs_coordinates else None
+            self._learner = client.name, learner_of(client, self.reader, base, tokenizer, z)
+        return self._learner[1]
+
+
+def combined(
+    teaching: Teaching, uploads: Mapping[str, tuple[Mapping[str, Tensor], Mapping[str, Any]]]
+) -> tuple[dict[str, Tensors], dict[str, dict[str, float]]]:
+    """Return what each client receives, and the weight of each of its peers for it.
+
+    Args:
+        teaching: The kind of knowledge.
+        uploads: Client → what it sent, and its facts: `labels`, and `unable`.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in sorted(uploads):
+        if not uploads[name][1]["unable"]:
+            groups.setdefault(uploads[name][1]["labels"], []).append(name)
+    received: dict[str, Tensors] = {name: {} for name in uploads}
+    weights: dict[str, dict[str, float]] = {name: {} for name in uploads}
+    for names in groups.values():
+        parts, between = KNOWLEDGE[teaching].combine([uploads[name][0] for name in names])
+        for i, name in enumerate(names):
+            received[name] = parts[i]
+            weights[name] = {other: round(float(between[i, j]), 4) for j, other in enumerate(names) if j != i}
+    return received, weights
+
+
+def lesson_event(
+    client: str,
+    teaching: Teaching,
+    sent: Tensors,
+    received: Tensors,
+    weights: Mapping[str, float],
+    facts: Mapping[str, Any],
+) -> Event:
+    """Return the event of a client's lesson: what it sent and received, its peers' weights, and its decision."""
+    return {
+        "event": "lesson_prepared",
+        "client": client,
+        "teaching": teaching,
+        "sent": manifest(sent),
+        "received": manifest(received),
+        "bytes_up": payload_bytes(spec_of(sent)),
+        "bytes_down": payload_bytes(spec_of(received)),
+        "weights": dict(weights),
+        **facts,
+    }
+
+
+def teach(
+    clients: Sequence[LocalClient],
+    exchange: TeachingExchange,
+    *,
+    notice: Callable[[Event], None] | None = None,
+) -> None:
+    """Run the exchange between clients on this machine.
+
+    Args:
+        clients: The clients.
+        exchange: Their parts of it.
+        notice: Called with every event.
+    """
+    store, teaching = exchange.store, exchange.teaching
+    uploads = {client.name: exchange.upload(client) for client in clients}
+
+    def compute() -> Commit:
+        received, weights = combined(teaching, uploads)
+        return {name: tensors for name, tensors in received.items() if tensors}, {"weights": weights}
+
+    received, facts = store.get_or_compute("server/knowledge", compute)
+    for client in sorted(clients, key=lambda client: client.name):
+        mine = received.get(client.name, {})
+        lesson = exchange.lesson(client, mine)
+        sent, _ = uploads[client.name]
+        weights = facts["weights"].get(client.name, {})
+        event = lesson_event(client.name, teaching, sent, mine, weights, lesson.facts)
+        store.record(f"lesson/{client.name}", [event], notice)

@@ -1,0 +1,193 @@
+"""What clients exchange about the public texts, and how it is combined; one class for each method.
+
+| knowledge | what a client sends | what it receives |
+|---|---|---|
+| own | nothing | nothing |
+| directions | W of equation (11), R × C values | the weighted sum of its peers' W, equation (13) |
+| predictions | its scores of all n texts, n × C values | the mean of all clients' scores (FedMD, arXiv 1910.03581) |
+| moments | moments, (R + 1) × (R + 1 + C) values | the classifier of their sums (AFL, arXiv 2405.16240) |
+
+Only clients with the same labels share; labels are matched by name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from h2tune.federation.messages import Spec, Tensors
+from h2tune.functional.directions import centred, cosines, from_peers, label_coordinates, scores_of
+from h2tune.functional.quorum import Teaching
+
+COORDINATES = 64
+"""Common coordinates in which directions are written; more gain little (see EXPERIMENTS.md)."""
+MOMENTS_RIDGE = 1.0
+"""Ridge of the classifier of summed moments."""
+
+
+@dataclass(frozen=True)
+class OwnScores:
+    """What a client knows before the exchange.
+
+    Args:
+        public: Its scores of the public texts (n, C), log-probabilities.
+        own_coordinates: Coordinates of its own texts (m, R), read off its model; empty without coordinates.
+        labels: Labels of its own texts (m,).
+    """
+
+    public: Tensor
+    own_coordinates: Tensor
+    labels: Tensor
+
+
+class Knowledge(ABC):
+    """What travels, and the scores of the public texts that follow from it."""
+
+    needs_coordinates = False
+    """Whether clients must agree on common coordinates first."""
+
+    @abstractmethod
+    def specs(self, count: int, size: int, classes: int) -> tuple[Spec, Spec]:
+        """Return names, shapes and types of what a client sends and receives.
+
+        Args:
+            count: n, the number of public texts.
+            size: R, the number of coordinates.
+            classes: C, the number of labels.
+        """
+
+    @abstractmethod
+    def upload(self, z: Tensor, own: OwnScores) -> Tensors:
+        """Return what a client sends."""
+
+    @abstractmethod
+    def combine(self, uploads: Sequence[Mapping[str, Tensor]]) -> tuple[list[Tensors], Tensor]:
+        """Return what each client of a group receives, and the weights of the clients for each other (k, k)."""
+
+    @abstractmethod
+    def scores(
+        self, z: Tensor, own: OwnScores, sent: Mapping[str, Tensor], received: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Return the consensus's scores of the public texts (n, C), on the scale of standard deviations."""
+
+    def peers(self, z: Tensor, received: Mapping[str, Tensor]) -> Tensor | None:
+        """Return the scores of the peers alone, which have not seen the client's labels; None if there are none."""
+        return None
+
+
+class Own(Knowledge):
+    """Self-training: a client's own predictions, nothing shared."""
+
+    def specs(self, count: int, size: int, classes: int) -> tuple[Spec, Spec]:
+        return {}, {}
+
+    def upload(self, z: Tensor, own: OwnScores) -> Tensors:
+        return {}
+
+    def combine(self, uploads: Sequence[Mapping[str, Tensor]]) -> tuple[list[Tensors], Tensor]:
+        return [{} for _ in uploads], torch.eye(len(uploads))
+
+    def scores(
+        self, z: Tensor, own: OwnScores, sent: Mapping[str, Tensor], received: Mapping[str, Tensor]
+    ) -> Tensor:
+        return unit_variance(own.public)
+
+
+class Directions(Knowledge):
+    """Equations (11) and (13): label directions in the common coordinates, weighted by signed cosine similarity."""
+
+    needs_coordinates = True
+
+    def specs(self, count: int, size: int, classes: int) -> tuple[Spec, Spec]:
+        shape = ((size, classes), "float32")
+        return {"direction": shape}, {"peers": shape}
+
+    def upload(self, z: Tensor, own: OwnScores) -> Tensors:
+        return {"direction": label_coordinates(z, own.public)}
+
+    def combine(self, uploads: Sequence[Mapping[str, Tensor]]) -> tuple[list[Tensors], Tensor]:
+        directions = torch.stack([upload["direction"] for upload in uploads])
+        weights = cosines(directions)
+        return [{"peers": part} for part in from_peers(directions, weights)], weights
+
+    def scores(
+        self, z: Tensor, own: OwnScores, sent: Mapping[str, Tensor], received: Mapping[str, Tensor]
+    ) -> Tensor:
+        return scores_of(z, sent["direction"] + received["peers"])
+
+    def peers(self, z: Tensor, received: Mapping[str, Tensor]) -> Tensor | None:
+        return scores_of(z, received["peers"]) if bool(received["peers"].any()) else None
+
+
+class Predictions(Knowledge):
+    """FedMD (arXiv 1910.03581): the mean of all clients' predictions on the public texts."""
+
+    def specs(self, count: int, size: int, classes: int) -> tuple[Spec, Spec]:
+        shape = ((count, classes), "float32")
+        return {"predictions": shape}, {"mean": shape}
+
+    def upload(self, z: Tensor, own: OwnScores) -> Tensors:
+        return {"predictions": unit_variance(own.public)}
+
+    def combine(self, uploads: Sequence[Mapping[str, Tensor]]) -> tuple[list[Tensors], Tensor]:
+        mean = torch.stack([upload["predictions"] for upload in uploads]).mean(0)
+        return [{"mean": mean} for _ in uploads], torch.ones(len(uploads), len(uploads))
+
+    def scores(
+        self, z: Tensor, own: OwnScores, sent: Mapping[str, Tensor], received: Mapping[str, Tensor]
+    ) -> Tensor:
+        return unit_variance(received["mean"])
+
+
+class Moments(Knowledge):
+    """AFL (arXiv 2405.16240): a ridge classifier of summed moments, in the common coordinates.
+
+    Deviation: the paper has one frozen model for all; here each client reads its texts in the common coordinates.
+    """
+
+    needs_coordinates = True
+
+    def specs(self, count: int, size: int, classes: int) -> tuple[Spec, Spec]:
+        sent: Spec = {"second": ((size + 1, size + 1), "float32"), "first": ((size + 1, classes), "float32")}
+        return sent, {"classifier": ((size + 1, classes), "float32")}
+
+    def upload(self, z: Tensor, own: OwnScores) -> Tensors:
+        x = _with_ones(own.own_coordinates)
+        y = torch.nn.functional.one_hot(own.labels, own.public.shape[1]).to(x.dtype)
+        return {"second": x.T @ x, "first": x.T @ y}
+
+    def combine(self, uploads: Sequence[Mapping[str, Tensor]]) -> tuple[list[Tensors], Tensor]:
+        second, first = (
+            torch.stack([u[key] for u in uploads]).double().sum(0) for key in ("second", "first")
+        )
+        second.diagonal().add_(MOMENTS_RIDGE)
+        classifier = torch.linalg.solve(second, first).float()
+        return [{"classifier": classifier} for _ in uploads], torch.ones(len(uploads), len(uploads))
+
+    def scores(
+        self, z: Tensor, own: OwnScores, sent: Mapping[str, Tensor], received: Mapping[str, Tensor]
+    ) -> Tensor:
+        return unit_variance(_with_ones(z) @ received["classifier"])
+
+
+KNOWLEDGE: dict[Teaching, Knowledge] = {
+    "own": Own(),
+    "directions": Directions(),
+    "predictions": Predictions(),
+    "moments": Moments(),
+}
+
+
+def unit_variance(scores: Tensor) -> Tensor:
+    """Return scores, centred over texts and labels, with unit variance over all labels."""
+    scores = centred(scores.double())
+    deviation = scores.std()
+    return (scores / deviation if deviation > 1e-9 else scores).float()
+
+
+def _with_ones(x: Tensor) -> Tensor:
+    return torch.cat([x, x.new_ones(len(x), 1)], dim=1)

@@ -1,0 +1,185 @@
+"""The exchange before the first round, through real runs of tiny models."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from helpers import federations
+from safetensors.torch import load_file
+
+import h2tune
+from h2tune.config import load, parse
+from h2tune.errors import H2TuneError
+from h2tune.events import check_event
+from h2tune.federation.teaching.exchange import combined, label_set
+from h2tune.federation.teaching.lesson import Lesson
+from h2tune.training.encode import Encoded
+
+THREE = (("one", "llama", 4), ("two", "bert", 4), ("three", "llama", 4))
+METHODS = {"h2tune": "directions", "self-training": "own", "fedmd": "predictions", "afl": "moments"}
+
+
+def content(folder, strategy="h2tune", clients=THREE, **changes):
+    """Return a federation whose public texts have the words that decide the labels."""
+    draw = random.Random(99)
+    words = ("good", "great", "fine", "bad", "poor", "dull")
+    texts = [" ".join([*draw.sample(federations.FILL, 5), draw.choice(words)]) for _ in range(90)]
+    texts = list(dict.fromkeys(texts))[:64]
+    (folder / "public.txt").write_text("\n".join(texts) + "\n")
+    found = federations.federation(
+        folder, clients, server={"rounds": 2, "strategy": strategy},
+        basis={"kind": "anchored", "texts": [str(folder / "public.txt")], "count": 64, "consensus": True},
+        data={"train": 40, "test": 20}, experimental={"public_batch": 4},
+    )  # fmt: skip
+    return found | changes
+
+
+def lessons(run):
+    return [e for e in run.events if e["event"] == "lesson_prepared"]
+
+
+def shared(folder, number=2):
+    return load_file(folder / f"server/round-{number:04d}/state.safetensors")["shared"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("taught")
+    file = federations.write(folder, content(folder))
+    return file, h2tune.run(file, out=folder / "run", strict=True)
+
+
+def test_each_client_has_a_lesson_and_trains_on_it(finished):
+    _, run = finished
+    found = lessons(run)
+    assert [e["client"] for e in found] == ["one", "three", "two"]
+    for event in found:
+        check_event(event)
+        assert event["teaching"] == "directions" and len(event["weights"]) == 2
+        assert event["bytes_up"] == event["bytes_down"] == 64 * 2 * 4
+        assert [t["name"] for t in event["sent"]] == ["direction"]
+    assert any(e["taken"] for e in found)
+
+
+def test_a_run_with_lessons_repeats_and_resumes_to_the_bit(finished, tmp_path):
+    file, run = finished
+    again = h2tune.run(file, out=tmp_path / "again")
+    assert torch.equal(shared(again.folder), shared(run.folder))
+    h2tune.run(file, out=tmp_path / "part", overrides=["server.rounds=1"])
+    whole = h2tune.run(file, out=tmp_path / "part", resume=True)
+    assert [federations.comparable([e]) for e in lessons(whole)] == [
+        federations.comparable([e]) for e in lessons(run)
+    ]
+
+
+def test_lessons_change_what_is_trained_and_nothing_is_shared_without(finished, tmp_path):
+    file, run = finished
+    without = h2tune.run(file, out=tmp_path / "run", overrides=["basis.consensus=false"])
+    assert not lessons(without)
+    assert not torch.equal(shared(without.folder), shared(run.folder))
+
+
+@pytest.mark.parametrize("strategy", [m for m in METHODS if m != "h2tune"])
+def test_yardsticks_run_by_name(tmp_path, strategy):
+    run = h2tune.run(federations.write(tmp_path, content(tmp_path, strategy)), out=tmp_path / "run")
+    assert {e["teaching"] for e in lessons(run)} == {METHODS[strategy]}
+    assert all(row["federated"] is not None for row in run.table)
+
+
+def test_pooled_trains_on_the_labels_of_all_that_have_the_same(tmp_path):
+    run = h2tune.run(federations.write(tmp_path, content(tmp_path, "pooled")), out=tmp_path / "run")
+    (started,) = [e for e in run.events if e["event"] == "run_started"]
+    assert [c["examples"]["train"] for c in started["clients"]] == [120, 120, 120]
+
+
+def test_label_names_decide_whatever_their_order(tmp_path):
+    turned = content(tmp_path)
+    turned["client"][1]["task"]["labels"] = ["no", "yes"]
+    plain = content(tmp_path)
+    runs = [
+        h2tune.run(federations.write(tmp_path, c), out=tmp_path / name)
+        for name, c in (("turned", turned), ("plain", plain))
+    ]
+    one, other = (
+        load_file(run.folder / "clients/two/knowledge/sent.safetensors")["direction"] for run in runs
+    )
+    assert torch.allclose(one, other, atol=1e-5)
+    targets = [load_file(run.folder / "clients/one/lesson/lesson.safetensors")["targets"] for run in runs]
+    assert torch.allclose(targets[0], targets[1], atol=1e-4)
+
+
+def test_other_labels_share_nothing():
+    direction = {"direction": torch.eye(3, 2) / 2**0.5}
+    received, weights = combined(
+        "directions",
+        {
+            "a": (direction, {"labels": label_set(("x", "y")), "unable": ""}),
+            "b": (direction, {"labels": label_set(("y", "x")), "unable": ""}),
+            "c": (direction, {"labels": label_set(("x", "z")), "unable": ""}),
+            "d": ({}, {"labels": label_set(("x", "y")), "unable": "its answers are free text"}),
+        },
+    )
+    assert weights == {"a": {"b": 1.0}, "b": {"a": 1.0}, "c": {}, "d": {}}
+    assert not bool(received["c"]["peers"].any()) and received["d"] == {}
+
+
+def test_free_answers_take_no_part_and_say_why(tmp_path):
+    found = content(tmp_path)
+    del found["client"][2]["task"]["labels"]
+    found["data"] = {"train": 12, "test": 4}
+    run = h2tune.run(federations.write(tmp_path, found), out=tmp_path / "run")
+    by_name = {e["client"]: e for e in lessons(run)}
+    assert by_name["three"]["reason"] == "its answers are free text"
+    assert not by_name["three"]["taken"] and by_name["three"]["bytes_up"] == 0
+
+
+def test_a_lesson_comes_back_from_its_tensors():
+    rows = (Encoded((1, 2, 3), (), None, (0.25, 0.75)), Encoded((4,), (), None, (0.5, 0.5)))
+    assert Lesson.of(Lesson(rows, {}).tensors(), {}).rows == rows
+    assert Lesson.of(Lesson((), {}).tensors(), {"taken": False}).rows == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"basis": {"kind": "free", "consensus": True}}, "no common coordinates"),
+        ({"basis": {"consensus": True}, "server": {"secure_aggregation": True}}, "hides each"),
+        ({"basis": {"consensus": True}, "privacy": {"noise": "server"}}, "does not cover"),
+    ],
+)
+def test_a_consensus_is_refused_where_it_cannot_be(tmp_path, changes, reason):
+    base = federations.federation(tmp_path, THREE) | {"basis": {}}
+    with pytest.raises(H2TuneError, match=reason):
+        parse(base | changes, "file")
+
+
+def test_a_consensus_is_a_choice_and_trains_all_parameters_in_one_pass(tmp_path):
+    plain = load(federations.write(tmp_path, federations.on_anchored_basis(tmp_path)))
+    taught = load(federations.write(tmp_path, federations.on_anchored_basis(tmp_path, consensus=True)))
+    assert (plain.teaching, plain.experimental.alternation) == ("none", "step")
+    assert (taught.teaching, taught.experimental.alternation) == ("directions", "joint")
+
+
+def test_members_across_machines_have_the_lessons_of_one_machine(tmp_path, monkeypatch):
+    pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
+    from helpers.grids import Grid, coordinator_of, identify, lay_out
+
+    from h2tune.events import read_events
+    from h2tune.flower.coordinator.app import coordinate
+
+    identify(monkeypatch)
+    two = content(tmp_path, clients=THREE[:2])
+    here = h2tune.run(federations.write(tmp_path, two), out=tmp_path / "run")
+    parties = lay_out(two, tmp_path)
+    grid = Grid(parties, names=("one", "two"))
+    there = coordinate(grid, coordinator_of(parties, deadline=60.0, patience=3.0, gather=5.0))
+    assert torch.equal(shared(there), shared(here.folder))
+    events = [e for e in read_events(there / "events.jsonl") if e["event"] == "lesson_prepared"]
+    assert federations.comparable(events) == federations.comparable(lessons(here))
+    kinds = [kind for _, kind, _ in grid.seen]
+    assert kinds.count("query.knowledge") == kinds.count("query.lesson") == 2
+    # what left a member: its directions, and nothing of its texts, labels' names or lesson
+    sent = [m for _, kind, m in grid.seen if kind == "query.knowledge"]
+    assert all(b"yes" not in repr(m.content).encode() for m in sent)

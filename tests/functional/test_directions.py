@@ -1,0 +1,88 @@
+"""Equations (11), (13) and (14): label directions, their cosines, and the teacher."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from h2tune.functional.directions import (
+    cosines,
+    from_peers,
+    intercepts,
+    label_coordinates,
+    scores_of,
+    teacher,
+)
+
+seeds = st.integers(0, 2**31)
+
+
+def random(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@given(seeds, st.integers(2, 5))
+def test_directions_have_unit_norm_and_ignore_offsets_and_scale(seed, classes):
+    z, scores = random(60, 8, seed=seed), random(60, classes, seed=seed + 1)
+    one = label_coordinates(z, scores)
+    other = label_coordinates(
+        z, 3 * scores + random(1, classes, seed=seed + 2) + random(60, 1, seed=seed + 3)
+    )
+    assert abs(float(one.norm()) - 1) < 1e-5
+    # the offset of a text is taken out before the mean over texts, so that only the scale is left
+    assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_scores_that_say_nothing_have_no_direction():
+    direction = label_coordinates(random(20, 4, seed=0), torch.zeros(20, 2))
+    assert not bool(direction.any())
+    assert not bool(scores_of(random(20, 4, seed=0), direction).any())
+
+
+@given(seeds, st.integers(2, 4))
+def test_a_linear_rule_of_the_coordinates_comes_back(seed, classes):
+    z = random(400, 6, seed=seed)
+    rule = random(6, classes, seed=seed + 1)
+    wanted = rule - rule.mean(1, keepdim=True)
+    direction = label_coordinates(z, z @ rule)
+    similarity = float((direction * wanted).sum() / wanted.norm())
+    assert similarity > 0.99
+
+
+@given(seeds)
+def test_swapped_labels_turn_the_sign_and_count_against_it(seed):
+    z, scores = random(80, 8, seed=seed), random(80, 2, seed=seed + 1)
+    one, other = label_coordinates(z, scores), label_coordinates(z, scores.flip(1))
+    weights = cosines(torch.stack([one, other]))
+    assert abs(float(weights[0, 1]) + 1) < 1e-4
+    peers = from_peers(torch.stack([one, other]), weights)
+    assert torch.allclose(peers[0], one, atol=1e-4)  # minus the swapped one is the same direction
+
+
+@given(seeds)
+def test_a_client_takes_nothing_of_its_own_from_its_peers(seed):
+    directions = torch.stack([random(6, 2, seed=seed + i) for i in range(3)])
+    weights = cosines(directions)
+    assert torch.equal(weights.diagonal(), torch.ones(3))
+    peers = from_peers(directions, weights)
+    expected = weights[0, 1] * directions[1] + weights[0, 2] * directions[2]
+    assert torch.allclose(peers[0], expected, atol=1e-5)
+
+
+@given(seeds, st.integers(2, 4))
+def test_intercepts_are_where_the_posterior_has_no_slope(seed, classes):
+    scores = random(30, classes, seed=seed)
+    labels = torch.randint(classes, (30,), generator=torch.Generator().manual_seed(seed))
+    b = intercepts(scores, labels, slope=2.0, spread=1.0).double().requires_grad_(True)
+    loss = torch.nn.functional.cross_entropy(2.0 * scores.double() + b, labels, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss + b.square().sum() / 2, b)
+    assert float(gradient.abs().max()) < 1e-3
+
+
+def test_the_teacher_leans_to_labels_that_are_frequent():
+    scores = scores_of(random(40, 6, seed=0), label_coordinates(random(40, 6, seed=0), random(40, 2, seed=1)))
+    often = intercepts(torch.zeros(10, 2), torch.tensor([0] * 9 + [1]))
+    q = teacher(scores, often)
+    assert torch.allclose(q.sum(1), torch.ones(40), atol=1e-5)
+    assert float(q[:, 0].mean()) > float(teacher(scores, torch.zeros(2))[:, 0].mean())
