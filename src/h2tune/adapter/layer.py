@@ -101,7 +101,7 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
         received = self.live.get(adapter_name)
         if received is None:
             received = self.h2tune_received[adapter_name]
-        value = received + self.h2tune_delta[adapter_name]
+        value: Tensor = received + self.h2tune_delta[adapter_name]
         scores = self.h2tune_scores[adapter_name]
         if scores.requires_grad and torch.is_grad_enabled():
             value = value * gate(scores, self.h2tune_index[adapter_name])
@@ -121,7 +121,8 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
         """Return s · B₀ T (d_out, R) of equation (8), T at its entries of the (R, R) grid."""
         size = self.h2tune_frame_down[adapter_name].shape[0]
         middle = scatter(self.middle(adapter_name), self.h2tune_index[adapter_name], size)
-        return (self.h2tune_frame_up[adapter_name] @ middle) * self.basis_scale[adapter_name]
+        up: Tensor = self.h2tune_frame_up[adapter_name] @ middle
+        return up * self.basis_scale[adapter_name]
 
     def as_lora(self, adapter_name: str) -> tuple[Tensor, Tensor]:
         """Return the LoRA pair (k, d_in), (d_out, k) that computes the same; its second matrix contains α / r.
@@ -139,7 +140,8 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
     def get_delta_weight(self, adapter_name: str) -> Tensor:
         """Return the update of the weight, (α / r) · B (I + T) A or that of (8), in the base weight's shape."""
         down, up = self.as_lora(adapter_name)
-        return transpose((up.float() @ down.float()).to(down.dtype), self.fan_in_fan_out)
+        weight: Tensor = transpose((up.float() @ down.float()).to(down.dtype), self.fan_in_fan_out)
+        return weight
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         return True

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from h2tune.cli.paths import ClientFile, FederationFile
+from h2tune.cli.paths import ClientFile, FederationFile, check_file
 from h2tune.errors import H2TuneError
 
 MISSING = "not installed. Install it with: pip install 'h2tune[flower]'"
@@ -27,6 +27,7 @@ def deploy_init(
     ] = 9091,
 ) -> None:
     """Write a folder for each party: its file, certificates, key, and the commands to run."""
+    check_file(file)
     from h2tune.config import load
     from h2tune.flower.deploy.kit import init
 
@@ -37,6 +38,7 @@ def deploy_init(
 @deploy_app.command("check")
 def deploy_check(file: ClientFile) -> None:
     """Pre-flight checks on a client's machine: model, data, memory and connection."""
+    check_file(file)
     from h2tune.flower.member.preflight import check
 
     failed = [] if installed() else ["flwr"]
@@ -51,6 +53,7 @@ def deploy_check(file: ClientFile) -> None:
 @deploy_app.command("worker")
 def deploy_worker(file: ClientFile) -> None:
     """Keep libraries and model in memory beside the SuperNode, so that rounds start at once. Stop with Ctrl-C."""
+    check_file(file)
     import signal
     import sys
 

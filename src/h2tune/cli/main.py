@@ -12,7 +12,7 @@ import typer
 
 from h2tune._version import __version__
 from h2tune.cli.deploy import deploy_app
-from h2tune.cli.paths import FederationFile, RunFolder
+from h2tune.cli.paths import FederationFile, RunFolder, check_file, check_run_folder
 from h2tune.errors import H2TuneError
 
 app = typer.Typer(
@@ -57,6 +57,7 @@ def run(
     strict: Annotated[bool, typer.Option("--strict", help="Treat warnings as errors.")] = False,
 ) -> None:
     """Train a federation on this machine."""
+    check_file(file)
     from h2tune.cli.display import TerminalDisplay, results_table, terminal, total_steps
     from h2tune.config import load
     from h2tune.runs.run import run as run_federation
@@ -72,6 +73,7 @@ def run(
 @app.command()
 def inspect(file: FederationFile, override: Override = None) -> None:
     """Show what a run would train and send. Loads no weights and no data."""
+    check_file(file)
     from h2tune.cli.display import terminal
     from h2tune.cli.forecast import print_forecast
     from h2tune.config import load
@@ -105,6 +107,7 @@ def compare(
     ] = None,
 ) -> None:
     """Run methods on the same seeds and compare them. Run the same command again to resume."""
+    check_file(file)
     from h2tune.cli.display import TerminalDisplay, terminal, total_steps
     from h2tune.compare import compare as compare_methods
     from h2tune.compare.tables import explained, remarks, terminal_table
@@ -148,6 +151,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Split to score: test or validation.")] = "test",
 ) -> None:
     """Score the saved adapters of a run."""
+    check_run_folder(folder)
     from h2tune.runs.results import evaluate_run
 
     for name, score in evaluate_run(folder, client or (), split):
@@ -167,6 +171,7 @@ def export(
     ] = "lora",
 ) -> None:
     """Write a client's adapter as plain LoRA or h2tune adapter, or its model with the adapter merged."""
+    check_run_folder(folder)
     from h2tune.runs.results import export_client
 
     typer.echo(str(export_client(folder, client, out, form)))

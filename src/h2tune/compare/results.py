@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-Event = dict[str, Any]
+from h2tune.events import Event
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def multiplier_for(target: float, rounds: int, delta: float) -> float:
         middle = math.sqrt(low * high)
         low, high = (middle, high) if epsilon(middle, rounds, delta) > target else (low, middle)
     digits = 2 - math.floor(math.log10(high))
-    return math.ceil(high * 10**digits) / 10**digits
+    return float(math.ceil(high * 10**digits) / 10**digits)
 
 
 def check_budget(mechanism: Mechanism, rounds: int, target: float | None) -> None:

@@ -161,7 +161,9 @@ def to_bytes(update: Update) -> bytes:
     """Return the update as a safetensors file."""
     head = {"format": "h2tune-update-1", "client": update.client}
     head |= {"round": str(update.round), "examples": str(update.examples)}
-    return safetensors_save({name: t.contiguous() for name, t in update.tensors.items()}, metadata=head)
+    tensors = {name: t.contiguous() for name, t in update.tensors.items()}
+    data: bytes = safetensors_save(tensors, metadata=head)
+    return data
 
 
 def from_bytes(data: bytes, most: int | None = None) -> Update:
@@ -197,10 +199,11 @@ def tensors_from_bytes(data: bytes, where: str) -> Tensors:
         H2TuneError: It is none.
     """
     try:
-        return safetensors_load(data)
+        tensors: Tensors = safetensors_load(data)
     # the file's own errors; then torch's: sizes that are no numbers of its own, types that it has not
     except (SafetensorError, ValueError, KeyError, TypeError, ArithmeticError, RuntimeError) as error:
         raise H2TuneError(f"malformed {where} ({str(error)[:300]})", where=where) from None
+    return tensors
 
 
 def _dtype_name(tensor: Tensor) -> str:

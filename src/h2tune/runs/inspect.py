@@ -7,9 +7,10 @@ from typing import Any
 
 from h2tune.config import FederationConfig
 from h2tune.federation import dp
-from h2tune.federation.h2tune.basis import view_spec
-from h2tune.federation.messages import Enrolment, Spec, payload_bytes
+from h2tune.federation.h2tune.basis import coordinate_count, view_spec
+from h2tune.federation.messages import Enrolment, payload_bytes
 from h2tune.federation.strategy import Strategy
+from h2tune.federation.teaching.knowledge import KNOWLEDGE
 from h2tune.runs.build import build_strategy, mechanism_of
 from h2tune.runs.enrol import enrol_all
 from h2tune.runs.model_info import ClientInfo
@@ -75,10 +76,8 @@ def _client(
     name, rounds = enrolled.name, range(federation.server.rounds)
     parameters = trainable_in(federation, info, enrolled.rank, size, slots)
     memory = base_bytes(info) + parameters * ADAM_BYTES
-    basis_specs: tuple[Spec, Spec] = ({}, {})
     if federation.anchored:
         memory += sum(sum(widths) for widths in enrolled.modules.values()) * size * WIDTH["float32"]
-        basis_specs = view_spec(info.width, federation.basis.count, size)
     return {
         "name": name,
         "model": enrolled.model,
@@ -95,8 +94,23 @@ def _client(
         "note": strategy.note(name),
         "bytes_up": payload_bytes(strategy.upload_spec(name, 0)),
         "bytes_down": [payload_bytes(strategy.download_spec(name, number)) for number in rounds],
-        "basis_bytes": [payload_bytes(spec) for spec in basis_specs],
+        "basis_bytes": _bytes_before(federation, info, size),
     }
+
+
+def _bytes_before(federation: FederationConfig, info: ClientInfo, size: int) -> list[int]:
+    """Return the bytes that a client sends and receives before the first round: basis, and exchange of knowledge."""
+    teaching, count = federation.teaching, federation.basis.count
+    sums = [0, 0]
+    specs = []
+    coordinates = coordinate_count(size, teaching)
+    if federation.anchored:
+        specs.append(view_spec(info.width, count, coordinates))
+    if teaching != "none" and info.task.kind == "label":
+        specs.append(KNOWLEDGE[teaching].specs(count, coordinates, len(info.task.labels)))
+    for pair in specs:
+        sums = [total + payload_bytes(spec) for total, spec in zip(sums, pair, strict=True)]
+    return sums
 
 
 def guards(federation: FederationConfig) -> list[str]:

@@ -15,6 +15,7 @@ from h2tune.errors import H2TuneError
 from h2tune.events import check_event
 from h2tune.federation.teaching.exchange import combined, label_set
 from h2tune.federation.teaching.lesson import Lesson
+from h2tune.runs.inspect import inspect
 from h2tune.training.encode import Encoded
 
 THREE = (("one", "llama", 4), ("two", "bert", 4), ("three", "llama", 4))
@@ -61,6 +62,14 @@ def test_each_client_has_a_lesson_and_trains_on_it(finished):
         assert event["bytes_up"] == event["bytes_down"] == 64 * 2 * 4
         assert [t["name"] for t in event["sent"]] == ["direction"]
     assert any(e["taken"] for e in found)
+
+
+def test_inspect_predicts_the_bytes_before_the_first_round(finished):
+    file, run = finished
+    for client in inspect(load(file)).clients:
+        once = [e for e in run.events if e["event"] in ("basis_agreed", "lesson_prepared")]
+        mine = [e for e in once if e["client"] == client["name"]]
+        assert client["basis_bytes"] == [sum(e[key] for e in mine) for key in ("bytes_up", "bytes_down")]
 
 
 def test_a_run_with_lessons_repeats_and_resumes_to_the_bit(finished, tmp_path):

@@ -26,7 +26,8 @@ BITS = 62
 
 def most(clients: int) -> int:
     """Return the largest magnitude of one client's integer, so that the sum over all clients stays within ±2^BITS."""
-    return (2**BITS - 1) // clients
+    levels: int = (2**BITS - 1) // clients
+    return levels
 
 
 def step(clients: int) -> float:
