@@ -17,9 +17,9 @@ from h2tune.events import Event, read_events
 from h2tune.federation.channel import Channel
 from h2tune.federation.client_round import attach_adapter
 from h2tune.federation.h2tune.basis import (
-    agree_on_basis,
-    agree_on_coordinates,
     anchor_texts,
+    compute_coordinates,
+    compute_frames,
     coordinate_count,
 )
 from h2tune.federation.h2tune.model_reader import ROOM, ModelReader
@@ -174,9 +174,9 @@ class _Job:
         z = NO_COORDINATES
         if federation.anchored or KNOWLEDGE[teaching].needs_coordinates:
             size = coordinate_count(plan.shared_rank, teaching)
-            z = agree_on_coordinates(plan.clients, reader, size, self.store)
+            z = compute_coordinates(plan.clients, reader, size, self.store)
         if federation.anchored:
-            agree_on_basis(plan.clients, reader, z, plan.shared_rank, self.store, notice=self.notice)
+            compute_frames(plan.clients, reader, z, plan.shared_rank, self.store, notice=self.notice)
         if teaching != "none":
             exchange = TeachingExchange(teaching, reader, self.store, z)
             teach(plan.clients, exchange, notice=self.notice)
