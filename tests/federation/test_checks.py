@@ -1,4 +1,4 @@
-"""The proof catches real breakage, in the first round: deliberate mutations of the code."""
+"""The checks of a round detect deliberate mutations of the code, in the first round."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def codes(finished) -> set[str]:
     return {e["code"] for e in finished.events if e["event"] == "warning" and e["round"] == 0}
 
 
-def test_a_sound_run_warns_of_nothing(tmp_path):
+def test_a_working_run_has_no_warnings(tmp_path):
     assert codes(go(tmp_path, strict=True)) == set()
 
 
@@ -39,11 +39,11 @@ def overwrite_the_middle_before_every_step(monkeypatch):
 
 
 def send_what_was_there_before_training(monkeypatch):
-    original = H2TuneAdaptedModel.receive
+    original, send = H2TuneAdaptedModel.receive, H2TuneAdaptedModel.send
 
     def receive(self, download):
         original(self, download)
-        self.stale = self._update(self.shared.middles())
+        self.stale = send(self)
 
     monkeypatch.setattr(H2TuneAdaptedModel, "receive", receive)
     monkeypatch.setattr(H2TuneAdaptedModel, "send", lambda self: self.stale)
@@ -71,7 +71,7 @@ def rename_one_client_s_tensors(monkeypatch):
         (rename_one_client_s_tensors, "update_refused"),
     ],
 )
-def test_each_mutation_is_told_in_the_first_round(tmp_path, monkeypatch, mutation, code):
+def test_each_mutation_is_reported_in_the_first_round(tmp_path, monkeypatch, mutation, code):
     mutation(monkeypatch)
     assert code in codes(go(tmp_path))
 

@@ -16,11 +16,11 @@ from h2tune.training import trainer
 
 
 class Crash(BaseException):
-    """No Exception: nothing in the product may catch it."""
+    """Not an Exception, so that nothing in the product catches it."""
 
 
 class Boundaries:
-    """Counts the places where a crash could leave something half done, and crashes at one of them."""
+    """Counts the places where a crash could leave an operation incomplete, and crashes at one of them."""
 
     def __init__(self, patch: pytest.MonkeyPatch, crash_at: int | None = None) -> None:
         self.count, self.crash_at = 0, crash_at
@@ -73,10 +73,10 @@ def crash_and_resume(file: Path, whole, out: Path, at: int) -> None:
         with pytest.raises(Crash):
             h2tune.run(file, out=out)
     h2tune.run(file, out=out, resume=out.exists())
-    (tensors, events), (expected, told) = left(out), left(whole[0])
+    (tensors, events), (expected, logged) = left(out), left(whole[0])
     assert tensors.keys() == expected.keys(), at
     assert all(torch.equal(tensors[n], expected[n]) for n in expected), at
-    assert events == told, at
+    assert events == logged, at
 
 
 @pytest.mark.parametrize("part", range(4))

@@ -84,8 +84,8 @@ def test_one_client_changes_the_sum_by_at_most_the_clipping_norm(seed, scale, wh
     for zero in (False, True):
         total = torch.zeros(SLOTS, len(ROLES), SIZE, SIZE, dtype=torch.float64)
         for i, name in enumerate(method.enrolments):
-            told = update(method, name, seed + i, 0.0 if zero and name == who else scale)
-            total += method.decode(told).learned.double()
+            sent = update(method, name, seed + i, 0.0 if zero and name == who else scale)
+            total += method.decode(sent).learned.double()
         sums.append(total)
     assert float((sums[0] - sums[1]).norm()) <= bound * (1 + 1e-12)
 
@@ -109,7 +109,7 @@ def test_noise_comes_from_the_operating_system_and_is_never_the_same():
 
 
 def residual(method: H2Tune, updates: list[Update], clean: H2Tune, plain: list[Update]) -> torch.Tensor:
-    """What the noise made of G, times the coverage: the noise on the sum."""
+    """Return the change of G by the noise, times the coverage: the noise on the sum."""
     state = method.start()
     noisy, still = aggregate(method, state, updates)[0], aggregate(clean, state, plain)[0]
     coverage = sum(Dense.of(clean.decode(u), clean.codec.roles_of(u.client), SIZE).coverage for u in plain)
@@ -172,10 +172,10 @@ def test_a_role_with_too_few_shares_of_noise_is_held_back():
     [(1.0, 1, 1e-5), (5.0, 30, 1e-5), (0.5, 3, 1e-6), (20.0, 100, 1e-7), (0.1, 3, 1e-5), (100.0, 1, 1e-3)],
 )
 def test_the_accountant_agrees_with_the_analytic_gaussian(multiplier, rounds, delta):
-    found = dp.epsilon(multiplier, rounds, delta)
+    computed = dp.epsilon(multiplier, rounds, delta)
     expected = analytic_epsilon(multiplier, rounds, delta)
-    assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
-    assert found >= expected - 1e-6  # it may be too careful, never too bold
+    assert computed == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert computed >= expected - 1e-6  # it may be too high, never too low
 
 
 def test_epsilon_grows_with_rounds_and_falls_with_noise():
@@ -185,9 +185,9 @@ def test_epsilon_grows_with_rounds_and_falls_with_noise():
 
 @pytest.mark.parametrize(("target", "rounds"), [(1.0, 1), (3.0, 10), (0.3, 40)])
 def test_the_multiplier_for_a_target_is_the_least_that_will_do(target, rounds):
-    found = dp.multiplier_for(target, rounds, 1e-5)
-    assert analytic_epsilon(found, rounds, 1e-5) <= target
-    assert analytic_epsilon(found * 0.98, rounds, 1e-5) > target
+    computed = dp.multiplier_for(target, rounds, 1e-5)
+    assert analytic_epsilon(computed, rounds, 1e-5) <= target
+    assert analytic_epsilon(computed * 0.98, rounds, 1e-5) > target
 
 
 def test_a_target_refuses_and_names_the_noise_that_will_do():
@@ -198,7 +198,7 @@ def test_a_target_refuses_and_names_the_noise_that_will_do():
     dp.check_budget(dp.Mechanism("server", 1.0, enough, 1e-5), 5, 2.0)
 
 
-def test_what_a_round_tells_holds_for_all_rounds_so_far_and_for_a_single_share():
-    told = dp.spent(dp.Mechanism("member", 1.0, 4.0, 1e-5, shares=4), 3)
-    assert told["epsilon"] == pytest.approx(analytic_epsilon(4.0, 3, 1e-5), rel=2e-3)
-    assert told["epsilon_to_server"] == pytest.approx(analytic_epsilon(2.0, 3, 1e-5), rel=2e-3)
+def test_a_rounds_epsilon_is_of_all_rounds_so_far_and_of_a_single_share():
+    facts = dp.spent(dp.Mechanism("member", 1.0, 4.0, 1e-5, shares=4), 3)
+    assert facts["epsilon"] == pytest.approx(analytic_epsilon(4.0, 3, 1e-5), rel=2e-3)
+    assert facts["epsilon_to_server"] == pytest.approx(analytic_epsilon(2.0, 3, 1e-5), rel=2e-3)

@@ -1,4 +1,4 @@
-"""Differential privacy in a run: what is refused, what is told, what a resumed run does."""
+"""Differential privacy in a run: what is refused, what is reported, what a resumed run does."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def test_a_run_tells_what_each_round_spent(tmp_path, noise):
     h2tune.run(
         file, out=tmp_path / "run", strict=True
     )  # strict: what was learned is what was sent, before noise
-    told = [e["privacy"] for e in aggregated(tmp_path / "run") if e["stage"] == "trained"]
-    assert len(told) == 2 and told[0]["epsilon"] < told[1]["epsilon"] < 20
-    assert all(t["delta"] == 1e-5 and t["noise"] == noise and not t["held_back"] for t in told)
+    events = [e["privacy"] for e in aggregated(tmp_path / "run") if e["stage"] == "trained"]
+    assert len(events) == 2 and events[0]["epsilon"] < events[1]["epsilon"] < 20
+    assert all(t["delta"] == 1e-5 and t["noise"] == noise and not t["held_back"] for t in events)
     assert all("privacy" not in e for e in aggregated(tmp_path / "run") if e["stage"] == "alone")
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "Differential privacy" in page and f"{told[1]['epsilon']:.2f}"[:3] in page
+    assert "Differential privacy" in page and f"{events[1]['epsilon']:.2f}"[:3] in page
     sent = {
         t["name"].split(".")[0]
         for e in read_events(tmp_path / "run" / "events.jsonl")
@@ -65,9 +65,9 @@ def test_a_resumed_run_keeps_what_was_released_and_refuses_to_exceed_its_target(
         h2tune.run(file, out=tmp_path / "run", resume=True, overrides=["server.rounds=9"])
     h2tune.run(file, out=tmp_path / "run", resume=True, overrides=["server.rounds=3"])
     assert state.read_bytes() == before
-    told = aggregated(tmp_path / "run")
-    assert [e["round"] for e in told] == [0, 1, 2]
-    assert told[1]["privacy"]["epsilon"] < told[2]["privacy"]["epsilon"] < 8
+    events = aggregated(tmp_path / "run")
+    assert [e["round"] for e in events] == [0, 1, 2]
+    assert events[1]["privacy"]["epsilon"] < events[2]["privacy"]["epsilon"] < 8
     with pytest.raises(H2TuneError, match=r"privacy\.multiplier"):
         h2tune.run(file, out=tmp_path / "run", resume=True, overrides=["privacy.multiplier=1.0"])
 
@@ -101,7 +101,7 @@ def test_more_shares_than_a_round_is_sure_to_have_are_refused(tmp_path):
         )
 
 
-def test_a_member_of_a_federation_across_machines_adds_the_share_that_the_coordinator_counts_on(tmp_path):
+def test_across_machines_a_client_adds_the_share_that_the_coordinator_expects(tmp_path):
     federation = load(
         federations.write(
             tmp_path, content(tmp_path, "member", {"shared_rank": 4, "slots": 2, "min_clients": 3})
@@ -109,8 +109,8 @@ def test_a_member_of_a_federation_across_machines_adds_the_share_that_the_coordi
     )
     kept = {key: getattr(federation, key) for key in Settings.model_fields}
     settings = Settings.model_validate_json(Settings(**kept).model_dump_json())
-    member = MemberFile(federation="tiny", folder=str(tmp_path), client=federation.client[0])
-    assert member.joined(settings, tmp_path).experimental.noise_shares == 2
+    file = MemberFile(federation="tiny", folder=str(tmp_path), client=federation.client[0])
+    assert file.joined(settings, tmp_path).experimental.noise_shares == 2
 
 
 def test_private_metrics_leave_nothing_but_what_was_sent():

@@ -1,4 +1,4 @@
-"""The embedded engine: what clients on one machine share, and what one must not leave to another."""
+"""The embedded engine: what clients on one machine share, and isolation between them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from h2tune.runs.build import build_strategy
 from h2tune.runs.enrol import enrol_all, load_client
 
 
-def first_member(file):
+def first_client(file):
     federation = load(file)
     seen, enrolments, size, slots = enrol_all(federation)
     strategy = build_strategy(federation, enrolments, size, slots)
@@ -29,21 +29,21 @@ def first_member(file):
 
 
 def test_a_client_that_cannot_attach_leaves_the_base_model_clean(tmp_path):
-    base, member, strategy = first_member(federations.write(tmp_path, federations.federation(tmp_path)))
+    base, client, strategy = first_client(federations.write(tmp_path, federations.federation(tmp_path)))
     names = set(base.state_dict())
     with pytest.raises(H2TuneError, match="missing"):
-        attach_adapter(base, member, strategy, {"stranger": torch.zeros(1)})
+        attach_adapter(base, client, strategy, {"stranger": torch.zeros(1)})
     assert set(base.state_dict()) == names
     assert not any(isinstance(module, H2TuneLayer) for module in base.modules())
 
 
-def test_everything_is_made_on_the_trainers_device(tmp_path, monkeypatch):
-    base, member, strategy = first_member(federations.write(tmp_path, federations.federation(tmp_path)))
+def test_all_parameters_are_created_on_the_trainers_device(tmp_path, monkeypatch):
+    base, client, strategy = first_client(federations.write(tmp_path, federations.federation(tmp_path)))
     meta = torch.device("meta")  # the one other device that every machine has
     monkeypatch.setattr(client_module, "training_device", lambda numbers: meta)
-    participant = attach_adapter(base, member, strategy, None)
-    assert participant.shared.logits.device == meta
-    assert {t.device for t in participant.model.state_dict().values()} == {meta}
+    adapted = attach_adapter(base, client, strategy, None)
+    assert adapted.shared.logits.device == meta
+    assert {t.device for t in adapted.model.state_dict().values()} == {meta}
 
 
 def test_alone_a_client_trains_in_the_rounds_in_which_it_was_drawn(tmp_path):
@@ -69,7 +69,7 @@ def test_a_decoder_without_a_padding_token_can_have_a_head(tmp_path):
     assert run.table[0]["federated"] is not None
 
 
-def test_under_strict_a_resumed_run_complains_of_the_last_round_too(tmp_path, monkeypatch):
+def test_under_strict_a_resumed_run_fails_on_the_last_rounds_warnings(tmp_path, monkeypatch):
     file = federations.write(tmp_path, federations.federation(tmp_path))
     aggregate = H2Tune.aggregate
     with monkeypatch.context() as patch:
@@ -88,8 +88,8 @@ def test_a_tasks_default_length_is_cut_to_the_models_positions(tmp_path):
         tmp_path, [("one", "bert", 4)], options={"bert": {"max_position_embeddings": 40}}
     )
     content["client"][0]["task"].pop("max_length", None)
-    _, member, _ = first_member(federations.write(tmp_path, content))
-    assert member.task.max_length == 40
+    _, client, _ = first_client(federations.write(tmp_path, content))
+    assert client.task.max_length == 40
 
 
 def test_free_answers_are_generated_and_scored(tmp_path):

@@ -91,7 +91,7 @@ def test_a_log_that_was_altered_is_refused_with_its_line(tmp_path, line):
     store.close()
     with (tmp_path / "events.jsonl").open("ab") as stream:
         stream.write(line + b"\n")
-    with pytest.raises(H2TuneError, match="line 2: this line is no event"):
+    with pytest.raises(H2TuneError, match="line 2: this line is not an event"):
         RunStore(tmp_path, resume=True)
 
 

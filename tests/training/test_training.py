@@ -52,7 +52,7 @@ def test_scores_and_relation_receive_gradients_from_the_task_loss_alone():
     assert record.without_gradient == set()
 
 
-def test_the_first_round_trains_all_jointly_and_the_relation_alone_gets_no_gradient():
+def test_the_first_round_is_joint_and_only_the_relation_gets_no_gradient():
     one = adapted(weights=(0.0, 0.0, 0.0))
     one.receive(download(one, 0))
     record = train(one, 0, steps=4)

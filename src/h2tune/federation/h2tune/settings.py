@@ -41,7 +41,7 @@ class H2TuneSettings:
         aggregation: `"mean"` is equation (5); the others are robust rules, see `functional.robust`.
         hostile: f, the number of hostile clients that a robust rule tolerates.
         clip_norm: The bound of `"clip"`; None for the median of the clients' norms.
-        mechanism: Noise on what is shared, if any.
+        mechanism: Noise of differential privacy, if any.
         secure_clients: With secure aggregation the number of clients in the federation, else 0.
     """
 
