@@ -16,13 +16,13 @@ from h2tune.federation.h2tune.adapted_model import ADAPTER, H2TuneAdaptedModel
 from h2tune.federation.h2tune.settings import H2TuneSettings
 from h2tune.federation.h2tune.strategy import NAME, H2Tune
 from h2tune.federation.messages import Download, Enrolment
-from h2tune.functional.aggregation import contribution
+from h2tune.functional.factors import contribution
 from h2tune.functional.losses import IGNORED, task_loss
 from h2tune.models import head_modules, set_head
 from h2tune.quiet import quiet
 from h2tune.seeds import derive, isolated
 from h2tune.training.encode import Encoded, collator, kept_logits
-from h2tune.training.local import LocalTraining, train_locally
+from h2tune.training.local import LocalRound, LocalTraining
 from h2tune.training.terms import Terms
 
 VOCABULARY, LENGTH, EXAMPLES, FLIPPED = 40, 8, 256, 0.25
@@ -63,7 +63,7 @@ class Client:
 
     def train(self, round_number: int, rate: float, local_steps: int, batch: int, seed: int) -> None:
         """Take the round's local steps with h2tune's trainer and plain SGD."""
-        train_locally(
+        LocalRound(
             self.adapted.model,
             self.data,
             TOKENIZER,
@@ -86,7 +86,7 @@ class Client:
             alternation=self.adapted.alternation,
             round_number=round_number,
             seed=derive(seed, self.enrolment.name),
-        )
+        ).train()
 
 
 def build(seed: int) -> tuple[H2Tune, list[Client]]:

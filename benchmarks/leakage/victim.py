@@ -23,7 +23,7 @@ from h2tune.runs.enrol import load_client
 from h2tune.runs.model_info import client_info, enrolment
 from h2tune.seeds import derive
 from h2tune.training.encode import Encoded, collator, encode_texts
-from h2tune.training.local import LocalTraining, train_locally
+from h2tune.training.local import LocalRound, LocalTraining
 
 MODEL, RANK = "pypi:all-minilm-l6-v2", 16
 """The base model, and r = R."""
@@ -105,7 +105,7 @@ class Victim:
         """Train on some texts and return what the update says has changed, in the order of `gradient`."""
         before = self.sent()
         training: LocalTraining = replace(self.client.training, **numbers)
-        train_locally(
+        LocalRound(
             self.adapted.model,
             list(texts),
             self.world.tokenizer,
@@ -116,7 +116,7 @@ class Victim:
             alternation=self.adapted.alternation,
             round_number=self.download.round,
             seed=derive(seed, "victim"),
-        )
+        ).train()
         after = self.sent()
         return {name: after[name] - before[name] for name in before}
 

@@ -44,10 +44,10 @@ def build(model: str, variant: str, rank: int, shared_rank: int):
 
 def train_some(adapted, client, tokenizer, data, number: int) -> float:
     """Return the seconds of a local step: from one step's end to the next, without the fixed cost of a round."""
-    from h2tune.training.local import train_locally
+    from h2tune.training.local import LocalRound
 
     ends: list[float] = []
-    train_locally(
+    LocalRound(
         adapted.model,
         data,
         tokenizer,
@@ -59,7 +59,7 @@ def train_some(adapted, client, tokenizer, data, number: int) -> float:
         round_number=number,
         seed=0,
         progress=lambda step, phase, loss: ends.append(time.perf_counter()),
-    )
+    ).train()
     ends = ends[1::2] if adapted.alternation == "step" else ends
     if adapted.alternation == "interleave":
         ends = ends[:-1]  # as many steps of either phase

@@ -12,7 +12,8 @@ from h2tune.federation.h2tune.strategy import NAME, H2Tune
 from h2tune.federation.messages import Enrolment, Update
 from h2tune.flower.files import CoordinatorFile, MemberFile, Settings
 from h2tune.flower.load import validated
-from h2tune.functional.aggregation import Dense, Sums
+from h2tune.functional.aggregation import Sums
+from h2tune.functional.factors import Dense
 
 
 def content(count: int, **server):

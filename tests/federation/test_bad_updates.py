@@ -94,10 +94,10 @@ VALUES: dict[str, tuple[Callable[[], Update], str]] = {
     "a relation of another depth": (lambda: changed(relation=torch.eye(4)[:3]), "'relation' is ((3, 4)"),
     "a relation of other slots": (lambda: changed(relation=torch.eye(4)[:, :3]), "'relation' is ((4, 3)"),
     "a negative relation": (
-        lambda: changed(relation=torch.tensor([[2.0, 0, 0], [-1, 1, 0], [0, 0, 1]])), "are no distributions",
+        lambda: changed(relation=torch.tensor([[2.0, 0, 0], [-1, 1, 0], [0, 0, 1]])), "are not distributions",
     ),
-    "a relation above one": (lambda: changed(relation=torch.eye(3) * 50), "are no distributions"),
-    "a relation that looks nowhere": (lambda: changed(relation=torch.zeros(3, 3)), "are no distributions"),
+    "a relation above one": (lambda: changed(relation=torch.eye(3) * 50), "are not distributions"),
+    "a relation of zeros": (lambda: changed(relation=torch.zeros(3, 3)), "are not distributions"),
     "a mask of too many entries": (
         lambda: changed(mask__attn__q=wire.pack_masks([torch.arange(5)] * 3, 4)[:, :2].bitwise_or(255)),
         "exactly 4 entries",

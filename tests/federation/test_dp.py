@@ -18,7 +18,7 @@ from h2tune.errors import H2TuneError
 from h2tune.federation import dp
 from h2tune.federation.h2tune.strategy import H2Tune
 from h2tune.federation.messages import Enrolment, Update
-from h2tune.functional.aggregation import Dense
+from h2tune.functional.factors import Dense
 
 SLOTS, SIZE, ROLES = 3, 4, ("attn.q", "mlp.up")
 

@@ -80,7 +80,7 @@ def test_a_damaged_private_state_is_refused_by_name(finished, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     cut(copy / "clients" / "one" / "state" / "round-0002" / "private.safetensors")
-    with pytest.raises(H2TuneError, match="client 'one' kept after round 2"):
+    with pytest.raises(H2TuneError, match="state of client 'one' after round 2"):
         h2tune.run(file, out=copy, resume=True)
 
 

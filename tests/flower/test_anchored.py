@@ -143,7 +143,7 @@ def test_messages_of_the_basis_have_no_path_and_are_validated(parties, coordinat
     z = torch.randn(len(TEXTS), size, generator=torch.Generator().manual_seed(0))
     take_frames(file, request, {"z": z})
     take_frames(file, request, {"z": z})
-    with pytest.raises(H2TuneError, match="frames are of other coordinates"):
+    with pytest.raises(H2TuneError, match="belong to other coordinates"):
         take_frames(file, request, {"z": -z})
 
 

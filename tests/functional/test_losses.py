@@ -46,8 +46,8 @@ def test_distillation_is_the_kl_from_teacher_to_student_on_scored_positions():
     teacher, student = np.array([[[1.0, 0.0]], [[5.0, 0.0]]]), np.array([[[0.0, 1.0]], [[0.0, 5.0]]])
     targets = torch.tensor([[0], [losses.IGNORED]])
     expected = rel_entr(softmax(teacher[0], 1), softmax(student[0], 1)).sum() / 4
-    found = losses.distillation(torch.tensor(teacher), torch.tensor(student), targets, 4)
-    assert math.isclose(float(found), expected, rel_tol=1e-5)
+    loss = losses.distillation(torch.tensor(teacher), torch.tensor(student), targets, 4)
+    assert math.isclose(float(loss), expected, rel_tol=1e-5)
 
 
 def test_no_gradient_flows_to_the_teacher():

@@ -27,14 +27,14 @@ def drawn(seed: int, clients: int = 4) -> torch.Tensor:
 @given(st.integers(0, 2**31), st.floats(0.01, 100))
 def test_only_directions_count_and_never_the_order_of_clients(seed, factor):
     learned = drawn(seed)
-    found = relevance(learned)
-    assert torch.equal(found.diagonal(), torch.ones(4)) and float(found.min()) >= 0
-    assert torch.allclose(found, found.T)
+    weights = relevance(learned)
+    assert torch.equal(weights.diagonal(), torch.ones(4)) and float(weights.min()) >= 0
+    assert torch.allclose(weights, weights.T)
     longer = learned.clone()
     longer[1] *= factor
-    assert torch.allclose(relevance(longer), found, atol=1e-5)
+    assert torch.allclose(relevance(longer), weights, atol=1e-5)
     order = torch.tensor([2, 0, 3, 1])
-    steps, other = personal_steps(learned, found), personal_steps(learned[order], relevance(learned[order]))
+    steps, other = personal_steps(learned, weights), personal_steps(learned[order], relevance(learned[order]))
     assert torch.allclose(steps[order], other, atol=1e-5)
 
 
@@ -44,11 +44,11 @@ def test_a_worked_example():
     learned[1, ..., 0, 0], learned[1, ..., 0, 1] = 3.0, 4.0  # cosine 3/5 with the first
     learned[2, ..., 1, 1] = 1.0  # at right angles to all
     learned[3, ..., 0, 0] = -1.0  # against the first two
-    found = relevance(learned)  # the last has learned nothing
+    weights = relevance(learned)  # the last has learned nothing
     expected = torch.eye(5)
     expected[0, 1] = expected[1, 0] = 0.6
-    assert torch.allclose(found, expected)
-    steps = personal_steps(learned, found).flatten(1)
+    assert torch.allclose(weights, expected)
+    steps = personal_steps(learned, weights).flatten(1)
     assert torch.allclose(steps[0], torch.tensor([2 + 0.6 * 3, 0.6 * 4, 0, 0]))
     assert torch.allclose(steps[1], torch.tensor([3 + 0.6 * 2, 4.0, 0, 0]))
     assert torch.equal(steps[2:], learned[2:].flatten(1))
@@ -97,14 +97,14 @@ def test_a_late_update_counts_less_and_the_rate_is_applied():
 def test_to_a_client_by_itself_it_is_the_mean_whatever_its_depth(slots, depth):
     enrolments = [Enrolment("one", "model", depth, 2, 10, {"attn.q": tuple(range(depth))}, {})]
     sent = Update("one", 0, 10, {"delta.attn.q": drawn(3, depth)[:, 0, 0, :2, :2].contiguous()})
-    found = []
+    received = []
     for increments in ("mean", "relevance"):
         method = h2tune(
             enrolments, shared_rank=2, slots=slots, mask="leading", alignment="depth", increments=increments
         )  # fmt: skip
         state, _ = aggregate(method, method.start(), [sent])
-        found.append(next(iter(method.download(state, "one", 1).tensors.values())))
-    assert torch.allclose(*found, atol=1e-6)
+        received.append(next(iter(method.download(state, "one", 1).tensors.values())))
+    assert torch.allclose(*received, atol=1e-6)
 
 
 def test_through_a_run_a_resumed_one_is_the_same_and_each_client_holds_its_own(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from h2tune.errors import H2TuneError
 from h2tune.functional import robust
 from h2tune.functional.aggregation import Sums
+from h2tune.functional.estimators import COVERED
 from h2tune.functional.quorum import updates_needed
 
 RULES = ("clip", "median", "trimmed_mean", "nnm", "krum")
@@ -26,7 +27,7 @@ extremes = st.sampled_from([1e30, -1e30, 3.4e38, -3.4e38, 1e-30, 0.0, -1.0, 7.0]
 def clients(count: int, seed: int, *, thin: float = 0.3) -> tuple[torch.Tensor, torch.Tensor]:
     """Return N and C: values times coverages of 0 (with probability `thin`) or 0.1 to 1.1."""
     draw = torch.Generator().manual_seed(seed)
-    coverage = robust.COVERED + torch.rand(count, *SHAPE, generator=draw)
+    coverage = COVERED + torch.rand(count, *SHAPE, generator=draw)
     coverage *= torch.rand(count, *SHAPE, generator=draw) >= thin
     return torch.randn(count, *SHAPE, generator=draw) * coverage, coverage
 
@@ -55,24 +56,24 @@ def test_the_order_of_clients_means_nothing(rule, hostile, seed, more):
 def test_identical_clients_give_what_the_mean_gives(rule, hostile, seed, more):
     learned, coverage = (t.expand(updates_needed(rule, hostile) + more, *SHAPE) for t in clients(1, seed))
     shared = clients(1, seed + 1)[0][0]
-    found = robust.step(rule, learned, coverage, hostile).apply(shared)
-    assert torch.allclose(found, plain(learned, coverage, shared), atol=1e-5)
+    after = robust.step(rule, learned, coverage, hostile).apply(shared)
+    assert torch.allclose(after, plain(learned, coverage, shared), atol=1e-5)
 
 
 @unhurried
 @given(st.sampled_from(["median", "trimmed_mean"]), st.integers(1, 3), seeds, st.data())
 def test_hostile_clients_cannot_leave_the_range_of_the_honest(rule, hostile, seed, data):
     learned, coverage = clients(2 * hostile + 1 + data.draw(st.integers(0, 4)), seed)
-    honest, covers = learned[hostile:] / coverage[hostile:].clamp(min=robust.COVERED), coverage[hostile:] > 0
+    honest, covers = learned[hostile:] / coverage[hostile:].clamp(min=COVERED), coverage[hostile:] > 0
     for i in range(hostile):  # they claim any coverage, in part far above one block
         coverage[i] = data.draw(st.sampled_from([0.0, 0.1, 1.0, 30.0]))
         learned[i] = data.draw(extremes)
-    found = robust.step(rule, learned, coverage, hostile)
+    step = robust.step(rule, learned, coverage, hostile)
     low = torch.where(covers, honest, torch.inf).amin(0)
     high = torch.where(covers, honest, -torch.inf).amax(0)
     margin = 1e-5  # N / C is not V to the bit
-    inside = (found.change >= low - margin) & (found.change <= high + margin)
-    assert bool(inside[found.decided].all())
+    inside = (step.change >= low - margin) & (step.change <= high + margin)
+    assert bool(inside[step.decided].all())
 
 
 @unhurried
@@ -83,10 +84,10 @@ def test_what_fewer_than_2f_plus_1_cover_stays_to_the_bit(rule, hostile, seed, d
     number = data.draw(st.integers(0, 2 * hostile))
     learned[number:, 0], coverage[number:, 0] = 0, 0  # slot 0 is covered by too few, whatever they send
     shared = clients(1, seed + 1)[0][0]
-    found = robust.step(rule, learned, coverage, hostile)
-    after = found.apply(shared)
+    step = robust.step(rule, learned, coverage, hostile)
+    after = step.apply(shared)
     assert torch.equal(after[0], shared[0])
-    assert torch.equal(after[~found.decided], shared[~found.decided])
+    assert torch.equal(after[~step.decided], shared[~step.decided])
 
 
 @unhurried
@@ -117,8 +118,8 @@ def test_without_hostile_clients_it_is_equation_5(rule, seed, count):
     learned, coverage = clients(count, seed)
     learned, coverage = learned / coverage.clamp(min=1.0), coverage.clamp(max=1.0)
     shared = clients(1, seed + 1)[0][0]
-    found = robust.step(rule, learned, coverage, 0).apply(shared)
-    assert torch.allclose(found, plain(learned, coverage, shared), atol=1e-5)
+    after = robust.step(rule, learned, coverage, 0).apply(shared)
+    assert torch.allclose(after, plain(learned, coverage, shared), atol=1e-5)
 
 
 @unhurried
@@ -143,9 +144,9 @@ def test_mixing_with_neighbours_leaves_outliers_out(seed, hostile, more, extreme
 def test_mixing_with_neighbours_by_hand():
     """Five clients, one hostile: each is replaced by the mean of its four nearest, then one is cut at either end."""
     values = torch.tensor([1.0, 2.0, 3.0, 5.0, 100.0])
-    found = robust.step("nnm", values.view(5, 1, 1, 1, 1), torch.ones(5, 1, 1, 1, 1), 1)
+    step = robust.step("nnm", values.view(5, 1, 1, 1, 1), torch.ones(5, 1, 1, 1, 1), 1)
     mixtures = [(1 + 2 + 3 + 5) / 4] * 4 + [(2 + 3 + 5 + 100) / 4]
-    assert float(found.change) == pytest.approx(sum(sorted(mixtures)[1:-1]) / 3) == 2.75
+    assert float(step.change) == pytest.approx(sum(sorted(mixtures)[1:-1]) / 3) == 2.75
 
 
 @unhurried
@@ -153,9 +154,9 @@ def test_mixing_with_neighbours_by_hand():
 def test_clipping_bounds_the_norm(seed, bound, extreme):
     learned, coverage = clients(5, seed, thin=0.0)
     learned[0] = extreme
-    found = robust.step("clip", learned, coverage.clamp(max=1.0), 2, bound)
+    step = robust.step("clip", learned, coverage.clamp(max=1.0), 2, bound)
     assert (
-        float(found.change.norm()) <= bound * 5 * 1.001
+        float(step.change.norm()) <= bound * 5 * 1.001
     )  # a mean by voices of at least 0.1 can stretch, not break
 
 
@@ -163,9 +164,9 @@ def test_a_median_by_hand():
     values = torch.tensor([[1.0, 5.0], [2.0, 0.0], [9.0, 7.0], [4.0, 0.0]])
     coverage = torch.tensor([[1.0, 1.0], [0.5, 0.0], [1.0, 2.0], [1.0, 0.05]]).view(4, 1, 2, 1, 1)
     learned = values.view(4, 1, 2, 1, 1) * coverage
-    found = robust.step("median", learned, coverage, 1)
-    assert found.change.flatten().tolist() == [3.0, 0.0]
-    assert found.decided.flatten().tolist() == [
+    step = robust.step("median", learned, coverage, 1)
+    assert step.change.flatten().tolist() == [3.0, 0.0]
+    assert step.decided.flatten().tolist() == [
         True,
         False,
     ]  # two of four cover the second; 0.05 is no coverage

@@ -12,7 +12,7 @@ from h2tune.federation.h2tune.settings import H2TuneSettings
 from h2tune.federation.messages import Download, Enrolment, digest
 from h2tune.tasks.task import Example, Task
 from h2tune.training.encode import encode_causal, encode_texts
-from h2tune.training.local import LocalTraining, train_locally
+from h2tune.training.local import LocalRound, LocalTraining
 from helpers import tiny
 
 TASK = Task(
@@ -68,11 +68,11 @@ def train(of: H2TuneAdaptedModel, round_number: int, *, steps: int = 2, causal: 
     }  # fmt: skip
     tokens = tiny.tokenizer(side="left")
     encode = encode_causal if causal else encode_texts
-    return train_locally(
+    return LocalRound(
         of.model, encode(TASK, EXAMPLES, tokens), tokens, LocalTraining(**{**numbers, **changes}),
         causal=causal, phases=of.phases(), terms=of.terms(), alternation=of.alternation,
         round_number=round_number, seed=0,
-    )  # fmt: skip
+    ).train()  # fmt: skip
 
 
 def trained(of: H2TuneAdaptedModel) -> dict[str, torch.Tensor]:

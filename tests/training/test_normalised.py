@@ -51,8 +51,8 @@ def test_a_federation_trains_so_and_its_steps_of_t_differ(tmp_path):
         content["experimental"] |= {"shared_optimizer": name}
         runs[name] = run(parse(content, "test", tmp_path), out=tmp_path / name, strict=True)
     changes = {
-        name: [e["change"] for e in found.events if e["event"] == "aggregated"]
-        for name, found in runs.items()
+        name: [e["change"] for e in finished.events if e["event"] == "aggregated"]
+        for name, finished in runs.items()
     }
-    assert all(change > 0 for told in changes.values() for change in told)
+    assert all(change > 0 for series in changes.values() for change in series)
     assert changes["same"] != changes["normalised"]

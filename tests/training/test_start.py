@@ -1,4 +1,4 @@
-"""What T starts from: the directions that tell a client's own labels apart, equation (9)."""
+"""Initialisation of T from the directions that separate a client's labels, equation (9)."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def labelled(seed: int, classes: int, size: int = 8) -> tuple[torch.Tensor, torc
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**31), st.integers(2, 4))
-def test_directions_are_those_that_tell_the_labels_apart(seed, classes):
+def test_directions_are_those_that_separate_the_labels(seed, classes):
     z, labels, directions = labelled(seed, classes)
-    found = label_directions(z, labels)
-    assert found.shape == directions.shape
-    assert torch.allclose(found @ found.T, torch.eye(classes - 1), atol=1e-4)
-    assert float((directions @ found.T).square().sum()) > 0.7 * (classes - 1)
+    rows = label_directions(z, labels)
+    assert rows.shape == directions.shape
+    assert torch.allclose(rows @ rows.T, torch.eye(classes - 1), atol=1e-4)
+    assert float((directions @ rows.T).square().sum()) > 0.7 * (classes - 1)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**31), st.floats(0.1, 10))
-def test_the_start_does_not_depend_on_names_of_labels_or_the_origin_and_has_the_wanted_norm(seed, norm):
+def test_the_start_has_its_norm_and_ignores_label_names_and_the_origin(seed, norm):
     z, labels, _ = labelled(seed, 3)
     start = start_of(label_directions(z, labels), norm)
     assert float(start.norm()) == pytest.approx(norm, rel=1e-4)
@@ -48,7 +48,7 @@ def test_the_start_does_not_depend_on_names_of_labels_or_the_origin_and_has_the_
     assert torch.allclose(start, other, atol=1e-3 * norm)
 
 
-def test_nothing_to_tell_apart_starts_from_zero():
+def test_without_two_labels_t_starts_from_zero():
     z, labels, _ = labelled(0, 2)
     assert not start_of(label_directions(z, torch.zeros_like(labels)), 2.0).any()
     free_words = [Encoded((1, 2), (3,), None), Encoded((1, 2), (4,), None)]
@@ -65,10 +65,10 @@ def test_a_first_round_sends_the_start_and_the_next_one_gets_the_mean_of_all(tmp
     finished = run(parse(content, "test", tmp_path), out=tmp_path / "run")
     assert not [e for e in finished.events if e["event"] == "client_failed"]
     middles: dict[int, dict[str, torch.Tensor]] = {0: {}, 1: {}}
-    for number, found in middles.items():
+    for number, started in middles.items():
         path = tmp_path / "run" / "clients" / "two" / "state" / f"round-000{number}" / "private.safetensors"
         kept = load_file(path)
-        found |= {
+        started |= {
             n.split(".", 1)[1]: t for n, t in kept.items() if n.startswith("previous.") and "middle" in n
         }
     depth = 1 + max(int(name.split(".")[-2]) for name in middles[0])

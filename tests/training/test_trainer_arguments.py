@@ -7,7 +7,7 @@ import torch
 from helpers.locally import adapted, download, train, trained
 
 from h2tune.errors import H2TuneError
-from h2tune.training.local import check_arguments, try_arguments
+from h2tune.training.arguments import check_arguments, try_arguments
 
 
 def after_two_rounds(family: str, **arguments):
@@ -27,7 +27,7 @@ def test_activation_checkpointing_trains_the_same_to_the_bit(family):
     assert all(torch.equal(plain[name], again[name]) for name in plain)
 
 
-def test_activation_checkpointing_works_out_each_block_again(monkeypatch):
+def test_activation_checkpointing_computes_each_block_again(monkeypatch):
     from h2tune.adapter.layer import H2TuneLayer
 
     calls = []
@@ -50,7 +50,7 @@ def test_bfloat16_keeps_trained_weights_in_float32(family):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which has bfloat16")
-def test_what_this_machine_cannot_do_is_told_before_training():
+def test_what_this_machine_cannot_do_is_refused_before_training():
     with pytest.raises(
         H2TuneError, match=r"train\.arguments: the Trainer refuses them: .*bf16.*use_cpu = true"
     ):
@@ -65,7 +65,7 @@ def test_reentrant_checkpointing_is_refused():
         )
 
 
-def test_an_optimiser_that_does_not_exist_is_told_before_training():
+def test_an_optimiser_that_does_not_exist_is_refused_before_training():
     with pytest.raises(H2TuneError, match="adamm is not a valid"):
         try_arguments({"optim": "adamm"})
     try_arguments({"optim": "adafactor"})

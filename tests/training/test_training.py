@@ -11,8 +11,8 @@ from helpers import tiny
 from helpers.locally import adapted, download, train, trained
 
 from h2tune.errors import H2TuneError
-from h2tune.training import local
-from h2tune.training.local import leave_unscanned, unscanned
+from h2tune.training import garbage
+from h2tune.training.garbage import freeze_new_objects, garbage_collection_frozen
 from h2tune.training.trainer import AlternatingTrainer
 
 
@@ -91,7 +91,7 @@ def test_what_is_sent_is_what_was_learned():
 
 
 def test_distillation_starts_from_zero_and_needs_steps_between_the_phases():
-    """With no step between them both phases give the same output; ours differ (METHOD, component iii)."""
+    """With no step between them both phases give the same output; with steps they differ (equation 7)."""
     one = adapted(weights=(0.0, 0.0, 100.0))
     one.receive(download(one, 0))
     train(one, 0)
@@ -203,18 +203,16 @@ def test_a_head_on_a_bfloat16_base_trains_in_float32():
 
 
 def test_libraries_are_left_out_of_garbage_collection_only_while_a_run_lasts(monkeypatch):
-    monkeypatch.setattr(
-        local, "_LASTING", []
-    )  # a worker of another test may still be at work in this process
+    monkeypatch.setattr(garbage, "_ACTIVE", [])  # a worker of another test may still run in this process
     added = [[] for _ in range(50_000)]
     before = gc.get_freeze_count()  # pytest's own, some of which come and go
-    leave_unscanned()
+    freeze_new_objects()
     assert abs(gc.get_freeze_count() - before) < len(added) // 2
-    with pytest.raises(ZeroDivisionError), unscanned():
+    with pytest.raises(ZeroDivisionError), garbage_collection_frozen():
         before = gc.get_freeze_count()
         assert before > 100_000
         more = [[] for _ in added]
-        leave_unscanned()
+        freeze_new_objects()
         assert gc.get_freeze_count() > before + len(more) // 2
         _ = 1 / 0
     assert gc.get_freeze_count() == 0

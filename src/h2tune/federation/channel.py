@@ -1,4 +1,4 @@
-"""The contract of an engine: it carries the server's messages to the clients, and their replies back."""
+"""The interface of an engine: sends the server's messages to the clients, and returns their replies."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from h2tune.federation.strategy import Decoded, Strategy
 
 @dataclass(frozen=True)
 class Reply:
-    """A client's answer in a round: an update, or the reason why there is none; and its events.
+    """A client's reply in a round: an update, or the reason why there is none; and its events.
 
     Args:
         client: The client's name.
         update: Its update, or None.
         events: Its events.
         reason: Why there is no update.
-        late: Number of the earlier round that it answers, where a channel passes on what came after its round.
+        late: Number of the earlier round of the update, if the channel delivers late updates; else None.
     """
 
     client: str
@@ -34,7 +34,7 @@ class Reply:
 
 
 class Downloads(Mapping[str, Download]):
-    """The server's messages of a round, by client; each is made when it is asked for, so that they need not all fit.
+    """The server's messages of a round, by client; each is built on access, so that not all are in memory at once.
 
     Args:
         strategy: The method.
@@ -61,21 +61,21 @@ class Downloads(Mapping[str, Download]):
         return len(self.clients)
 
     def only(self, clients: Sequence[str]) -> Downloads:
-        """Return the messages to some of the clients."""
+        """Return the messages to a part of the clients."""
         return Downloads(self.strategy, self.state, clients, self.round)
 
     def upload_bytes(self, client: str, round_number: int) -> int:
-        """Return the bytes of tensors that a client's update of a round must have."""
+        """Return the bytes of tensors in a client's update of a round."""
         return payload_bytes(self.strategy.upload_spec(client, round_number))
 
 
 @dataclass(frozen=True)
 class Unmasked:
-    """The sum of updates under masks.
+    """The unmasked sum of masked updates.
 
     Args:
-        total: The sum, as the strategy's `aggregate_sum` takes it.
-        facts: What an event says of the protocol.
+        total: The sum, as an argument of the strategy's `aggregate_sum`.
+        facts: Facts of the protocol for the round's event.
     """
 
     total: Tensor
@@ -83,16 +83,16 @@ class Unmasked:
 
 
 class Channel(ABC):
-    """Carries messages to clients and back: the local engine, or Flower."""
+    """Transports messages to clients and back: the local engine, or Flower."""
 
     @abstractmethod
     def exchange(self, round_number: int, downloads: Downloads) -> Iterable[Reply]:
-        """Send each client its download and yield the replies; a client that is gone gives a reason."""
+        """Send each client its download and yield the replies; the reply of a client that failed has a reason."""
 
     def joined(self) -> Sequence[Enrolment]:
-        """Return clients that enrolled since the last call and take part from now on; by default none."""
+        """Return clients that enrolled since the last call, which take part from now on; by default none."""
         return ()
 
     def unmask(self, updates: Sequence[Decoded[Any]]) -> Unmasked | None:
-        """Return the sum of a round's updates where they are under masks; by default None: each can be read."""
+        """Return the sum of a round's masked updates; by default None, since updates are not masked."""
         return None

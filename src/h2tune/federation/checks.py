@@ -1,8 +1,7 @@
-"""Proof that federation happens: what would go unnoticed is looked for in every round.
+"""Checks in every round that federation really happens.
 
-Silent non-learning is the usual failure of federated fine-tuning: tensors that are loaded under the wrong names, sent
-from before training, or overwritten by every forward pass. Each check here reads the model or the message itself, not
-what the code meant to do.
+Silent non-learning is the usual failure of federated fine-tuning: tensors are loaded under the wrong names, sent as
+they were before training, or overwritten by every forward pass. Each check reads the model or the message itself.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ KINDS |= {".middle": "delta", ".offset": "delta"}
 
 
 def kind_of(name: str) -> str:
-    """Return what a trained parameter is: delta, scores, relation, down, up, or head."""
+    """Return the kind of a trained parameter: delta, scores, relation, down, up, or head."""
     return next((kind for part, kind in KINDS.items() if part in name), "head")
 
 
@@ -51,38 +50,38 @@ def warnings_of(
     movement: Mapping[str, float],
     without_gradient: Iterable[str],
 ) -> list[dict[str, Any]]:
-    """Return a warning event for everything that a working round does not show.
+    """Return a warning event for each symptom of a round that does not work.
 
     Args:
         client: The client's name.
         round_number: Number of the round.
         download: What the server sent.
-        loaded_digest: Checksum of what the model holds of it.
+        loaded_digest: Checksum of the server's tensors as read from the model.
         sent: The update's tensors.
-        learned: What was learned, measured on the model.
-        movement: As from `moved`.
+        learned: The update as measured on the model.
+        movement: From `moved`.
         without_gradient: Trained parameters whose gradient stayed zero.
     """
-    found: list[tuple[str, str]] = []
+    warnings: list[tuple[str, str]] = []
     if loaded_digest != download.digest:
-        found.append(("download_not_loaded", "the model does not hold what the server sent"))
+        warnings.append(("download_not_loaded", "the model does not hold what the server sent"))
     for kind, distance in movement.items():
         # M is zero in the first round, so the relation has nothing to mix and cannot learn yet
         if distance == 0 and not (kind == "relation" and round_number == 0):
-            found.append(("did_not_move", f"no {kind} parameter changed in this round"))
+            warnings.append(("did_not_move", f"no {kind} parameter changed in this round"))
     names = [n for n in sorted(without_gradient) if not (kind_of(n) == "relation" and round_number == 0)]
     if names:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        found.append(("no_gradient", f"{names[0]}{more} got no gradient"))
+        warnings.append(("no_gradient", f"{names[0]}{more} got no gradient"))
     for name, tensor in learned.items():
         if name not in sent or not torch.equal(tensor.cpu(), sent[name].cpu()):
-            found.append(("upload_differs", f"'{name}' was not sent as the model learned it"))
+            warnings.append(("upload_differs", f"'{name}' was not sent as the model learned it"))
             break
     if learned and not any(bool(tensor.any()) for tensor in learned.values()):
-        found.append(("nothing_learned", "the shared part did not change in training"))
-    return [warning(client, round_number, code, message) for code, message in found]
+        warnings.append(("nothing_learned", "the shared part did not change in training"))
+    return [warning(client, round_number, code, message) for code, message in warnings]
 
 
 def warning(client: str, round_number: int, code: str, message: str) -> dict[str, Any]:
-    """Return the event that warns of something; `client` is empty where it concerns them all."""
+    """Return a warning event; `client` is empty if it concerns all clients."""
     return {"event": "warning", "client": client, "round": round_number, "code": code, "message": message}

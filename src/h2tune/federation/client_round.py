@@ -1,4 +1,4 @@
-"""A client's round: load, receive, train, evaluate, send. The same code under every engine."""
+"""A client's round: load, receive, train, evaluate, send; the same code in every engine."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from h2tune.federation.teaching.lesson import Lesson
 from h2tune.models import base_seed, head_modules, set_head
 from h2tune.seeds import derive
 from h2tune.training.encode import label_tokens
-from h2tune.training.local import train_locally, training_device
+from h2tune.training.local import LocalRound, training_device
 from h2tune.training.terms import Progress, Record, Terms
 
 
 @dataclass(frozen=True)
 class RoundResult:
-    """A finished round of a client: what it sends, what it keeps, and its events."""
+    """A finished round of a client: its update, its private state, and its events."""
 
     update: Update
     state: Tensors
@@ -36,17 +36,17 @@ class RoundResult:
 
 @dataclass(frozen=True)
 class ClientRound:
-    """What one round of a client starts from.
+    """One round of a client, before it runs.
 
     Args:
         client: The client.
         strategy: The method.
         download: What the server sent.
-        state: What the client kept; None in its first round.
+        state: The client's private state of its last round; None in its first.
         frames: The client's frames, in an anchored basis.
         stage: "trained", or "alone" for the comparison without federation.
-        progress: Returns what is called after each step, for a client's name.
-        lesson: Public texts with a teacher's targets, that ride along in every batch.
+        progress: Client → callback after each optimiser step.
+        lesson: Public texts with a teacher's targets, a part of every batch.
     """
 
     client: LocalClient
@@ -62,11 +62,11 @@ class ClientRound:
         """Run the round.
 
         Args:
-            base: The client's base model; comes back unchanged.
+            base: The client's base model; restored afterwards.
             tokenizer: Its tokenizer.
 
         Raises:
-            H2TuneError: A loss that is not finite, or tensors that do not fit.
+            H2TuneError: A loss is not finite, or tensors do not fit.
         """
         clock = Clock()
         adapted = attach_adapter(base, self.client, self.strategy, self.state, self.frames)
@@ -96,11 +96,11 @@ class ClientRound:
         sent, movement = adapted.send(), checks.moved(before, parameters)
         with torch.no_grad():
             learned = adapted.learned()
-        leaving = self.strategy.release(client.name, sent)  # the checks compare what was before noise
-        kept, facts = adapted.state(), adapted.facts()
+        released = self.strategy.release(client.name, sent)  # the checks compare values before noise
+        private, facts = adapted.state(), adapted.facts()
         clock.lap("save")
         measured = {"received_matches": loaded == self.download.digest, "moved": movement, **facts}
-        events.append(self._trained(record, clock, leaving) | measured)
+        events.append(self._trained(record, clock, released) | measured)
         events += checks.warnings_of(
             client=client.name,
             round_number=number,
@@ -113,11 +113,11 @@ class ClientRound:
         )
         if score is not None:
             events.append(self._evaluated(number, self.stage, score, clock.seconds["evaluate"]))
-        return RoundResult(Update(client.name, number, len(client.splits.train), leaving), kept, events)
+        return RoundResult(Update(client.name, number, len(client.splits.train), released), private, events)
 
     def _train(self, adapted: AdaptedModel, tokenizer: PreTrainedTokenizerBase) -> Record:
         client, public = self.client, self.lesson.rows if self.lesson else ()
-        return train_locally(
+        return LocalRound(
             adapted.model,
             client.encoded("train", tokenizer),
             tokenizer,
@@ -130,10 +130,10 @@ class ClientRound:
             seed=derive(client.seed, "client", client.name),
             progress=self.progress(client.name) if self.progress else None,
             public=public,
-        )
+        ).train()
 
     def _terms(self, adapted: AdaptedModel, tokenizer: PreTrainedTokenizerBase) -> Terms:
-        """Return the method's loss terms, with the teacher's."""
+        """Return the method's loss terms with the distillation term."""
         client = self.client
         tokens = tuple(label_tokens(client.task, tokenizer)) if client.causal else ()
         return replace(
@@ -155,8 +155,8 @@ class ClientRound:
             encoded=client.encoded("scored", tokenizer),
         )
 
-    def _trained(self, record: Record, clock: Clock, leaving: Tensors) -> Event:
-        """Return the event of a round of training: its steps, its seconds, what was received and sent."""
+    def _trained(self, record: Record, clock: Clock, released: Tensors) -> Event:
+        """Return the event of a round of training: steps, seconds, and the manifests of what was received and sent."""
         return {
             "event": "client_trained",
             "client": self.client.name,
@@ -168,9 +168,9 @@ class ClientRound:
                 for step, (phase, loss) in enumerate(record.losses, 1)
             ],
             "seconds": {key: round(clock.seconds[key], 3) for key in ("load", "train", "evaluate", "save")},
-            "bytes_up": payload_bytes(spec_of(leaving)),
+            "bytes_up": payload_bytes(spec_of(released)),
             "bytes_down": payload_bytes(spec_of(self.download.tensors)),
-            "sent": manifest(leaving),
+            "sent": manifest(released),
             "received": manifest(self.download.tensors),
             "without_gradient": sorted(record.without_gradient),
         }
@@ -196,7 +196,7 @@ def attach_adapter(
     state: Tensors | None,
     frames: Tensors | None = None,
 ) -> AdaptedModel:
-    """Put the strategy's adapter on a client's base model, and load the client's state."""
+    """Attach the strategy's adapter to a client's base model, and load the client's state."""
     heads = prepare_base(base, client)
     seed = base_seed(client.seed, client.enrolment.model)
     adapted = strategy.attach(base, client.enrolment, heads=heads, seed=seed)
@@ -206,16 +206,16 @@ def attach_adapter(
         if state is not None:
             adapted.load_state(state)
     except BaseException:
-        adapted.detach()  # the base model is shared: it must not keep the adapter of a client that failed
+        adapted.detach()  # the base model is shared by clients: remove the adapter of one that failed
         raise
     return adapted
 
 
 def prepare_base(base: PreTrainedModel, client: LocalClient) -> list[str]:
-    """Prepare a base model for a client's adapter, and return the names of the heads that are trained beside it.
+    """Prepare a base model for a client's adapter, and return the names of its trained heads.
 
-    The model moves to the Trainer's device, so that all that is created beside it is there too. A classifier gets a
-    fresh last layer for the client's labels.
+    The model is moved to the Trainer's device, so that the adapter is created there. A classifier gets a new last
+    layer for the client's labels.
     """
     device = training_device(client.training)
     if base.device != device:
@@ -228,14 +228,14 @@ def prepare_base(base: PreTrainedModel, client: LocalClient) -> list[str]:
 
 
 class Clock:
-    """Seconds of one part of the work after the other."""
+    """Measures the seconds of successive parts of the work."""
 
     def __init__(self) -> None:
         self.last = time.perf_counter()
         self.seconds: dict[str, float] = {}
 
     def lap(self, name: str) -> float:
-        """Note the seconds since the last lap under `name`, and return them."""
+        """Record the seconds since the last lap under `name`, and return them."""
         now = time.perf_counter()
         self.seconds[name], self.last = now - self.last, now
         return self.seconds[name]

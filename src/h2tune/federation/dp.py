@@ -1,9 +1,9 @@
 """Client-level differential privacy of the shared values: the Gaussian mechanism on equation (5)'s numerator; pure.
 
-One round releases Σ_i clip(N_i) + N(0, (σ · clip)²), and what is computed from it. Two runs are neighbours if they
-differ in one client's increments being zero instead ("zero-out": the same clients, ranks and roles take part), so that
-the sum's L2 sensitivity is `clip`. Where one client's increments are replaced by any others it is twice that, and the
-guarantee is that of σ / 2. docs/privacy.md says what is not protected.
+One round releases Σ_i clip(N_i) + N(0, (σ · clip)²), and values computed from it. Two runs are neighbours if they are
+equal except that one client's increments are zero ("zero-out": the same clients, ranks and roles take part), so the L2
+sensitivity of the sum is `clip`. If neighbours replace one client's increments by arbitrary ones, the sensitivity is
+twice that, and the guarantee is that of σ / 2. docs/privacy.md lists what is not protected.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from h2tune.functional.aggregation import Sums
 Source = Callable[[int], bytes]
 """Number of bytes → that many random bytes."""
 DRAWS = 4
-"""Draws behind one value of noise; see `gaussian`."""
+"""Draws per value of noise; see `gaussian`."""
 MARGIN = 2.0**-20
-"""Relative room below the clipping norm for float32's rounding, so that the bound holds for the rounded values."""
+"""Relative margin below the clipping norm, so that the bound holds after rounding to float32."""
 GRID = 5000
-"""Steps into which the accountant divides the likely privacy losses; ε is rounded up on them, by less than 1e-6."""
+"""Number of discretisation steps of the privacy loss; rounding on them raises ε by less than 1e-6."""
 
 
 @dataclass(frozen=True)
 class Mechanism:
-    """The numbers of the mechanism, the same for all parties of a federation.
+    """The parameters of the mechanism, the same for all parties of a federation.
 
     Args:
-        by: Who adds the noise: the server, once; or every member its share.
-        clip: Most L2 norm of one client's N.
+        by: Who adds the noise: the server, once; or every client ("member") its share.
+        clip: Largest L2 norm of one client's N.
         multiplier: σ: standard deviation of the sum's noise, in units of `clip`.
         delta: δ.
-        shares: Members whose shares make up the whole noise. 1 for the server.
+        shares: Number of clients whose shares add up to the full noise; 1 for the server.
     """
 
     by: Literal["server", "member"]
@@ -53,19 +53,19 @@ class Mechanism:
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of what one party adds to each entry: σ · clip / √shares."""
+        """Standard deviation of one party's noise on each entry: σ · clip / √shares."""
         return self.multiplier * self.clip / math.sqrt(self.shares)
 
     @property
     def quorum(self) -> int:
-        """Members that a released sum needs: one of them may know, and subtract, its own share of the noise."""
+        """Number of clients that a released sum needs: one more than the shares, as a client can subtract its own."""
         return self.shares + 1 if self.shares > 1 else 1
 
 
 def clip(learned: Tensor, bound: float) -> Tensor:
-    """Return N scaled down to an L2 norm (over all its entries) of at most `bound`; as it is if it is below.
+    """Return N scaled down to an L2 norm (over all its entries) of at most `bound`; unchanged if it is below.
 
-    What is so large that its norm is not finite counts as nothing: it must not leave the bound either.
+    Returns zeros if the norm is not finite, so that the bound holds for any input.
     """
     norm = float(learned.double().norm())
     if not math.isfinite(norm):
@@ -75,42 +75,44 @@ def clip(learned: Tensor, bound: float) -> Tensor:
 
 
 def gaussian(shape: Sequence[int], deviation: float, source: Source = secrets.token_bytes) -> Tensor:
-    """Return Gaussian noise (float64) of some standard deviation.
+    """Return Gaussian noise (float64) of a standard deviation.
 
-    It comes from the operating system's entropy, never from a run's seed, which all parties know; and not from a
-    generator with a state, which entries that are noise alone (uncovered ones) could give away. Each value is the sum
-    of four draws by the inverse of the distribution function: floating-point Gaussians have holes in their low bits
-    (Mironov, CCS 2012), and a sum of several is hard to take apart (Holohan and Braghin, arXiv 2107.10138). It is
-    still no discrete mechanism: the guarantee is that of real numbers.
+    The source is the operating system's entropy: a run's seed is known to all parties, and a generator's state could
+    be recovered from entries that are noise alone (uncovered ones). Each value is the sum of four draws by inverse
+    transform sampling: a single floating-point Gaussian has gaps in its low bits (Mironov, CCS 2012), which a sum of
+    several hides (Holohan and Braghin, arXiv 2107.10138). It is still not a discrete mechanism: the guarantee assumes
+    real numbers.
     """
     count = math.prod(shape)
     total = np.zeros(count)
     for _ in range(DRAWS):
         bits = np.frombuffer(source(8 * count), dtype=np.uint64) >> 12
-        total += ndtri((bits + 0.5) * 2.0**-52)  # exact, and so never 0 or 1; one bit more would round to 1
+        total += ndtri(
+            (bits + 0.5) * 2.0**-52
+        )  # exact, so never 0 or 1; with one more bit it could round to 1
     return torch.from_numpy(total * (deviation / math.sqrt(DRAWS))).reshape(tuple(shape))
 
 
 def noised(values: Tensor, deviation: float, source: Source = secrets.token_bytes) -> Tensor:
-    """Return values with noise, added in float64 and then rounded to the values' own type."""
+    """Return values plus noise, added in float64 and then rounded to the dtype of the values."""
     return (values.double() + gaussian(values.shape, deviation, source).to(values.device)).to(values.dtype)
 
 
-def protect(sums: Sums, mechanism: Mechanism, members: Sequence[int]) -> list[int]:
-    """Add the server's noise to sums, or hold back roles with too few shares of it; return which.
+def protect(sums: Sums, mechanism: Mechanism, contributors: Sequence[int]) -> list[int]:
+    """Add the server's noise to sums, or hold back roles with too few shares of noise; return their positions.
 
-    An aggregation that a crash cut off before its commit is done again with fresh noise. Nothing is released twice by
-    that: what is not committed reached no client, no event and no state.
+    After a crash before its commit, an aggregation is repeated with new noise. This releases nothing twice, since
+    uncommitted values reach no client, event or state.
 
     Args:
         sums: The sums of equation (5).
         mechanism: The noise.
-        members: How many members' values are in the sums, by position of the role.
+        contributors: Number of clients whose values are in the sums, by position of the role.
     """
     if mechanism.by == "server":
         sums.learned.copy_(noised(sums.learned, mechanism.deviation))
         return []
-    held_back = [i for i, count in enumerate(members) if count < mechanism.quorum]
+    held_back = [i for i, count in enumerate(contributors) if count < mechanism.quorum]
     for i in held_back:
         sums.hold_back(i)
     return held_back
@@ -118,10 +120,10 @@ def protect(sums: Sums, mechanism: Mechanism, members: Sequence[int]) -> list[in
 
 @lru_cache
 def epsilon(multiplier: float, rounds: int, delta: float) -> float:
-    """Return ε at δ of some rounds with a Gaussian noise of σ = `multiplier`, from dp-accounting's privacy losses.
+    """Return ε at δ of a number of rounds with Gaussian noise of σ = `multiplier`, by dp-accounting.
 
-    Every round counts for every client, whether it was drawn or not: who takes part is drawn as a fixed number, and
-    openly, so there is no amplification by sampling.
+    Every round counts for every client, drawn or not: the draw has a fixed size and is public, so there is no
+    amplification by sampling.
 
     Raises:
         H2TuneError: dp-accounting is not installed.
@@ -136,11 +138,11 @@ def epsilon(multiplier: float, rounds: int, delta: float) -> float:
 
 
 def multiplier_for(target: float, rounds: int, delta: float) -> float:
-    """Return the least σ (rounded up to three digits) whose ε at δ after some rounds is at most `target`."""
+    """Return the least σ (rounded up to three digits) whose ε at δ after all rounds is at most `target`."""
     tail = math.sqrt(2 * math.log(1 / delta))
     high = math.sqrt(rounds) / (
         math.sqrt(tail**2 + 2 * target) - tail
-    )  # enough by zCDP (arXiv 1605.02065, 1.3)
+    )  # sufficient by zCDP (arXiv 1605.02065, 1.3)
     low = high / 2
     while epsilon(low, rounds, delta) <= target:
         low, high = low / 2, low
@@ -152,30 +154,30 @@ def multiplier_for(target: float, rounds: int, delta: float) -> float:
 
 
 def check_budget(mechanism: Mechanism, rounds: int, target: float | None) -> None:
-    """Refuse rounds whose ε exceeds the target, before any of them.
+    """Validate before the first round that ε after all rounds is within the target.
 
     Raises:
-        H2TuneError: ε after all rounds is above the target (the remedy names the σ that will do), or it cannot be
-            computed, since dp-accounting is not installed.
+        H2TuneError: ε after all rounds is above the target (the remedy names a sufficient σ), or dp-accounting is not
+            installed.
     """
     planned = epsilon(mechanism.multiplier, rounds, mechanism.delta)
     if target is not None and planned > target:
-        enough = multiplier_for(target, rounds, mechanism.delta)
+        sufficient = multiplier_for(target, rounds, mechanism.delta)
         raise H2TuneError(
             f"{rounds} rounds at multiplier {mechanism.multiplier:g} have ε = {planned:.4g} at δ = "
             f"{mechanism.delta:g}, above target_epsilon {target:g}",
             where="privacy",
-            remedy=f"Set privacy.multiplier = {enough:g} or more, or run fewer rounds",
+            remedy=f"Set privacy.multiplier = {sufficient:g} or more, or run fewer rounds",
         )
 
 
 def spent(mechanism: Mechanism, rounds: int) -> dict[str, Any]:
-    """Return what an event says after some rounds: ε, δ, and what the numbers are of.
+    """Return the privacy facts of an event after some rounds: ε, δ, and the mechanism's parameters.
 
-    With noise from the members, `epsilon_to_server` is against who sees each member's own message (the coordinator):
-    a single share is weaker than the sum.
+    With noise from the clients, `epsilon_to_server` holds against the coordinator, which sees individual messages: a
+    single share of noise is weaker than the sum.
     """
-    told = {
+    facts = {
         "noise": mechanism.by,
         "clip": mechanism.clip,
         "multiplier": mechanism.multiplier,
@@ -184,8 +186,8 @@ def spent(mechanism: Mechanism, rounds: int) -> dict[str, Any]:
     }
     if mechanism.by == "member":
         share = mechanism.multiplier / math.sqrt(mechanism.shares)
-        told |= {"shares": mechanism.shares, "epsilon_to_server": epsilon(share, rounds, mechanism.delta)}
-    return told
+        facts |= {"shares": mechanism.shares, "epsilon_to_server": epsilon(share, rounds, mechanism.delta)}
+    return facts
 
 
 def _accounting() -> Any:

@@ -1,4 +1,4 @@
-"""A client with its data and its local training: all that stays on its machine."""
+"""A client with its data and local training; never leaves the client's machine."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from h2tune.training.local import LocalTraining
 
 @dataclass(frozen=True)
 class LocalClient:
-    """A client with its data: all that stays on its machine.
+    """A client with its data; never leaves the client's machine.
 
     Args:
-        enrolment: What the server knows of it.
-        kind: Whether it answers with words or through a head.
+        enrolment: What the server knows about it.
+        kind: Whether it generates words or classifies with a head.
         task: Its task.
         splits: Its examples.
-        training: Numbers of its local training.
+        training: Hyperparameters of its local training.
         split: The split that is scored: "test" or "validation".
         evaluate_batch_size: Examples of an evaluation batch.
         seed: The run's seed.
-        evaluate_rounds: Whether it is scored before training and after every round, or after the last one alone.
+        evaluate_rounds: Whether it is scored before training and after every round, or after the last round only.
     """
 
     enrolment: Enrolment
@@ -57,7 +57,7 @@ class LocalClient:
     def encoded(
         self, split: Literal["train", "scored"], tokenizer: PreTrainedTokenizerBase
     ) -> Sequence[Encoded]:
-        """Return the examples of a split in tokens; they are tokenised once, whatever the number of rounds."""
+        """Return the tokenised examples of a split; cached after the first call."""
         if split not in self._tokens:
             examples = self.splits.train if split == "train" else self.scored
             encode = encode_causal if self.causal else encode_texts

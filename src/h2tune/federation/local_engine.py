@@ -1,4 +1,4 @@
-"""The embedded engine: all clients on this machine, one after the other, base models shared in memory."""
+"""The embedded engine: all clients on this machine, one at a time, with base models shared in memory."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from h2tune.federation.strategy import Strategy
 from h2tune.federation.teaching.lesson import Lesson
 from h2tune.models import Kind, load_model, load_tokenizer
 from h2tune.training.encode import pad_token
-from h2tune.training.local import leave_unscanned
+from h2tune.training.garbage import freeze_new_objects
 from h2tune.training.terms import Progress
 
 
 class BaseModels:
-    """Base models and tokenizers, each loaded once and shared by the clients that use it.
+    """Cache of base models and tokenizers, shared by the clients that use them.
 
     Args:
         seed: The run's seed, from which a missing head is drawn.
@@ -35,7 +35,7 @@ class BaseModels:
         self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
 
     def reseed(self, seed: int) -> None:
-        """Take another seed; models of the one before are forgotten."""
+        """Set another seed; drops the models of the one before."""
         if seed != self.seed:
             self.seed = seed
             self._models.clear()
@@ -48,25 +48,25 @@ class BaseModels:
         if model not in self._tokenizers:
             self._tokenizers[model] = load_tokenizer(model)
         base, tokenizer = self._models[key], self._tokenizers[model]
-        # a decoder with a head looks for the last token that is no padding
+        # a decoder with a head reads the last token that is not padding
         if base.config.pad_token_id is None:
             base.config.pad_token_id = pad_token(tokenizer)
         return base, tokenizer
 
 
 class LocalEngine(Channel):
-    """Runs the clients' rounds in this process; each is kept on disk before its update counts.
+    """Runs the clients' rounds in this process; each is committed to disk before its update is returned.
 
     Args:
         clients: The clients with their data.
         dtypes: Client → type of its base model's weights.
         strategy: The method.
         models: Base models in memory.
-        store: Keeps the clients' state.
+        store: Stores the clients' state.
         stage: "trained", or "alone".
-        first: An engine whose first round was the same: nothing was shared yet, so it need not be done again.
-        keep_first: Whether another engine has this one as its `first`.
-        progress: Returns what is called after each step, for a client's name.
+        first: An engine with the same first round (nothing is shared yet), whose results are reused.
+        keep_first: Whether another engine uses this one as its `first`.
+        progress: Client → callback after each optimiser step.
         starting: Called with round and client before each client's round.
     """
 
@@ -92,26 +92,26 @@ class LocalEngine(Channel):
         self._trained = 0
 
     def exchange(self, round_number: int, downloads: Downloads) -> Iterator[Reply]:
-        """Run the chosen clients one after the other, by name."""
+        """Run the chosen clients one at a time, by name."""
         for client in sorted(downloads):
             yield self.run_client(client, downloads[client])
 
     def run_client(self, client: str, download: Download) -> Reply:
-        """Run one client's round, or return what it sent if the round was run before."""
+        """Run one client's round, or return its stored reply if the round was run before."""
         path = self.path(client, download.round)
-        found = self.store.committed(path) or self._same_first_round(client, download.round)
-        if found is not None:
-            tensors, facts = found
+        commit = self.store.committed(path) or self._reuse_first_round(client, download.round)
+        if commit is not None:
+            tensors, facts = commit
             update = Update(client, download.round, facts["examples"], tensors.get("update", {}))
             return Reply(client, update, facts["events"])
         if self.starting is not None:
             self.starting(download.round, client)
-        member = self.clients[client]
+        local = self.clients[client]
         try:
-            base, tokenizer = self.base_of(member)
+            base, tokenizer = self.base_of(local)
             state = self.last_state(client, download.round)
             work = ClientRound(
-                member,
+                local,
                 self.strategy,
                 download,
                 state,
@@ -122,21 +122,21 @@ class LocalEngine(Channel):
             )
             outcome = work.run(base, tokenizer)
         except Exception as error:
-            # one client's trouble is not the federation's: the round goes on while min_clients allow
+            # one client's failure does not end the round, unless fewer than min_clients remain
             return Reply(client, None, [], f"{type(error).__name__}: {error}".removeprefix("H2TuneError: "))
         self._commit(path, outcome.update, outcome.state, outcome.events)
-        self._forget(client)
+        self._remove_old_rounds(client)
         self._trained += 1
-        if self._trained.bit_count() == 1:  # after 1, 2, 4, 8, … of them
-            leave_unscanned()
+        if self._trained.bit_count() == 1:  # after 1, 2, 4, 8, … rounds
+            freeze_new_objects()
         return Reply(client, outcome.update, outcome.events)
 
     def _commit(self, path: str, update: Update, state: Tensors, events: list[Event]) -> None:
         facts = {"examples": update.examples, "events": events}
         self.store.commit(path, {"update": update.tensors, "private": state}, facts)
 
-    def _forget(self, client: str) -> None:
-        """Remove what a client kept before its last two rounds; it may have been left out of some in between."""
+    def _remove_old_rounds(self, client: str) -> None:
+        """Remove a client's commits before its last two rounds, which need not be consecutive."""
         folder = (self.store.folder / self.path(client, 0)).parent
         numbers = (place.name.removeprefix("round-") for place in folder.glob("round-*"))
         rounds = sorted(int(number) for number in numbers if number.isdecimal())
@@ -144,49 +144,49 @@ class LocalEngine(Channel):
             if round_number or not self.keep_first:
                 self.store.remove(self.path(client, round_number))
 
-    def base_of(self, member: LocalClient) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    def base_of(self, client: LocalClient) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Return a client's base model and tokenizer."""
-        return self.models.get(member.enrolment.model, member.kind, self.dtypes[member.name])
+        return self.models.get(client.enrolment.model, client.kind, self.dtypes[client.name])
 
-    def _same_first_round(self, client: str, round_number: int) -> Commit | None:
-        """Take over the first round of the other engine, where it was the same, as this stage's own.
+    def _reuse_first_round(self, client: str, round_number: int) -> Commit | None:
+        """Commit the first round of the other engine as this stage's own, if it is the same; else return None.
 
-        It was not for methods that send nothing when alone.
+        It differs for methods that send nothing when a client is alone.
         """
         if round_number or self.first is None or self.first.lesson(client) is not None:
             return None
         if self.strategy.upload_spec(client, 0) != self.first.strategy.upload_spec(client, 0):
             return None
-        found = self.store.committed(self.first.path(client, 0))
-        if found is None:
+        commit = self.store.committed(self.first.path(client, 0))
+        if commit is None:
             return None
-        tensors, facts = found
+        tensors, facts = commit
         events = [{**e, "stage": self.stage} for e in facts["events"] if e.get("stage") == "trained"]
         facts = {**facts, "events": events}
         self.store.commit(self.path(client, 0), tensors, facts)
         return tensors, facts
 
     def frames(self, client: str) -> Tensors | None:
-        """Return a client's frames of an anchored basis; None where there are none.
+        """Return a client's frames of an anchored basis, or None if it has none.
 
         Raises:
-            H2TuneError: They are there but were altered.
+            H2TuneError: They were altered on disk.
         """
         path = f"clients/{client}/frames"
-        found = self.store.committed(path)
-        if found is None and self.store.is_damaged(path):
+        commit = self.store.committed(path)
+        if commit is None and self.store.is_damaged(path):
             raise H2TuneError(
                 f"the frames of client '{client}' were altered or are incomplete",
                 where=str(self.store.folder / path),
-                remedy="Go on with --resume, which makes them again",
+                remedy="Go on with --resume, which computes them again",
             )
-        return None if found is None else found[0]["frames"]
+        return None if commit is None else commit[0]["frames"]
 
     def lesson(self, client: str) -> Lesson | None:
-        """Return a client's lesson; None where there is none, and for a client by itself.
+        """Return a client's lesson; None if it has none, or trains alone.
 
         Raises:
-            H2TuneError: It is there but was altered.
+            H2TuneError: It was altered on disk.
         """
         path = f"clients/{client}/lesson"
         commit = None if self.stage == "alone" else self.store.committed(path)
@@ -194,30 +194,30 @@ class LocalEngine(Channel):
             raise H2TuneError(
                 f"the lesson of client '{client}' was altered or is incomplete",
                 where=str(self.store.folder / path),
-                remedy="Go on with --resume, which makes it again",
+                remedy="Go on with --resume, which computes it again",
             )
         return None if commit is None else Lesson.of(commit[0]["lesson"], commit[1])
 
     def path(self, client: str, round_number: int) -> str:
-        """Return the folder of a client's round in the run folder."""
+        """Return the path of a client's round, relative to the run folder."""
         kind = "alone" if self.stage == "alone" else "state"
         return f"clients/{client}/{kind}/round-{round_number:04d}"
 
     def last_state(self, client: str, before: int) -> Tensors | None:
-        """Return what a client kept after its last round before `before`; None if it had none.
+        """Return a client's private state after its last round before `before`; None if there was none.
 
         Raises:
-            H2TuneError: It is there but was altered; to go on from an older one would be another run.
+            H2TuneError: It was altered on disk; continuing from an older state would give other results.
         """
         for round_number in range(before - 1, -1, -1):
             path = self.path(client, round_number)
-            found = self.store.committed(path)
-            if found is not None:
-                return found[0]["private"]
+            commit = self.store.committed(path)
+            if commit is not None:
+                return commit[0]["private"]
             if self.store.is_damaged(path):
                 raise H2TuneError(
-                    f"what client '{client}' kept after round {round_number} was altered or is incomplete",
+                    f"the state of client '{client}' after round {round_number} was altered or is incomplete",
                     where=str(self.store.folder / path),
-                    remedy="Put it back from a copy, or start anew with another --out",
+                    remedy="Restore it from a copy, or start a new run with another --out",
                 )
         return None

@@ -1,4 +1,4 @@
-"""What travels: enrolments, downloads, updates; strict names, shapes and types; checksums."""
+"""Messages between server and clients: enrolments, downloads, updates; their validation and checksums."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from h2tune.errors import H2TuneError
 
 Tensors = dict[str, Tensor]
 Spec = dict[str, tuple[tuple[int, ...], str]]
-"""Name → (shape, dtype), of what may travel."""
+"""Name → (shape, dtype) of the tensors of a message."""
 
 WIRE = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "uint8": torch.uint8}
 WIRE |= {"int8": torch.int8, "int16": torch.int16, "int32": torch.int32, "int64": torch.int64}
 
 HEAD_BYTES = 2**16
-"""The most that names, shapes and types of an update may take: as Python objects they are many times as large."""
+"""Largest safetensors header of an update in bytes; as Python objects it takes many times the memory."""
 LARGEST = 1e15
-"""The largest value that may travel: what is finite may still overflow in a sum over blocks, weights and clients."""
+"""Largest magnitude of a value in a message, since larger finite ones can overflow in sums."""
 
 
 @dataclass(frozen=True)
 class Enrolment:
-    """What the server knows of a client before the first round.
+    """What the server knows about a client before the first round.
 
     Args:
         name: The client's own name.
-        model: Its base model; methods that need one base model form groups by it.
+        model: Its base model; methods that need one common base model group clients by it.
         depth: Number of blocks L.
         rank: r.
         examples: Number of training examples.
@@ -58,8 +58,8 @@ class Download:
 
     Args:
         round: Number of the round, from 0.
-        tensors: What changed since the client's start; empty in the first round.
-        digest: Checksum of what the client must hold after loading it.
+        tensors: What changed since the client's initial state; empty in the first round.
+        digest: Checksum of the shared tensors that the client must have after loading them.
     """
 
     round: int
@@ -69,13 +69,13 @@ class Download:
 
 @dataclass(frozen=True)
 class Update:
-    """What a client sends at the end of a round; nothing else leaves it but events.
+    """What a client sends at the end of a round, besides events.
 
     Args:
         client: The client's name.
         round: Number of the round, from 0.
         examples: Number of examples it trained on, its weight in the aggregate.
-        tensors: What was learned.
+        tensors: The values to aggregate.
     """
 
     client: str
@@ -90,7 +90,7 @@ def spec_of(tensors: Mapping[str, Tensor]) -> Spec:
 
 
 def payload_bytes(spec: Spec) -> int:
-    """Return the bytes of the tensors of a message, without its frame."""
+    """Return the bytes of the tensors of a message, without its header."""
     total = 0
     for shape, dtype in spec.values():
         count = 1
@@ -125,11 +125,11 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def check_update(update: Update, spec: Spec, *, client: str, round_number: int, examples: int) -> None:
-    """Refuse an update that is not exactly what this client may send in this round.
+    """Validate that an update is exactly what this client may send in this round.
 
     Raises:
-        H2TuneError: With the reason: another client or round, missing or unexpected names, shapes, types, values that
-            are not finite or huge, another example count.
+        H2TuneError: The message names the reason: another client or round, another example count, missing or
+            unexpected names, wrong shapes or types, values that are not finite or huge.
     """
     where = f"update of client '{client}'"
     if update.client != client:
@@ -142,15 +142,15 @@ def check_update(update: Update, spec: Spec, *, client: str, round_number: int, 
 
 
 def check_tensors(tensors: Mapping[str, Tensor], spec: Spec, where: str) -> None:
-    """Refuse tensors that differ from a spec in names, shapes or types, or hold values that are not finite or huge."""
-    found = spec_of(tensors)
-    if missing := sorted(spec.keys() - found.keys()):
+    """Validate names, shapes and types of tensors against a spec, and that values are finite and not huge."""
+    actual = spec_of(tensors)
+    if missing := sorted(spec.keys() - actual.keys()):
         raise H2TuneError(f"missing '{missing[0]}'", where=where)
-    if extra := sorted(found.keys() - spec.keys()):
+    if extra := sorted(actual.keys() - spec.keys()):
         raise H2TuneError(f"unexpected '{extra[0]}'", where=where)
     for name, expected in spec.items():
-        if found[name] != expected:
-            raise H2TuneError(f"'{name}' is {found[name]}, expected {expected}", where=where)
+        if actual[name] != expected:
+            raise H2TuneError(f"'{name}' is {actual[name]}, expected {expected}", where=where)
         if tensors[name].is_floating_point() and not bool(torch.isfinite(tensors[name]).all()):
             raise H2TuneError(f"'{name}' holds values that are not finite", where=where)
         if tensors[name].is_floating_point() and bool((tensors[name].abs() > LARGEST).any()):
@@ -167,20 +167,20 @@ def to_bytes(update: Update) -> bytes:
 
 
 def from_bytes(data: bytes, most: int | None = None) -> Update:
-    """Read what `to_bytes` wrote.
+    """Return the update in a file of `to_bytes`.
 
     Args:
         data: The file.
-        most: The most bytes of tensors that it may hold; by default any.
+        most: Largest number of bytes of its tensors; None for no limit.
 
     Raises:
-        H2TuneError: It is no such file, or a larger one.
+        H2TuneError: The file is malformed or too large.
     """
     if most is not None and len(data) > most + HEAD_BYTES:
-        told = f"{len(data)} bytes are more than the {most} of its tensors and {HEAD_BYTES} for their names"
-        raise H2TuneError(told, where="update")
+        reason = f"{len(data)} bytes are more than the {most} of its tensors and {HEAD_BYTES} for their names"
+        raise H2TuneError(reason, where="update")
     length = int.from_bytes(data[:8], "little")
-    if HEAD_BYTES < length <= len(data):  # one beyond the file is refused with the file
+    if HEAD_BYTES < length <= len(data):  # a header longer than the file is refused by safetensors
         raise H2TuneError(f"its head takes {length} bytes, more than {HEAD_BYTES}", where="update")
     tensors = tensors_from_bytes(data, "update")
     head = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
@@ -193,14 +193,14 @@ def from_bytes(data: bytes, most: int | None = None) -> Update:
 
 
 def tensors_from_bytes(data: bytes, where: str) -> Tensors:
-    """Return the tensors of a safetensors file from anywhere.
+    """Return the tensors of a safetensors file from an untrusted source.
 
     Raises:
-        H2TuneError: It is none.
+        H2TuneError: The file is malformed.
     """
     try:
         tensors: Tensors = safetensors_load(data)
-    # the file's own errors; then torch's: sizes that are no numbers of its own, types that it has not
+    # errors of safetensors, and of torch for sizes and types that it does not support
     except (SafetensorError, ValueError, KeyError, TypeError, ArithmeticError, RuntimeError) as error:
         raise H2TuneError(f"malformed {where} ({str(error)[:300]})", where=where) from None
     return tensors

@@ -1,4 +1,4 @@
-"""The round loop, once for every engine: choose, send, collect, check, aggregate, keep."""
+"""The round loop of every engine: choose, send, collect, check, aggregate, commit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from h2tune.functional.quorum import drawn_clients
 from h2tune.seeds import generator
 
 Choice = Callable[[Sequence[str], int], Sequence[str]]
-"""The clients that are enrolled, by name, and the number of a round → those that take part in it."""
+"""(names of the enrolled clients, number of the round) → names of the clients that take part."""
 Notice = Callable[[Event], None]
 
 
@@ -30,11 +30,11 @@ class Schedule:
 
     Args:
         rounds: Number of rounds in all.
-        min_clients: Updates that must arrive for a round to count.
-        choose: Returns the clients that take part in a round; a round without any is left out.
+        min_clients: Updates that a round needs.
+        choose: Returns the clients that take part in a round; a round without any is skipped.
         path: Folder of the server's state in the run folder.
-        stage: "trained", or "alone" for a client by itself.
-        strict: Whether a warning is an error.
+        stage: "trained", or "alone" for the comparison without federation.
+        strict: Whether warnings are errors.
     """
 
     rounds: int
@@ -52,12 +52,12 @@ def run_rounds(
     schedule: Schedule,
     notice: Notice | None = None,
 ) -> Tensors:
-    """Run a federation's rounds, or what is left of them, and return the server's tensors after the last.
+    """Run a federation's rounds, or the remaining ones of a resumed run, and return the server's final tensors.
 
     Args:
         strategy: The method.
-        channel: Carries the messages.
-        store: Keeps state and events.
+        channel: Transports the messages.
+        store: Stores state and events.
         schedule: How the rounds are run.
         notice: Called with every event as it is logged.
 
@@ -93,7 +93,7 @@ class _Rounds:
         return state
 
     def _round(self, state: Tensors, chosen: Sequence[str], number: int) -> Tensors:
-        """Run one round: send, collect, aggregate, keep."""
+        """Run one round: send, collect, aggregate, commit."""
         collected = self._collect(Downloads(self.strategy, state, chosen, number))
         if len(collected.updates) < self.schedule.min_clients:
             raise H2TuneError(
@@ -126,7 +126,7 @@ class _Rounds:
                 tensors, facts = commit
                 for unit, events in facts[
                     "told"
-                ].items():  # those that a crash right after the commit cut off
+                ].items():  # events that a crash right after the commit kept out of the log
                     self.store.record(unit, events)
                 self.store.record(f"{path}/{done - 1}/aggregate", facts["events"])
                 return tensors["state"], done, facts["events"]
@@ -137,7 +137,7 @@ class _Rounds:
         collected = _Collected()
         for reply in self.channel.exchange(downloads.round, downloads):
             events, update = _accept(self.strategy, reply, downloads.round)
-            # a failure is a unit of its own: a resumed run may do better, and logs it
+            # a failure is a unit of its own, so that a resumed run can log its success
             unit = f"{self.schedule.path}/{downloads.round}/{reply.client}"
             unit += ("" if update is not None else "/failed") + (
                 "" if reply.late is None else f"/of-{reply.late}"
@@ -173,7 +173,7 @@ class _Rounds:
     def _combine(
         self, state: Tensors, updates: Sequence[Decoded[Any]], number: int
     ) -> tuple[Tensors, dict[str, Any]]:
-        """Return the server's tensors after the round, from the updates or, where they are under masks, their sum."""
+        """Return the server's tensors after the round, from the updates or, if they are masked, from their sum."""
         unmasked = self.channel.unmask(updates)
         if unmasked is None:
             return self.strategy.aggregate(state, updates)
@@ -183,14 +183,14 @@ class _Rounds:
 
 
 def draw_from(participation: float, min_clients: int, seed: int) -> Choice:
-    """Return how a round's clients are drawn from those that are enrolled then; see `drawn`."""
+    """Return a choice that draws clients from those enrolled; see `drawn`."""
     return lambda clients, round_number: drawn(clients, participation, min_clients, seed, round_number)
 
 
 def drawn(
     clients: Sequence[str], participation: float, min_clients: int, seed: int, round_number: int
 ) -> list[str]:
-    """Return the clients of a round, by name; drawn from the seed and the round alone."""
+    """Return the clients of a round, sorted by name; the draw depends on the seed and the round only."""
     count = drawn_clients(len(clients), participation, min_clients)
     order = torch.randperm(len(clients), generator=generator(seed, "participants", round_number))
     return sorted(clients[i] for i in order[:count].tolist())
@@ -198,7 +198,7 @@ def drawn(
 
 @dataclass(frozen=True)
 class _Collected:
-    """The replies of a round: its updates, those of earlier rounds, and events by the unit they are logged as."""
+    """The replies of a round: its updates, late ones of earlier rounds, and events by log unit."""
 
     updates: list[Decoded[Any]] = field(default_factory=list)
     late: list[Decoded[Any]] = field(default_factory=list)
@@ -208,7 +208,7 @@ class _Collected:
 def _accept(
     strategy: Strategy[Any], reply: Reply, round_number: int
 ) -> tuple[list[Event], Decoded[Any] | None]:
-    """Return a reply's events and its update, checked and decoded; None with the reason in the events."""
+    """Return a reply's events and its validated, decoded update; None if it failed, with the reason in the events."""
     if reply.late is not None:
         round_number = reply.late
     if reply.update is None:

@@ -1,9 +1,8 @@
-"""A run folder: what is written when, so that a killed run goes on as if nothing had happened.
+"""A run folder, written so that an interrupted run can be resumed with the same results.
 
-Work comes in units (a client's round, an aggregation). A unit writes its results into a folder that appears whole or
-not at all, its events among them; then its events are added to `events.jsonl`. After a crash, a unit that is there is
-not done again, and its events are logged if they were not; one that is not there is done again from the same start,
-with the same seeds.
+Work is split into units (a client's round, an aggregation). A unit commits its results and events atomically as a
+folder; then its events are appended to `events.jsonl`. After a crash, a committed unit is not repeated, and its events
+are logged if they were not. Any other unit is repeated from the same state, with the same seeds.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from h2tune.events import Event
 from h2tune.federation.messages import tensors_from_bytes
 
 Commit = tuple[dict[str, dict[str, Tensor]], dict[str, Any]]
-"""Tensors by file and name, and facts, as `Ledger.commit` keeps them."""
+"""Tensors by file and name, and facts; see `RunStore.commit`."""
 
 
 class RunStore:
@@ -34,12 +33,12 @@ class RunStore:
 
     Args:
         folder: The run folder; created if it is not there.
-        resume: Whether to go on with what is in it.
-        clock: Returns seconds since the epoch; the only thing in events that differs between equal runs.
+        resume: Whether to continue the run in it.
+        clock: Returns seconds since the epoch.
 
     Raises:
-        H2TuneError: The folder holds a run already (without `resume`), holds none (with it), cannot be written, or
-            another process is writing in it.
+        H2TuneError: The folder has a run already (without `resume`), has a damaged log, cannot be written, or another
+            process uses it.
     """
 
     def __init__(self, folder: Path, *, resume: bool = False, clock: Callable[[], float] = time.time) -> None:
@@ -74,18 +73,18 @@ class RunStore:
             raise
 
     def close(self) -> None:
-        """Let others use the folder."""
+        """Release the lock on the folder."""
         self._lock.close()
 
     def record(
         self, unit: str, events: Sequence[Event], notice: Callable[[Event], None] | None = None
     ) -> None:
-        """Add a unit's events to the log, in one write that is flushed to disk; nothing if they are there already.
+        """Append a unit's events to the log, in one write that is flushed to disk; does nothing if it is logged.
 
         Args:
             unit: Name of the unit.
             events: Its events.
-            notice: Called with every event that is new.
+            notice: Called with every new event.
         """
         if unit in self.logged:
             return
@@ -102,12 +101,12 @@ class RunStore:
     def commit(
         self, path: str, tensors: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]
     ) -> None:
-        """Write a unit's results as a folder that is whole or not there.
+        """Write a unit's results atomically, as a folder.
 
         Args:
             path: Folder, relative to the run folder.
             tensors: File name (without ending) → tensors.
-            facts: Anything in JSON; its `events` are logged by `record`.
+            facts: JSON values.
         """
         target = self.folder / path
         if target.parent.exists():
@@ -122,7 +121,7 @@ class RunStore:
             (temporary / "facts.json").write_text(json.dumps({**whole, "seal": _seal(whole)}))
 
     def committed(self, path: str) -> Commit | None:
-        """Return what was committed, or None if it is not there, was altered since, or was committed elsewhere."""
+        """Return a commit, or None if it is missing, was altered, or was committed at another path."""
         folder = self.folder / path
         try:
             content = json.loads((folder / "facts.json").read_text())
@@ -140,26 +139,28 @@ class RunStore:
         return tensors, facts
 
     def is_damaged(self, path: str) -> bool:
-        """Return whether something is at `path` that is not, or no longer, what was committed there."""
+        """Return whether `path` exists, but is not an intact commit."""
         return (self.folder / path).exists() and self.committed(path) is None
 
     def get_or_compute(self, path: str, compute: Callable[[], Commit]) -> Commit:
-        """Return what was committed at `path`; compute and commit it if it is not there."""
-        found = self.committed(path)
-        if found is None:
-            found = compute()
-            self.commit(path, *found)
-        return found
+        """Return the commit at `path`; compute and commit it if there is none."""
+        commit = self.committed(path)
+        if commit is None:
+            commit = compute()
+            self.commit(path, *commit)
+        return commit
 
     def remove(self, path: str) -> None:
         """Remove a commit that is no longer needed."""
         shutil.rmtree(self.folder / path, ignore_errors=True)
 
     def _reconcile(self) -> set[str]:
-        """Cut a torn line and the last unit off the log (it is logged again from its commit); return the rest.
+        """Remove an incomplete line and the last unit from the log, and return the other units.
+
+        The last unit is logged again from its commit.
 
         Raises:
-            H2TuneError: A line is no event of a run.
+            H2TuneError: A line is not an event of a run.
         """
         *whole, _torn = self.events_file.read_bytes().split(b"\n")
         events = [_logged(line, f"{self.events_file}, line {i}") for i, line in enumerate(whole, 1)]
@@ -179,9 +180,9 @@ def _logged(line: bytes, where: str) -> Event:
     except (ValueError, RecursionError):
         pass
     raise H2TuneError(
-        "this line is no event of a run",
+        "this line is not an event of a run",
         where=where,
-        remedy="The file was altered after the run wrote it; put it back from a copy, or start anew",
+        remedy="The file was altered after the run wrote it; restore it from a copy, or start a new run",
     )
 
 

@@ -1,4 +1,4 @@
-"""The contracts of a federated method: its strategy on the server, and its adapter on a client's model."""
+"""The interface of a federated method: its strategy on the server, and its adapter on a client's model."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Content = TypeVar("Content")
 
 @dataclass(frozen=True)
 class Decoded(Generic[Content]):
-    """An update that was checked and read, once, as it arrived.
+    """An update, validated and decoded once on arrival.
 
     Args:
         client: The client's name.
-        round: Number of the round that it answers, from 0.
-        examples: Number of examples behind it.
-        content: What it holds, as its strategy reads it.
+        round: Number of the round in which it was trained, from 0.
+        examples: Number of training examples.
+        content: Its content, as decoded by the strategy.
     """
 
     client: str
@@ -39,7 +39,7 @@ class Decoded(Generic[Content]):
 
 
 class AdaptedModel(ABC):
-    """A base model with a method's adapter on it, and its part in a client's round.
+    """A base model with a method's adapter, and its steps in a client's round.
 
     A round calls `set_frames` (in an anchored basis), `load_state` (unless it is the client's first) and `receive`,
     trains the parameters of `phases`, and calls `send` and `state`. The federation's first round calls `prepare`
@@ -49,7 +49,7 @@ class AdaptedModel(ABC):
     model: Any
     """The PEFT model."""
     alternation: Alternation
-    """How the phases take turns in this round."""
+    """How the phases alternate in this round."""
 
     @abstractmethod
     def phases(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
@@ -65,7 +65,7 @@ class AdaptedModel(ABC):
 
     @abstractmethod
     def send(self) -> Tensors:
-        """Return what was learned since `receive`."""
+        """Return the tensors of the update: what was learned since `receive`."""
 
     @abstractmethod
     def learned(self) -> Tensors:
@@ -73,27 +73,27 @@ class AdaptedModel(ABC):
 
     @abstractmethod
     def state(self) -> Tensors:
-        """Return all that the client must keep until its next round."""
+        """Return the private state that the client needs in its next round."""
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Load what `state` returned; strict."""
+        """Load what `state` returned; names and shapes must match."""
 
     @abstractmethod
     def detach(self) -> PreTrainedModel:
-        """Take the adapter off and return the base model as it was."""
+        """Remove the adapter and return the base model, restored."""
 
     def terms(self) -> Terms:
-        """Return the loss terms beside the task loss; by default none."""
+        """Return the loss terms besides the task loss; by default none."""
         return Terms()
 
-    def prepare(  # noqa: B027 - a default, not a contract
+    def prepare(  # noqa: B027 - optional to override
         self, rows: Sequence[Encoded], tokenizer: PreTrainedTokenizerBase, *, causal: bool, batch_size: int
     ) -> None:
-        """Initialise from the client's own training examples, in the federation's first round; by default not."""
+        """Initialise from the client's training examples, in the federation's first round; by default nothing."""
 
     def facts(self) -> dict[str, Any]:
-        """Return what a report shows of this client besides its training (relation, coverage); by default nothing."""
+        """Return facts for the report besides training (relation, coverage); by default none."""
         return {}
 
     def set_frames(self, frames: Mapping[str, Tensor]) -> None:
@@ -105,18 +105,18 @@ class AdaptedModel(ABC):
         raise H2TuneError("this method has no anchored basis")
 
     def save_lora(self, folder: Path) -> None:
-        """Write the adapter as plain LoRA; by default it is one already."""
+        """Write the adapter as plain LoRA; by default, in PEFT's format as it is."""
         save_adapter(self.model, folder)
 
 
 class Strategy(ABC, Generic[Content]):
-    """A federated method. Holds no state but its settings and the clients it was built for."""
+    """A federated method; its only state is its settings and its clients."""
 
     name: str
     enrolments: Mapping[str, Enrolment]
     """The clients, by name."""
     roles: tuple[str, ...] = ()
-    """Roles whose tensors are shared by name of the role; () for methods that share by module."""
+    """Shared roles, for methods that share tensors by role; () for methods that share by module."""
 
     @abstractmethod
     def start(self) -> Tensors:
@@ -124,19 +124,19 @@ class Strategy(ABC, Generic[Content]):
 
     @abstractmethod
     def download(self, state: Mapping[str, Tensor], client: str, round_number: int) -> Download:
-        """Return what a client receives at the start of a round."""
+        """Return the message to a client at the start of a round."""
 
     @abstractmethod
     def download_spec(self, client: str, round_number: int) -> Spec:
-        """Return names, shapes and types of `download`, before there is anything to send."""
+        """Return names, shapes and types of the tensors of `download`, without computing them."""
 
     @abstractmethod
     def upload_spec(self, client: str, round_number: int) -> Spec:
-        """Return names, shapes and types that a client's update must have."""
+        """Return the names, shapes and types of a client's update."""
 
     @abstractmethod
     def decode(self, update: Update) -> Content:
-        """Return what an update holds; names, shapes and types were checked.
+        """Return an update's content; names, shapes and types were validated before.
 
         Raises:
             H2TuneError: Its values are not valid.
@@ -152,42 +152,42 @@ class Strategy(ABC, Generic[Content]):
     def attach(
         self, base: PreTrainedModel, enrolment: Enrolment, *, heads: Sequence[str], seed: int
     ) -> AdaptedModel:
-        """Put the method's adapter on a base model.
+        """Attach the method's adapter to a base model.
 
         Args:
-            base: The base model; shared with other clients, so that it must come back unchanged.
+            base: The base model; shared by clients, so `detach` must restore it.
             enrolment: The client.
-            heads: Names of modules that are trained beside the adapter.
+            heads: Names of modules that are trained besides the adapter.
             seed: Seed of the initial values, common to all clients of one base model.
         """
 
     def release(self, client: str, tensors: Tensors) -> Tensors:
-        """Return what leaves a client of what it learned: by default the same; or clipped, with noise, quantised."""
+        """Return the tensors that a client sends: by default `tensors`; a method may clip them or add noise."""
         return tensors
 
     def aggregate_sum(
         self, state: Mapping[str, Tensor], total: Tensor, clients: Sequence[str], round_number: int
     ) -> tuple[Tensors, dict[str, Any]]:
-        """Return what `aggregate` returns, from a sum over clients that secure aggregation gave.
+        """Return what `aggregate` returns, from the sum over clients of secure aggregation.
 
         Raises:
-            H2TuneError: The method needs each update.
+            H2TuneError: The method needs individual updates.
         """
         raise H2TuneError(f"strategy '{self.name}' cannot aggregate a sum")
 
     def note(self, client: str) -> str:
-        """Return one line for a table on how a client takes part, such as why it shares nothing; by default ""."""
+        """Return a note on a client for the table of clients, such as why it shares nothing; by default ""."""
         return ""
 
     def with_client(self, enrolment: Enrolment) -> Self:
-        """Return this strategy with one more client, which joins between rounds.
+        """Return this strategy with one more client, which joined between rounds.
 
         Raises:
-            H2TuneError: The method must know all clients beforehand.
+            H2TuneError: The method must know all clients before the first round.
         """
         raise H2TuneError(f"strategy '{self.name}' must know all clients before the first round")
 
 
 def decoded(strategy: Strategy[Content], update: Update) -> Decoded[Content]:
-    """Return an update as its strategy reads it."""
+    """Return an update with its content decoded by the strategy."""
     return Decoded(update.client, update.round, update.examples, strategy.decode(update))

@@ -1,13 +1,13 @@
 """Knowledge as directions of the common coordinates: equations (11), (13) and (14).
 
-Z (n, R), the common coordinates of n public texts, is known to all clients. What a client's model predicts on these
-texts, written in Z, has one meaning on every model:
+All clients know Z (n, R), the common coordinates of n public texts. A client's predictions on these texts, regressed on
+Z, are comparable between models:
 
     (11)  W_i = (ZᵀZ + λ n I)⁻¹ Zᵀ P_i, ‖W_i‖ = 1     P_i (n, C): log-probabilities, centred over texts and labels
     (13)  a_ij = ⟨W_i, W_j⟩ for clients with the same labels, 0 for others
     (14)  q_i = softmax(β · standardise(Z W) + b)      W = W_i + Σ_j a_ij W_j, the teacher on public texts
 
-The sign of a_ij matters: a client whose labels are swapped against the others' counts with the opposite sign.
+The sign of a_ij matters: a client with swapped labels contributes with the opposite sign.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def teacher(
 
 def groups_of(label_sets: Sequence[tuple[str, ...]]) -> list[list[int]]:
     """Return the positions of clients with equal label sets, group by group, in order of first appearance."""
-    found: dict[tuple[str, ...], list[int]] = {}
+    groups: dict[tuple[str, ...], list[int]] = {}
     for position, labels in enumerate(label_sets):
-        found.setdefault(labels, []).append(position)
-    return list(found.values())
+        groups.setdefault(labels, []).append(position)
+    return list(groups.values())

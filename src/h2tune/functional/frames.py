@@ -1,14 +1,14 @@
-"""Frames that mean the same on every model: coordinates that all members share on public texts. Pure.
+"""Frames with the same meaning on every model, from coordinates that all clients share on public texts; pure.
 
-Each member reads the same n public texts with its own frozen model. What the members' readings have most in common
-(generalised CCA, MAXVAR) gives coordinates Z (n, R); a frame maps a module's inputs to Z, and Z to its outputs:
+Each client runs the same n public texts through its own frozen model. Generalised CCA (MAXVAR) of the clients' final
+states gives common coordinates Z (n, R). Frames map a module's inputs to Z, and Z to its outputs:
 
     (8)  y = W x + (α / r) · B A x + s · B₀ T A₀ x        A₀ (R, d_in), B₀ (d_out, R) frozen, T between them shared
          A₀ = argmin ‖Z − X Aᵀ‖² + λ‖A‖²                  X: the module's inputs on the texts, pooled, mean removed
          B₀ = argmin ‖V − Z Bᵀ‖² + λ‖B‖²                  V: its outputs, pooled and centred
 
-A permutation or rotation of a model's hidden units changes its frames with it: what T does stays the same. T may start
-from what tells a client's own labels apart, which means the same to all who have the task:
+Permuting or rotating a model's hidden units transforms its frames accordingly, so the effect of T is unchanged. T may
+be initialised with the directions that separate a client's labels, which are comparable between clients of one task:
 
     (9)  T = c · Vᵀ V / √k          V (k, R): orthonormal rows, which span a ridge regression of labels on coordinates
 
@@ -29,9 +29,9 @@ PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 def view(readings: Float[Tensor, "n d"], directions: int, shrink: float = 1e-2) -> Float[Tensor, "n k"]:
-    """Return what a member sends once: its readings of the texts, centred and whitened, k = min(directions, d).
+    """Return a client's view, sent once: its final states of the texts, centred and whitened, k = min(directions, d).
 
-    Directions of little variance are shrunk rather than blown up to unit variance.
+    Directions of little variance are shrunk instead of scaled up to unit variance.
     """
     centred = (readings - readings.mean(0)).double()
     u, s, _ = torch.linalg.svd(centred, full_matrices=False)
@@ -40,9 +40,9 @@ def view(readings: Float[Tensor, "n d"], directions: int, shrink: float = 1e-2) 
 
 
 def common_coordinates(views: Sequence[Float[Tensor, "n _"]], size: int) -> Float[Tensor, "n R"]:
-    """Return Z: what the views have most in common, uncorrelated and of unit variance; zeros where there is no more.
+    """Return Z (MAXVAR): uncorrelated coordinates of unit variance, zero beyond the rank of the views.
 
-    The sign of each coordinate is fixed by its largest entry, so that the order of the views means nothing.
+    The sign of each coordinate is fixed by its largest entry, so that the order of the views does not matter.
     """
     joint = torch.cat(list(views), dim=1).double()
     # the eigenvectors of the sum of the views' projections: the same for any order of the views
@@ -71,9 +71,9 @@ def up_frame(outputs: Float[Tensor, "n d_out"], z: Float[Tensor, "n R"]) -> Floa
 
 
 def label_directions(z: Float[Tensor, "n R"], labels: Int[Tensor, " n"]) -> Float[Tensor, "k R"]:
-    """Return orthonormal directions of the coordinates that tell labels apart, V of equation (9).
+    """Return orthonormal directions of the coordinates that separate the labels: V of equation (9).
 
-    They are as many as there are labels but one (two labels: one direction), fewer if the coordinates tell less.
+    Their number k is the number of labels minus one, or less if the regression has a lower rank.
     """
     z = z - z.mean(0)
     sides = torch.nn.functional.one_hot(labels.unique(return_inverse=True)[1]).to(z.dtype)
@@ -83,12 +83,12 @@ def label_directions(z: Float[Tensor, "n R"], labels: Int[Tensor, " n"]) -> Floa
 
 
 def start_of(directions: Float[Tensor, "k R"], norm: float) -> Float[Tensor, "R R"]:
-    """Return T of equation (9), of Frobenius norm c; zero where nothing tells the labels apart."""
+    """Return T of equation (9), of Frobenius norm c; zero if there are no directions."""
     return norm / max(1, len(directions)) ** 0.5 * directions.T @ directions
 
 
 def _ridge(x: Float[Tensor, "n d"], y: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
-    """Return W with y ≈ x Wᵀ; the penalty is the one that predicts the last fifth best."""
+    """Return W with y ≈ x Wᵀ; the penalty is the one with the least error on the last fifth of the rows."""
     x, y = x.double(), y.double()
     kept = max(1, len(x) - max(1, len(x) // 5))
     products = _products(x[:kept])
@@ -98,12 +98,12 @@ def _ridge(x: Float[Tensor, "n d"], y: Float[Tensor, "n m"]) -> Float[Tensor, "m
 
 
 def _products(x: Tensor) -> Tensor:
-    """Return the products of texts (n, n) or of units (d, d), whichever are fewer; most of the time goes here."""
+    """Return the smaller Gram matrix, (n, n) or (d, d); most of the time is spent here."""
     return x @ x.T if len(x) < x.shape[1] else x.T @ x
 
 
 def _solve(x: Tensor, y: Tensor, products: Tensor, penalty: float) -> Tensor:
-    """Solve on the smaller side: (n, n) where there are fewer texts than units."""
+    """Return the ridge solution (m, d), from the dual problem (n, n) if n < d."""
     damped = products.clone()
     damped.diagonal().add_(penalty * products.diagonal().mean().clamp(min=1e-12))
     if len(x) < x.shape[1]:

@@ -1,4 +1,4 @@
-"""The terms of equations (6) and (7), each once; pure."""
+"""The loss terms of equations (6), (7) and (14); pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def task_loss(
 ) -> Float[Tensor, ""]:
     """Return the sum of the cross-entropies divided by `items`: L_task of (6) and (7).
 
-    `items` counts the targets of all micro-batches of an optimiser step, so that accumulation changes nothing.
+    `items` counts the targets of all micro-batches of an optimiser step, so that gradient accumulation does not change
+    the gradient.
     """
     total = cross_entropy(
         logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum"
@@ -52,7 +53,7 @@ def distillation(
     Args:
         teacher: Logits of the shared phase on the same batch; no gradient flows to them.
         student: Logits of the specific phase.
-        targets: Says which positions are scored.
+        targets: Positions with the target `IGNORED` are not scored.
         items: Number of scored positions in the optimiser step.
     """
     scored = targets != IGNORED
@@ -77,7 +78,10 @@ def teaching(
         targets: The teacher's probabilities; rows without a teacher are zero.
         items: Number of public texts in the optimiser step.
     """
-    taught = targets.sum(1) > 0
+    has_teacher = targets.sum(1) > 0
     return (
-        kl_div(log_softmax(logits[taught].float(), dim=-1), targets[taught].float(), reduction="sum") / items
+        kl_div(
+            log_softmax(logits[has_teacher].float(), dim=-1), targets[has_teacher].float(), reduction="sum"
+        )
+        / items
     )

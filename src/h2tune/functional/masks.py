@@ -1,7 +1,7 @@
 """Masks: which r² entries of an (R, R) middle matrix a client keeps. Equation (2); pure.
 
-A mask is held as Ω, the sorted row-major positions of the kept entries in the (R, R) grid, so that gathering
-with it and reshaping gives the (r, r) middle matrix in row-major order.
+A mask is stored as Ω, the sorted row-major positions of the kept entries in the (R, R) grid. Gathering with it and
+reshaping gives the (r, r) middle matrix in row-major order.
 """
 
 from __future__ import annotations
@@ -67,15 +67,15 @@ def rank_of(index: Int[Tensor, " rr"]) -> int:
     """
     rank = round(index.numel() ** 0.5)
     if rank * rank != index.numel():
-        raise ValueError(f"a mask of {index.numel()} entries is no square number of entries")
+        raise ValueError(f"a mask of {index.numel()} entries is not square")
     return rank
 
 
 def gate(scores: Float[Tensor, "R R"], index: Int[Tensor, " rr"]) -> Float[Tensor, "r r"]:
     """Return ones whose gradient reaches the scores of Ω (straight-through, edge-popup, arXiv 1911.13299).
 
-    The value is exactly 1, so a middle matrix times its gate keeps its bits; the gradient of a score is the gradient
-    of its gate, that is, of the entry times the entry's value.
+    The value is exactly 1, so multiplying by it changes no bit of a middle matrix. The gradient of a score is the
+    gradient of its gate: the gradient of the entry times the entry's value.
     """
     selected = gather(scores, index)
     return 1 + (selected - selected.detach())

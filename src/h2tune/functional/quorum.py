@@ -1,4 +1,4 @@
-"""How many updates a round needs; pure, and without torch, as the configuration asks it."""
+"""Number of updates that a round needs; pure, and without torch, since the configuration imports it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import math
 from typing import Literal
 
 Rule = Literal["mean", "clip", "median", "trimmed_mean", "nnm", "krum"]
-"""How what clients learned is brought together; all but the first are robust."""
+"""How updates are aggregated; all but the first are robust."""
 
 Teaching = Literal["none", "own", "directions", "predictions", "moments"]
 """What clients exchange about the public texts before the first round."""
 
 Increments = Literal["mean", "sum", "relevance"]
-"""Whether what is shared moves by the mean of what clients learned, equation (5), by the sum, or for each client by
-what is relevant to it, equation (10)."""
+"""Whether G moves by the mean of the clients' steps, equation (5), by their sum, or for each client by a sum
+weighted by relevance, equation (10)."""
 
 
 def updates_needed(rule: Rule, hostile: int) -> int:
     """Return the least number of updates in a round: 1 for `mean`, 2 f + 3 for `krum`, 2 f + 1 for the others.
 
-    With 2 f + 1 the honest are the majority. Krum's bound is that of Blanchard et al. 2017 (NeurIPS), Proposition 1:
+    With 2 f + 1 updates the honest are the majority. Krum's bound is Proposition 1 of Blanchard et al. 2017 (NeurIPS):
     the n − f − 2 nearest of any update are more than the f − 1 others of a hostile one.
 
     Args:
@@ -41,9 +41,9 @@ def drawn_clients(clients: int, participation: float, min_clients: int) -> int:
 
 
 def threshold_needed(drawn: int) -> int:
-    """Return the least threshold t of secure aggregation, two thirds of those who are drawn, rounded up.
+    """Return the least threshold t of secure aggregation: two thirds of the drawn clients, rounded up.
 
-    Bonawitz et al. 2017 (CCS), section 6.2: a server that tells different members of different survivors gains nothing
-    if t is above (n + those in league with it) / 2; two thirds allow for a third of the members.
+    Bonawitz et al. 2017 (CCS), section 6.2: a server that names different survivors to different clients learns nothing
+    if t > (n + colluding clients) / 2; two thirds tolerate the collusion of a third of the clients.
     """
     return -(-2 * drawn // 3)

@@ -88,7 +88,7 @@ def h2tune_settings(
         hostile=server.assumed_hostile,
         clip_norm=None if switches.clip_norm == "median" else switches.clip_norm,
         mechanism=mechanism_of(federation),
-        secure_members=clients if server.secure_aggregation else 0,
+        secure_clients=clients if server.secure_aggregation else 0,
     )
 
 

@@ -14,7 +14,8 @@ from h2tune.runs.model_info import ClientInfo, ModelInfos, client_info, enrolmen
 from h2tune.runs.ranks import common_rank, rank_of
 from h2tune.tasks.load import load_task
 from h2tune.tasks.task import Splits, Task
-from h2tune.training.local import LocalTraining, check_arguments
+from h2tune.training.arguments import check_arguments
+from h2tune.training.local import LocalTraining
 
 ANCHORED_RATE = 1e-2
 """Learning rate of T in an anchored basis, where frames have the same scale on every model; tuned on validation data

@@ -20,7 +20,7 @@ from h2tune.runs.record import run_started
 from h2tune.runs.same import flat, refuse_other_settings
 from h2tune.tasks.prompts import fields, fill
 from h2tune.tasks.task import Example, Task
-from h2tune.training.local import try_arguments
+from h2tune.training.arguments import try_arguments
 
 
 @dataclass(frozen=True)

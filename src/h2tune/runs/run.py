@@ -17,9 +17,9 @@ from h2tune.events import Event, read_events
 from h2tune.federation.channel import Channel
 from h2tune.federation.client_round import attach_adapter
 from h2tune.federation.h2tune.basis import (
-    agree_on_basis,
-    agree_on_coordinates,
     anchor_texts,
+    compute_coordinates,
+    compute_frames,
     coordinate_count,
 )
 from h2tune.federation.h2tune.model_reader import ROOM, ModelReader
@@ -34,7 +34,7 @@ from h2tune.federation.teaching.knowledge import KNOWLEDGE
 from h2tune.runs.build import build_strategy
 from h2tune.runs.plan import Plan, check_same, planned, started
 from h2tune.runs.record import accuracy_table
-from h2tune.training.local import unscanned
+from h2tune.training.garbage import garbage_collection_frozen
 from h2tune.training.terms import Progress
 
 
@@ -95,7 +95,7 @@ def run(
     store = RunStore(folder, resume=resume)
     try:
         files.write_text(folder / "config.toml", tomli_w.dumps(dump(federation)))
-        with unscanned():
+        with garbage_collection_frozen():
             table = _Job(plan, store, strict, display).work()
     finally:
         store.close()
@@ -174,9 +174,9 @@ class _Job:
         z = NO_COORDINATES
         if federation.anchored or KNOWLEDGE[teaching].needs_coordinates:
             size = coordinate_count(plan.shared_rank, teaching)
-            z = agree_on_coordinates(plan.clients, reader, size, self.store)
+            z = compute_coordinates(plan.clients, reader, size, self.store)
         if federation.anchored:
-            agree_on_basis(plan.clients, reader, z, plan.shared_rank, self.store, notice=self.notice)
+            compute_frames(plan.clients, reader, z, plan.shared_rank, self.store, notice=self.notice)
         if teaching != "none":
             exchange = TeachingExchange(teaching, reader, self.store, z)
             teach(plan.clients, exchange, notice=self.notice)

@@ -1,4 +1,4 @@
-"""From examples to tensors: tokens once, batches padded so that only the needed logits are computed."""
+"""Tokenised examples and padded batches, laid out so that only the needed logits are computed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from h2tune.tasks.task import Example, Task
 
 @dataclass(frozen=True)
 class Encoded:
-    """One example in tokens.
+    """One tokenised example.
 
     Args:
         prompt: Tokens of the prompt (decoder) or the text (encoder), special tokens included.
@@ -35,9 +35,9 @@ class Encoded:
 def encode_causal(
     task: Task, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
 ) -> list[Encoded]:
-    """Encode prompts and answers for a decoder; prompts are shortened within the frame of the template.
+    """Encode prompts and answers for a decoder; prompts are shortened to the task's length, the template kept.
 
-    A free answer ends with the tokenizer's end-of-sequence token; a label does not, for nothing comes after it.
+    A free answer ends with the tokenizer's end-of-sequence token; a label does not.
     """
     encoded = []
     for example in examples:
@@ -62,22 +62,22 @@ def encode_texts(
 
 
 def answer_tokens(answer: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Return the tokens of an answer as it continues a prompt, without special tokens."""
+    """Return the tokens of an answer that continues a prompt, without special tokens."""
     return tuple(tokenizer(answer, add_special_tokens=False)["input_ids"])
 
 
 def label_tokens(task: Task, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the first token of each label's words, by which a decoder is taught on public texts."""
+    """Return the first token of each label's words, on which a decoder is distilled on public texts."""
     return [answer_tokens(words, tokenizer)[0] for words in task.verbalisers]
 
 
 def causal_batch(items: Sequence[Encoded], pad: int, *, positions: bool) -> dict[str, Tensor]:
-    """Pad on the left, so that all answers end in the last column.
+    """Return a batch padded on the left, so that all answers end in the last column.
 
     Args:
         items: Examples with at least one answer token each.
         pad: Padding token.
-        positions: Whether the model takes `position_ids` (left padding must not shift learned positions).
+        positions: Whether the model accepts `position_ids` (left padding must not shift learned positions).
 
     Returns:
         `input_ids`, `attention_mask` (batch, length), `labels` (batch, kept): the targets of the last `kept` logits;
@@ -97,7 +97,7 @@ def causal_batch(items: Sequence[Encoded], pad: int, *, positions: bool) -> dict
 
 
 def text_batch(items: Sequence[Encoded], pad: int) -> dict[str, Tensor]:
-    """Pad on the right; `labels` (batch, 1) are the label indices."""
+    """Return a batch padded on the right; `labels` (batch, 1) are the label indices."""
     length = max(len(item.prompt) for item in items)
     return {
         "input_ids": torch.tensor([list(i.prompt) + [pad] * (length - len(i.prompt)) for i in items]),
@@ -107,7 +107,7 @@ def text_batch(items: Sequence[Encoded], pad: int) -> dict[str, Tensor]:
 
 
 def _targets(items: Sequence[Encoded]) -> dict[str, Tensor]:
-    """Return `targets` (batch, labels), a teacher's probabilities; zero in rows that have none, {} without any."""
+    """Return `targets` (batch, labels), a teacher's probabilities, zero in rows without; {} if no row has any."""
     classes = max((len(item.target) for item in items if item.target is not None), default=0)
     if not classes:
         return {}
@@ -126,12 +126,12 @@ def collator(
 
 
 def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the padding token, or the end of sequence where there is none; it is masked everywhere."""
+    """Return the padding token, or the end-of-sequence token if there is none; it is always masked."""
     return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)
 
 
 def forward_arguments(model: Any) -> set[str]:
-    """Return the names of what the base model's forward takes."""
+    """Return the argument names of the base model's forward."""
     import inspect
 
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -141,7 +141,7 @@ def forward_arguments(model: Any) -> set[str]:
 def kept_logits(model: Any, batch: dict[str, Tensor], *, causal: bool) -> Tensor:
     """Run a batch and return the logits that are scored: (batch, kept, classes).
 
-    Decoders that can (`logits_to_keep`) compute the head for those positions only.
+    Decoders that support `logits_to_keep` compute the head for those positions only.
     """
     inputs: dict[str, Any] = {
         name: tensor for name, tensor in batch.items() if name not in ("labels", "targets")

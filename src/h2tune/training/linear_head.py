@@ -1,4 +1,4 @@
-"""Linear heads on frozen features: what a client's labels say before anything is trained."""
+"""Linear heads on frozen features, fitted to a client's labels before anything is trained."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from torch import Tensor
 
 PENALTIES = (1.0, 10.0, 100.0, 1000.0)
-"""Ridge penalties to choose from, on features of unit variance."""
+"""Candidate ridge penalties, for features of unit variance."""
 
 
-def standardised(features: Tensor, reference: Tensor) -> Tensor:
-    """Return features (n, d) with the mean and the standard deviation of a reference (m, d) taken out."""
+def standardise(features: Tensor, reference: Tensor) -> Tensor:
+    """Return features (n, d) standardised by the mean and standard deviation of a reference (m, d)."""
     mean, deviation = reference.mean(0), reference.std(0).clamp(min=1e-6)
     return (features - mean) / deviation
 
 
 def head_scores(features: Tensor, labels: Tensor, classes: int, others: Tensor) -> Tensor:
-    """Return log-probabilities (m, classes) that a logistic regression on a client's features gives other texts.
+    """Return log-probabilities (m, classes) of other texts, by logistic regression on a client's features.
 
-    A label without an example has the lowest log-probability of each text.
+    A label without an example gets the lowest log-probability of each text.
 
     Args:
         features: Features of the client's texts (n, d), of about unit variance.
-        labels: Their labels (n,); two different ones or more.
+        labels: Their labels (n,), of two classes or more.
         classes: Number of labels.
         others: Features of the other texts (m, d).
     """
@@ -35,7 +35,7 @@ def head_scores(features: Tensor, labels: Tensor, classes: int, others: Tensor) 
     return scores.float()
 
 
-def carried_over(features: Tensor, scores: Tensor, others: Tensor) -> Tensor:
+def extrapolate(features: Tensor, scores: Tensor, others: Tensor) -> Tensor:
     """Return scores (m, C) of other texts, by ridge regression of known scores (n, C) on features (n, d)."""
     model = RidgeCV(alphas=PENALTIES).fit(features.double().numpy(), scores.double().numpy())
     return torch.from_numpy(np.asarray(model.predict(others.double().numpy()))).float()

@@ -2,120 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import gc
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase, TrainingArguments
-from transformers.trainer_utils import SchedulerType
 
-from h2tune.errors import H2TuneError, nearest
 from h2tune.quiet import quiet
 from h2tune.seeds import derive, isolated
+from h2tune.training.arguments import DEFAULTS
 from h2tune.training.encode import Encoded, collator
-from h2tune.training.schedule import Alternation, draw, mixed, optimiser_steps
+from h2tune.training.schedule import Alternation, draw, interleaved, optimiser_steps
 from h2tune.training.terms import Progress, Record, Terms
-
-OWNED = frozenset(
-    {
-        "output_dir",
-        "max_steps",
-        "num_train_epochs",
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-    }
-    | {
-        "learning_rate",
-        "weight_decay",
-        "seed",
-        "data_seed",
-        "lr_scheduler_type",
-        "warmup_steps",
-        "max_grad_norm",
-    }
-    | {"remove_unused_columns", "label_names", "disable_tqdm", "train_batch_size"}
-)
-"""Arguments of the Trainer that a federation file sets by its own keys, or that h2tune depends on."""
-DEFAULTS = {
-    "save_strategy": "no",
-    "report_to": "none",
-    "logging_strategy": "no",
-    "dataloader_pin_memory": False,
-}
-"""What h2tune asks of the Trainer unless a federation file says otherwise."""
-
-
-def check_arguments(arguments: Mapping[str, Any], scheduler: str) -> None:
-    """Refuse arguments of the Trainer that do not exist, do not work with h2tune, or that it sets itself.
-
-    Raises:
-        H2TuneError: Names the argument or the scheduler and the nearest known one.
-    """
-    known = [field.name for field in dataclasses.fields(TrainingArguments) if field.init]
-    for name in arguments:
-        if name in OWNED:
-            raise H2TuneError(
-                f"'{name}' is set by h2tune's own keys", where="train.arguments", remedy="Leave it out"
-            )
-        if name not in known:
-            raise H2TuneError(f"no argument '{name}'{nearest(name, known)}", where="train.arguments")
-    schedulers = [kind.value for kind in SchedulerType]
-    if scheduler not in schedulers:
-        raise H2TuneError(
-            f"no scheduler '{scheduler}'{nearest(scheduler, schedulers)}", where="train.scheduler"
-        )
-    for name in ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"):
-        if (arguments.get(name) or {}).get("use_reentrant"):
-            raise H2TuneError(
-                "use_reentrant goes backwards through each block alone, but M is worked out once for all blocks",
-                where=f"train.arguments.{name}",
-                remedy="Leave use_reentrant out: what is trained is the same",
-            )
-
-
-def try_arguments(arguments: Mapping[str, Any]) -> None:
-    """Let the Trainer look at its arguments on the machine that trains: a type its device lacks, a library not there.
-
-    Raises:
-        H2TuneError: It refuses them.
-    """
-    if not arguments:
-        return
-    with quiet(), tempfile.TemporaryDirectory(prefix="h2tune-") as folder:
-        try:
-            TrainingArguments(output_dir=folder, **{**DEFAULTS, **arguments})
-        except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
-            raise H2TuneError(
-                f"the Trainer refuses them: {str(error).strip(' .')}",
-                where="train.arguments",
-                remedy="Change or leave out what it names; with use_cpu = true it trains on the CPU",
-            ) from error
 
 
 @dataclass(frozen=True)
 class LocalTraining:
-    """The numbers of a client's local training.
+    """The hyperparameters of a client's local training.
 
     Args:
-        alternation: How the phases take turns in all rounds but a client's first, which trains them jointly.
-        rounds: Number of all rounds; the scheduler spans them.
+        alternation: How the phases alternate, in all rounds but a client's first, which trains them jointly.
+        rounds: Number of rounds in all, which the scheduler spans.
         local_steps: Local steps of a round.
         batch_size: Examples of a local step.
-        accumulation: Micro-batches it is split into.
+        accumulation: Micro-batches per local step.
         learning_rates: Learning rate of "specific", "shared" and "relation" parameters.
         weight_decay: Of the specific parameters.
         scheduler: Name of a scheduler of Transformers.
-        warmup_steps: Optimiser steps of warm-up, at the start of the first round.
-        max_grad_norm: Norm to which gradients are clipped; 0 for never.
+        warmup_steps: Optimiser steps of warm-up, from the start of the first round.
+        max_grad_norm: Norm to which gradients are clipped; 0 for no clipping.
         arguments: Further arguments of `TrainingArguments`.
-        normalised: Whether Δ takes steps of normalised gradients.
-        public_batch: Public texts of a local step, beside the client's own examples.
+        normalised: Whether Δ is trained by normalised gradient steps; see `normalised.normalising`.
+        public_batch: Public texts per local step, added to the client's own examples.
         teacher_weight: μ of equation (14).
     """
 
@@ -134,139 +55,123 @@ class LocalTraining:
     public_batch: int = 8
     teacher_weight: float = 2.0
 
+    def trainer_arguments(self, folder: str, steps: int, seed: int, public: int = 0) -> TrainingArguments:
+        """Return the Trainer's arguments for one round.
 
-def train_locally(
-    model: nn.Module,
-    data: Sequence[Encoded],
-    tokenizer: PreTrainedTokenizerBase,
-    numbers: LocalTraining,
-    *,
-    causal: bool,
-    phases: Mapping[str, Mapping[str, nn.Parameter]],
-    terms: Terms,
-    alternation: Alternation,
-    round_number: int,
-    seed: int,
-    progress: Progress | None = None,
-    public: Sequence[Encoded] = (),
-) -> Record:
-    """Train a client's adapter for one round, and return its record.
+        Args:
+            folder: Output folder, which the Trainer requires.
+            steps: Optimiser steps of the round.
+            seed: The Trainer's seed.
+            public: Public texts per local step.
+        """
+        return TrainingArguments(
+            output_dir=folder,
+            max_steps=steps,
+            per_device_train_batch_size=(self.batch_size + public) // self.accumulation,
+            gradient_accumulation_steps=self.accumulation,
+            learning_rate=self.learning_rates["specific"],
+            weight_decay=self.weight_decay,
+            lr_scheduler_type=self.scheduler,
+            warmup_steps=self.warmup_steps,
+            max_grad_norm=self.max_grad_norm,
+            seed=seed % 2**31,
+            remove_unused_columns=False,
+            disable_tqdm=True,
+            **(DEFAULTS | dict(self.arguments)),
+        )
+
+
+@dataclass(frozen=True)
+class LocalRound:
+    """One round of a client's local training.
 
     Args:
         model: A PEFT model.
         data: The client's encoded training examples.
         tokenizer: Its tokenizer.
-        numbers: The numbers of its local training.
-        causal: Whether it answers with words.
+        numbers: The hyperparameters of its local training.
+        causal: Whether the model is a decoder.
         phases: Trained parameters by phase and name.
-        terms: Loss terms beside the task loss.
-        alternation: How the phases take turns in this round.
+        terms: Loss terms besides the task loss.
+        alternation: How the phases alternate in this round.
         round_number: Number of the round, from 0.
         seed: The client's seed.
         progress: Called after each optimiser step.
-        public: Public texts with a teacher's targets, that ride along in every batch.
+        public: Public texts with a teacher's targets, a part of every batch.
     """
-    from h2tune.training.trainer import AlternatingTrainer
 
-    steps, before = numbers.local_steps, round_number * numbers.local_steps
-    first, later = steps, optimiser_steps(steps, numbers.alternation)
-    with (
-        isolated(seed, "train", round_number),
-        quiet(),
-        tempfile.TemporaryDirectory(prefix="h2tune-") as folder,
-    ):
-        trainer = AlternatingTrainer(
-            model,
-            _arguments(
-                numbers,
-                folder,
-                optimiser_steps(steps, alternation),
-                derive(seed, "trainer", round_number),
-                numbers.public_batch if public else 0,
-            ),
-            [*data, *public],
-            collator(model, tokenizer, causal=causal),
-            order=_order(len(data), len(public), numbers, before, alternation, seed),
-            phases=phases,
-            learning_rates=numbers.learning_rates,
-            alternation=alternation,
-            terms=terms,
-            causal=causal,
-            progress=progress,
-            normalised=numbers.normalised,
-            schedule_offset=first + (round_number - 1) * later if round_number else 0,
-            schedule_total=first + (numbers.rounds - 1) * later,
+    model: nn.Module
+    data: Sequence[Encoded]
+    tokenizer: PreTrainedTokenizerBase
+    numbers: LocalTraining
+    _: KW_ONLY
+    causal: bool
+    phases: Mapping[str, Mapping[str, nn.Parameter]]
+    terms: Terms
+    alternation: Alternation
+    round_number: int
+    seed: int
+    progress: Progress | None = None
+    public: Sequence[Encoded] = ()
+
+    def train(self) -> Record:
+        """Train the adapter in place, and return the record of the round."""
+        from h2tune.training.trainer import AlternatingTrainer
+
+        numbers, offset, total = self.numbers, *self._schedule()
+        with (
+            isolated(self.seed, "train", self.round_number),
+            quiet(),
+            tempfile.TemporaryDirectory(prefix="h2tune-") as folder,
+        ):
+            trainer = AlternatingTrainer(
+                self.model,
+                self._arguments(folder),
+                [*self.data, *self.public],
+                collator(self.model, self.tokenizer, causal=self.causal),
+                order=self._order(),
+                phases=self.phases,
+                learning_rates=numbers.learning_rates,
+                alternation=self.alternation,
+                terms=self.terms,
+                causal=self.causal,
+                progress=self.progress,
+                normalised=numbers.normalised,
+                schedule_offset=offset,
+                schedule_total=total,
+            )
+            trainer.train()
+        self.model.eval()
+        return trainer.record
+
+    def _arguments(self, folder: str) -> TrainingArguments:
+        steps = optimiser_steps(self.numbers.local_steps, self.alternation)
+        seed = derive(self.seed, "trainer", self.round_number)
+        return self.numbers.trainer_arguments(
+            folder, steps, seed, self.numbers.public_batch if self.public else 0
         )
-        trainer.train()
-    model.eval()
-    return trainer.record
 
+    def _schedule(self) -> tuple[int, int]:
+        """Return the number of optimiser steps before this round, and of all rounds; the first round is joint."""
+        first = self.numbers.local_steps
+        later = optimiser_steps(first, self.numbers.alternation)
+        offset = first + (self.round_number - 1) * later if self.round_number else 0
+        return offset, first + (self.numbers.rounds - 1) * later
 
-@contextlib.contextmanager
-def unscanned() -> Iterator[None]:
-    """Keep garbage collection off what is there already, libraries above all, while the block lasts.
-
-    The Trainer collects garbage after every round of every client: half a second for the million objects of torch and
-    Transformers, which is more than a small client trains.
-    """
-    import h2tune.training.trainer  # noqa: F401 - so that what it imports is there already
-
-    gc.freeze()
-    _LASTING.append(True)
-    try:
-        yield
-    finally:
-        _LASTING.pop()
-        gc.unfreeze()
-
-
-_LASTING: list[bool] = []
-"""One entry for each `unscanned` that lasts: garbage collection is one for the whole process."""
-
-
-def leave_unscanned() -> None:
-    """Keep garbage collection off what there is now: models, clients' examples and events, within `unscanned`.
-
-    Or each round of each client would look through what all the others have added.
-    """
-    if _LASTING:
-        gc.collect()
-        gc.freeze()
+    def _order(self) -> list[int]:
+        """Return the indices of the rows in the order of the optimiser steps; public rows follow the client's own."""
+        numbers, own = self.numbers, len(self.data)
+        steps, batch, public_batch = numbers.local_steps, numbers.batch_size, numbers.public_batch
+        before = self.round_number * steps
+        order = draw(own, batch, before, steps, self.alternation, self.seed)
+        if not self.public:
+            return order
+        seed = derive(self.seed, "public")
+        texts = draw(len(self.public), public_batch, before, steps, self.alternation, seed)
+        return interleaved(order, [own + i for i in texts], batch, public_batch, numbers.accumulation)
 
 
 def training_device(numbers: LocalTraining) -> torch.device:
     """Return the device on which the Trainer trains, such as the first GPU."""
     with quiet(), tempfile.TemporaryDirectory(prefix="h2tune-") as folder:
-        return _arguments(numbers, folder, 1, 0).device
-
-
-def _order(
-    own: int, public: int, numbers: LocalTraining, before: int, alternation: Alternation, seed: int
-) -> list[int]:
-    """Return the indices of the rows that a round's optimiser steps see; public rows come after the own ones."""
-    steps, batch, riding = numbers.local_steps, numbers.batch_size, numbers.public_batch
-    order = draw(own, batch, before, steps, alternation, seed)
-    if not public:
-        return order
-    texts = draw(public, riding, before, steps, alternation, derive(seed, "public"))
-    return mixed(order, [own + i for i in texts], batch, riding, numbers.accumulation)
-
-
-def _arguments(
-    numbers: LocalTraining, folder: str, steps: int, seed: int, riding: int = 0
-) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=folder,
-        max_steps=steps,
-        per_device_train_batch_size=(numbers.batch_size + riding) // numbers.accumulation,
-        gradient_accumulation_steps=numbers.accumulation,
-        learning_rate=numbers.learning_rates["specific"],
-        weight_decay=numbers.weight_decay,
-        lr_scheduler_type=numbers.scheduler,
-        warmup_steps=numbers.warmup_steps,
-        max_grad_norm=numbers.max_grad_norm,
-        seed=seed % 2**31,
-        remove_unused_columns=False,
-        disable_tqdm=True,
-        **(DEFAULTS | dict(numbers.arguments)),
-    )
+        return numbers.trainer_arguments(folder, 1, 0).device

@@ -1,11 +1,11 @@
-"""Steps of normalised gradients for middle matrices, beside any optimiser for the rest.
+"""Normalised gradient steps for middle matrices, combined with any optimiser for the other parameters.
 
-An adaptive optimiser gives every entry of T about the same step, so that T spreads over all directions; the gradient of
-a module's T has one or two (EXPERIMENTS.md), and a step along it keeps them:
+An adaptive optimiser moves every entry of T by about the same amount, which spreads T over all directions. The gradient
+of a module's T has a rank of about one or two (EXPERIMENTS.md), which a step along it preserves:
 
     m ← β m + ∂L/∂T        T ← T − lr · √(number of entries) · m / ‖m‖
 
-The step has the Frobenius norm of Adam's first one, so that a learning rate means the same to both.
+The step has the Frobenius norm of Adam's first step, so that learning rates are comparable.
 Deviation: the release steps T by AdamW, as is the default here.
 """
 
@@ -22,7 +22,7 @@ MOMENTUM = 0.9
 
 
 def normalising(kind: type[Optimizer]) -> type[Optimizer]:
-    """Return an optimiser class that takes such steps in groups with `normalised`, and those of `kind` in others."""
+    """Return a subclass of `kind` with normalised steps for parameter groups that set `normalised`."""
 
     class Normalising(kind):  # type: ignore[misc, valid-type]
         @torch.no_grad()
@@ -37,7 +37,7 @@ def normalising(kind: type[Optimizer]) -> type[Optimizer]:
                     momentum.mul_(MOMENTUM).add_(parameter.grad)
                     length = group["lr"] * parameter.numel() ** 0.5
                     parameter.sub_(momentum * (length / momentum.norm().clamp(min=1e-12)))
-                    parameter.grad = None  # `kind` passes over what has no gradient
+                    parameter.grad = None  # `kind` skips parameters without a gradient
             return super().step(closure)
 
     return Normalising

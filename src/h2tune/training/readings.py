@@ -1,4 +1,4 @@
-"""What a frozen model makes of texts: pooled inputs and outputs of its modules, and its final states."""
+"""Pooled inputs and outputs of a frozen model's modules on texts, and its final states."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def read_texts(
     modules: Sequence[str] = (),
     batch_size: int = 16,
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-    """Read texts as the client reads its task's, and return what the model makes of them.
+    """Run texts through a model, in the client's prompt, and return its pooled states.
 
-    A decoder reads a text in its task's frame and is read at the last token, where it would answer; an encoder reads
-    the bare text and is read as the mean over its tokens.
+    A decoder gets a text in its task's template and is pooled at the last token, where it would answer; an encoder
+    gets the bare text and is pooled by the mean over its tokens.
 
     Args:
         model: A frozen base model.
@@ -37,7 +37,7 @@ def read_texts(
         task: The client's task.
         texts: Public texts.
         causal: Whether the model is a decoder.
-        modules: Names of modules whose inputs and outputs are wanted.
+        modules: Names of modules whose inputs and outputs to return.
         batch_size: Texts of a batch.
 
     Returns:
@@ -58,7 +58,7 @@ def read_rows(
     modules: Mapping[Name, nn.Module],
     batch_size: int = 16,
 ) -> tuple[Tensor, dict[Name, Tensor], dict[Name, Tensor]]:
-    """Read what is in tokens already; answers and labels are not looked at. As `read_texts`."""
+    """Do as `read_texts` with texts that are tokenised already; answers and labels are ignored."""
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].prompt), i))
     inputs: dict[Name, list[Tensor]] = {name: [] for name in modules}
     outputs: dict[Name, list[Tensor]] = {name: [] for name in modules}
@@ -79,7 +79,7 @@ def read_rows(
                 [rows[i] for i in order[start : start + batch_size]], tokenizer, model, causal=causal
             )
             mask = batch["attention_mask"].float()
-            pool[0] = _pooling(mask, causal=causal)
+            pool[0] = pooling(mask, causal=causal)
             finals.append(pool[0](model.base_model(**batch).last_hidden_state))
     finally:
         for handle in handles:
@@ -92,17 +92,20 @@ def read_rows(
 def encode_texts(
     tokenizer: PreTrainedTokenizerBase, task: Task, texts: Sequence[str], *, causal: bool
 ) -> list[Encoded]:
-    """Return the tokens in which `read_texts` reads each text."""
+    """Return the texts as `read_texts` tokenises them."""
     return [_encode(text, task, tokenizer, causal=causal) for text in texts]
 
 
-def _pooling(mask: Tensor, *, causal: bool) -> Callable[[Tensor], Tensor]:
+def pooling(mask: Tensor, *, causal: bool) -> Callable[[Tensor], Tensor]:
+    """Return what pools a module's states over tokens: the last one (decoder), or the mean under the mask (encoder)."""
     length = mask.shape[1]
 
     def pool(states: Tensor) -> Tensor:
         states = states.reshape(len(mask), length, -1).float()  # some models flatten batch and length
         if causal:
-            return states[:, -1].clone().cpu()  # not a view, which would keep every token of every module
+            return (
+                states[:, -1].clone().cpu()
+            )  # a copy, since a view would keep the states of all tokens in memory
         return ((states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)).cpu()
 
     return pool

@@ -1,4 +1,4 @@
-"""Which phase an optimiser step is in, and which examples it sees; pure."""
+"""Phase and examples of every optimiser step; pure."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Phase = Literal["shared", "specific", "joint"]
 def phase_of(step: int, alternation: Alternation, before: int = 0) -> Phase:
     """Return the phase of an optimiser step.
 
-    `"step"` and `"interleave"` take the phases in turn; they differ in the examples (`draw`). `"step"` starts every
-    round with the shared phase, for a batch's two steps belong together; `"interleave"` goes on where it stopped, so
-    that an odd number of steps gives both phases the same in the end.
+    `"step"` and `"interleave"` alternate between the phases; they differ in the examples (`draw`). `"step"` starts
+    every round with the shared phase, since the two steps on a batch belong together. `"interleave"` continues where
+    the last round stopped, so that both phases get the same number of steps over all rounds.
 
     Args:
         step: Optimiser steps of this round before this one.
-        alternation: How the phases take turns.
+        alternation: How the phases alternate.
         before: Optimiser steps of earlier rounds.
     """
     if alternation == "joint":
@@ -31,24 +31,24 @@ def phase_of(step: int, alternation: Alternation, before: int = 0) -> Phase:
 
 
 def optimiser_steps(local_steps: int, alternation: Alternation) -> int:
-    """Return how many optimiser steps `local_steps` take: twice as many when both phases see every batch."""
+    """Return the number of optimiser steps in `local_steps`: twice as many if both phases see every batch."""
     return 2 * local_steps if alternation == "step" else local_steps
 
 
 def draw(
     examples: int, batch: int, first: int, local_steps: int, alternation: Alternation, seed: int
 ) -> list[int]:
-    """Return the indices of the examples that a client's optimiser steps see, one after the other.
+    """Return the indices of the examples of a client's optimiser steps, in order.
 
-    The client reads an endless row of shuffled passes over its data; local step s reads the s-th piece of `batch`
-    examples. A round thus goes on where the last one stopped, and any round can be repeated by itself.
+    The data order is an endless sequence of shuffled passes; local step s reads its s-th slice of `batch` examples. A
+    round thus continues where the last one stopped, and any round can be repeated by itself.
 
     Args:
         examples: Number of the client's examples.
         batch: Examples of one local step (all micro-batches and devices together).
         first: Local steps before this round.
         local_steps: Local steps of this round.
-        alternation: With `"step"` every batch comes twice, once for each phase.
+        alternation: With `"step"` every batch is repeated, once per phase.
         seed: The client's seed.
     """
     passes: dict[int, np.ndarray] = {}
@@ -66,8 +66,10 @@ def draw(
     return indices
 
 
-def mixed(own: list[int], public: list[int], batch: int, public_batch: int, accumulation: int) -> list[int]:
-    """Return the order of own and public rows, so that every micro-batch has its part of both.
+def interleaved(
+    own: list[int], public: list[int], batch: int, public_batch: int, accumulation: int
+) -> list[int]:
+    """Return the order of own and public rows, so that every micro-batch has the same share of both.
 
     Args:
         own: Indices of own rows, step after step.

@@ -1,4 +1,4 @@
-"""Where T starts from: what tells a client's own labels apart in common coordinates, equation (9)."""
+"""Initialisation of T from the directions that separate a client's labels, equation (9)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from h2tune.training.encode import Encoded
 from h2tune.training.readings import read_rows
 
 WRITERS = ("attn.o", "mlp.down")
-"""Roles whose outputs are added to what a block passes on."""
+"""Roles whose outputs are added to the residual stream."""
 
 
 @torch.no_grad()
@@ -30,14 +30,13 @@ def start_from_labels(
     mask: Mask,
     adapter_name: str = "default",
 ) -> None:
-    """Set Δ of layers that write into the residual stream to equation (9) at Ω; nothing if there are no two labels.
+    """Set Δ at Ω to equation (9), in layers that write into the residual stream; needs two labels or more.
 
-    Scores start from the size of T's entries, so that a rank below R keeps the largest of them (under the mask
-    `entry`); Ω at random would cut what has few directions to pieces. Only while M is zero, as it is in a
-    federation's first round.
+    Mask scores are set to the magnitudes of T's entries, so that a rank below R keeps the largest of them (under the
+    mask `entry`); a random Ω would destroy the low rank of T. Valid only while M is zero, as in a federation's first
+    round.
 
-    Coordinates are those that a module's frame makes of its inputs, at the tokens where a text is read. Answers in
-    free words have no labels, so that T starts from zero there.
+    The coordinates are a module's pooled inputs, mapped by its frame. Free answers have no labels, so T stays zero.
 
     Args:
         model: A base model with the layers in it.
@@ -46,7 +45,7 @@ def start_from_labels(
         tokenizer: Its tokenizer.
         causal: Whether the model is a decoder.
         batch_size: Examples of a batch.
-        norm: c, the Frobenius norm of T before Ω is cut out of it.
+        norm: c, the Frobenius norm of T before it is masked by Ω.
         mask: How Ω is chosen.
         adapter_name: The adapter in the layers.
     """
@@ -54,7 +53,7 @@ def start_from_labels(
     if len(labels) < len(rows) or len(set(labels)) < 2:
         return
     writers = {place: layer for place, layer in layers.items() if place[1] in WRITERS}
-    model.eval()  # the Trainer turns it back
+    model.eval()  # the Trainer sets it back to training mode
     _, inputs, _ = read_rows(model, tokenizer, rows, causal=causal, modules=writers, batch_size=batch_size)
     for place, layer in writers.items():
         z = inputs[place].clone() @ layer.h2tune_frame_down[adapter_name].float().cpu().T

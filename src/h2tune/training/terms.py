@@ -1,4 +1,4 @@
-"""What local training is told, and what it tells; apart from the Trainer, whose import takes seconds."""
+"""Input and output of local training; in a file without the Trainer, whose import takes seconds."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Progress = Callable[[int, str, float], None]
 
 @dataclass(frozen=True)
 class Terms:
-    """Weights of the terms beside the task loss, and what they need.
+    """Weights and inputs of the loss terms besides the task loss.
 
     Args:
         size_weight: λ_reg of (6).
         drift_weight: λ_kl of (6).
         distillation_weight: λ_kd of (7); needs both phases on one batch (`alternation="step"`).
         middles: Returns T of all modules (modules, r²), with gradients.
-        previous: T of the end of the previous round (modules, r²), or None in the first.
+        previous: T at the end of the previous round (modules, r²); None in the first.
         teacher_weight: μ of (14).
-        public_items: Public texts in an optimiser step.
-        label_tokens: For a decoder the first token of each label's words; () for a head.
+        public_items: Public texts per optimiser step.
+        label_tokens: For a decoder, the first token of each label's words; () for a head.
     """
 
     size_weight: float = 0.0
@@ -38,11 +38,11 @@ class Terms:
 
 @dataclass
 class Record:
-    """What a round of local training did.
+    """The record of a round of local training.
 
     Args:
         losses: (phase, loss) of every optimiser step.
-        without_gradient: Names of trained parameters whose gradient was never other than zero.
+        without_gradient: Names of trained parameters whose gradient was zero in every step.
     """
 
     losses: list[tuple[str, float]] = field(default_factory=list)

@@ -1,8 +1,7 @@
 """The alternating trainer: equations (6) and (7) on `transformers.Trainer`.
 
-The Trainer's own loop is untouched. Each optimiser step is in one phase (`schedule.phase_of`); the sampler delivers
-every batch twice where both phases shall see it, so devices, precision, accumulation, schedulers, logging
-integrations and checkpoints are the Trainer's.
+The Trainer's loop is unchanged. Each optimiser step is in one phase (`schedule.phase_of`); the sampler repeats a batch
+if both phases see it. Devices, precision, accumulation, schedulers, logging and checkpoints are the Trainer's.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from h2tune.training.terms import Progress, Record, Terms
 
 
 class FixedOrder(Sampler[int]):
-    """Delivers the given indices, in order."""
+    """Yields the given indices, in order."""
 
     def __init__(self, indices: Sequence[int]) -> None:
         self.indices = list(indices)
@@ -44,15 +43,15 @@ class AlternatingTrainer(Trainer):
         model: A PEFT model.
         args: Training arguments; `max_steps` counts optimiser steps.
         train_dataset: Encoded examples.
-        data_collator: As from `encode.collator`.
-        order: Indices of the examples, as from `schedule.draw`.
+        data_collator: From `encode.collator`.
+        order: Indices of the examples, from `schedule.draw`.
         phases: Parameters by name of `"shared"` and `"specific"`.
         learning_rates: Learning rate by phase, and `"relation"` for parameters named relation.*.
-        alternation: How the phases take turns.
-        terms: The terms beside the task loss.
-        causal: Whether logits are of tokens (decoder) or of labels (head).
+        alternation: How the phases alternate.
+        terms: The loss terms besides the task loss.
+        causal: Whether logits are over tokens (decoder) or labels (head).
         progress: Called after each optimiser step.
-        normalised: Whether Δ takes steps of normalised gradients: `normalised.normalising`.
+        normalised: Whether Δ is trained by normalised gradient steps: `normalised.normalising`.
         schedule_offset: Optimiser steps before this round, so that the schedule spans rounds.
         schedule_total: Optimiser steps of all rounds.
     """
@@ -140,7 +139,7 @@ class AlternatingTrainer(Trainer):
         return total
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Create the Trainer's optimiser over both phases; weight decay is for A, B and heads alone."""
+        """Create the Trainer's optimiser over both phases; weight decay applies to A, B and heads only."""
         if self.optimizer is None:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             rates = {**self.learning_rates, "normalised": self.learning_rates["shared"]}
@@ -175,7 +174,7 @@ class AlternatingTrainer(Trainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Create the Trainer's scheduler over all rounds, and move it to where this round starts."""
+        """Create the Trainer's scheduler over all rounds, and advance it to the start of this round."""
         import warnings
 
         scheduler = super().create_scheduler(self.schedule_total or num_training_steps, optimizer)
@@ -186,7 +185,7 @@ class AlternatingTrainer(Trainer):
         return scheduler
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """Clip the norm of all that the phase trains; the relation is no parameter of the model."""
+        """Clip the norm of all parameters of the phase; the relation is not a parameter of the model."""
         if self._has_mixed_mesh_grads(model):
             return super()._clip_grad_norm(model)
         trained = self.trained(self.phase()).values()
@@ -197,13 +196,13 @@ class AlternatingTrainer(Trainer):
 
 
 class _Phases(TrainerCallback):
-    """Makes exactly the current phase's parameters trainable, and notes gradients and losses."""
+    """Makes exactly the current phase's parameters trainable, and records gradients and losses."""
 
     def __init__(self, trainer: AlternatingTrainer, progress: Progress | None) -> None:
         self.trainer, self.progress = trainer, progress
         joint = trainer.trained("joint")
         trainer.record.without_gradient.update(joint)
-        # what belongs to no phase (scores that choose nothing) must not count in the norm that gradients are clipped to
+        # parameters of no phase (such as scores that select nothing) must not count in the clipped gradient norm
         trainable = [p for p in trainer.model.parameters() if p.requires_grad]
         self.parameters = list({id(p): p for p in [*trainable, *joint.values()]}.values())
 
@@ -221,13 +220,13 @@ class _Phases(TrainerCallback):
                 missing.discard(name)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # the Trainer has counted the step already
+        # global_step counts this step already
         phase = phase_of(state.global_step - 1, self.trainer.alternation, self.trainer.schedule_offset)
         loss = self.trainer._step_loss
         if not torch.isfinite(torch.tensor(loss)):
             raise H2TuneError(
                 f"the loss became {loss} in step {state.global_step} ({phase} phase)",
-                remedy="Lower the learning rate, or look at the data of this client",
+                remedy="Lower the learning rate, or check the data of this client",
             )
         self.trainer.record.losses.append((phase, loss))
         if self.progress is not None:

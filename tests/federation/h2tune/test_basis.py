@@ -1,4 +1,4 @@
-"""Anchored bases: frames that mean the same on every model, equation (8)."""
+"""Anchored bases: frames with the same meaning on every model, equation (8)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from h2tune.errors import H2TuneError
 from h2tune.functional.frames import common_coordinates, down_frame, up_frame, view
 from h2tune.runs.run import run
 from h2tune.tasks.task import Task
-from h2tune.training.readings import _pooling, read_texts
+from h2tune.training.readings import pooling, read_texts
 
 TASK = Task(
     "toy", "label", ("yes", "no"), (" yes", " no"), "text : {words} answer :", "none", "none", "label", 32
@@ -161,7 +161,7 @@ def test_a_federation_on_an_anchored_basis_runs_agrees_once_and_resumes(tmp_path
     kept = load_file(client / "state" / "round-0001" / "private.safetensors")
     name = next(name.removesuffix(".down") for name in frames if name.endswith(".down"))
     assert torch.equal(exported[f"base_model.model.{name}.h2tune_frame_down"], frames[f"{name}.down"])
-    assert not any("frame" in name for name in kept)  # they are kept once
+    assert not any("frame" in name for name in kept)  # they are stored once
 
 
 def test_frames_that_were_altered_in_a_run_are_refused(tmp_path, monkeypatch):
@@ -171,26 +171,26 @@ def test_frames_that_were_altered_in_a_run_are_refused(tmp_path, monkeypatch):
     train = local_engine.ClientRound.run
 
     def altered(work, base, tokenizer):
-        found = train(work, base, tokenizer)
+        outcome = train(work, base, tokenizer)
         file = tmp_path / "run" / "clients" / "one" / "frames" / "frames.safetensors"
         file.write_bytes(file.read_bytes()[:-4] + b"abcd")
-        return found
+        return outcome
 
     with monkeypatch.context() as patch:
         patch.setattr(local_engine.ClientRound, "run", altered)
         with pytest.raises(H2TuneError, match=r"client 'one' were altered .* Go on with --resume"):
             run(federation, out=tmp_path / "run")
-    finished = run(federation, out=tmp_path / "run", resume=True)  # makes them again
+    finished = run(federation, out=tmp_path / "run", resume=True)  # computes them again
     (failed,) = [e for e in finished.events if e["event"] == "client_failed"]
     assert failed["client"] == "one" and failed["round"] == 1 and "were altered" in failed["reason"]
     assert (finished.folder / "clients" / "one" / "lora" / "adapter_config.json").exists()
 
 
-def test_a_model_reads_the_texts_once_where_there_is_room_and_the_frames_are_the_same(tmp_path, monkeypatch):
+def test_a_model_reads_the_texts_once_if_memory_allows_with_the_same_frames(tmp_path, monkeypatch):
     from h2tune.federation.h2tune import model_reader
 
     content = federations.on_anchored_basis(tmp_path, rounds=1)
-    content["client"].append(content["client"][0] | {"name": "third"})  # reads as the first one does
+    content["client"].append(content["client"][0] | {"name": "third"})  # same model and prompt as the first
     federation, read = parse(content, "test", tmp_path), []
 
     def counted(*args, **options):
@@ -213,6 +213,6 @@ def test_a_model_reads_the_texts_once_where_there_is_room_and_the_frames_are_the
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_a_reading_keeps_no_more_than_its_pooled_states(causal):
-    """A view of the states would keep every token of every module of every batch in memory: gigabytes."""
-    pooled = _pooling(torch.ones(3, 50), causal=causal)(torch.zeros(3, 50, 7))
+    """A tensor view would keep the states of all tokens of all modules in memory: gigabytes."""
+    pooled = pooling(torch.ones(3, 50), causal=causal)(torch.zeros(3, 50, 7))
     assert pooled.untyped_storage().nbytes() == 3 * 7 * 4

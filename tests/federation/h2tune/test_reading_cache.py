@@ -1,4 +1,4 @@
-"""What models made of public texts, kept from one run to the next."""
+"""Cache of models' states on public texts, from one run to the next."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from h2tune.runs.run import run
 from h2tune.training.readings import read_texts
 
 
-def test_a_later_run_with_the_same_weights_and_texts_reads_nothing_and_one_with_others_does(
-    tmp_path, monkeypatch
-):
+def test_a_later_run_reads_from_the_cache_unless_weights_or_texts_differ(tmp_path, monkeypatch):
     from h2tune.federation.h2tune import model_reader
 
     monkeypatch.setattr(model_reader, "SMALL", 0)
@@ -33,11 +31,11 @@ def test_a_later_run_with_the_same_weights_and_texts_reads_nothing_and_one_with_
         run(federation, out=tmp_path / folder, strict=True)
         times = len(read)
         read.clear()
-        found = [
+        stored = [
             load_file(tmp_path / folder / "clients" / n / "frames" / "frames.safetensors")
             for n in ("one", "two")
         ]
-        return times, found
+        return times, stored
 
     def same(one, other):
         return all(torch.equal(t, o[n]) for f, o in zip(one, other, strict=True) for n, t in f.items())
@@ -48,10 +46,10 @@ def test_a_later_run_with_the_same_weights_and_texts_reads_nothing_and_one_with_
     times, again = frames("again")
     assert times == 0 and same(first, again)
 
-    for file in (tmp_path / "cache" / "readings").iterdir():  # damaged: read again, and mended
+    for file in (tmp_path / "cache" / "readings").iterdir():  # damaged: computed and stored again
         file.write_bytes(file.read_bytes()[:-4] + b"abcd")
-    times, mended = frames("mended")
-    assert times == 2 and same(first, mended)
+    times, repaired = frames("repaired")
+    assert times == 2 and same(first, repaired)
     assert frames("after")[0] == 0
 
     weights = Path(content["client"][0]["model"]) / "model.safetensors"
@@ -62,7 +60,7 @@ def test_a_later_run_with_the_same_weights_and_texts_reads_nothing_and_one_with_
     assert times >= 1 and not same(first, other)
 
 
-def test_what_is_kept_has_a_bound_and_the_longest_unused_goes_first(tmp_path):
+def test_the_size_is_bounded_and_the_least_recently_used_is_removed_first(tmp_path):
     kept, computed = ReadingCache(tmp_path, room=4000), []
 
     def once(name, count=200):  # 800 bytes of values and a head
@@ -75,7 +73,7 @@ def test_what_is_kept_has_a_bound_and_the_longest_unused_goes_first(tmp_path):
     once("d"), once("e")
     assert sum(f.stat().st_size for f in tmp_path.iterdir()) <= 4000
     assert not (tmp_path / "b.safetensors").exists() and (tmp_path / "a.safetensors").exists()
-    (tmp_path / ".f.safetensors.x.tmp").write_bytes(bytes(2000))  # of a crash long ago
+    (tmp_path / ".f.safetensors.x.tmp").write_bytes(bytes(2000))  # left by a crash
     os.utime(tmp_path / ".f.safetensors.x.tmp", (0, 5))
     once("f")
     assert not (tmp_path / ".f.safetensors.x.tmp").exists()
@@ -83,7 +81,7 @@ def test_what_is_kept_has_a_bound_and_the_longest_unused_goes_first(tmp_path):
     assert not (tmp_path / "large.safetensors").exists()
 
 
-def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path):
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path):
     (tmp_path / "file").write_text("no folder")
     kept = ReadingCache(tmp_path / "file" / "readings")
     assert kept.get_or_compute("x", lambda: {"x": torch.ones(2)})["x"].tolist() == [1, 1]

@@ -1,4 +1,4 @@
-"""int8 on the wire: one scale a matrix, and what rounding leaves out is carried on."""
+"""int8 on the wire: one scale per matrix, and error feedback."""
 
 from __future__ import annotations
 
@@ -43,24 +43,26 @@ def test_floats_have_no_scale(shape, seed, wire_dtype):
         assert torch.equal(wire.read_matrices("shared", "mlp.up", sent), values)
 
 
-def test_nothing_learned_stays_nothing():
+def test_zeros_stay_zeros():
     sent = wire.write_matrices("delta", "attn.q", torch.zeros(2, 3, 3), "int8")
     assert not bool(wire.read_matrices("delta", "attn.q", sent).any())
 
 
 @given(shapes, seeds)
-def test_with_what_is_owed_the_sum_over_rounds_is_off_by_the_last_rounding_alone(shape, seed):
-    owed, learned, arrived = torch.zeros(shape), torch.zeros(shape), torch.zeros(shape)
+def test_error_feedback_leaves_the_error_of_the_last_rounding_only(shape, seed):
+    remainder, learned, arrived = torch.zeros(shape), torch.zeros(shape), torch.zeros(shape)
     for number in range(6):
         increment = random(shape, seed + number)
-        sent = wire.read_matrices("delta", "r", wire.write_matrices("delta", "r", increment + owed, "int8"))
-        owed = increment + owed - sent
+        sent = wire.read_matrices(
+            "delta", "r", wire.write_matrices("delta", "r", increment + remainder, "int8")
+        )
+        remainder = increment + remainder - sent
         learned, arrived = learned + increment, arrived + sent
-    size = learned.abs().amax() + owed.abs().amax() + 1
-    assert torch.allclose(arrived + owed, learned, atol=float(1e-5 * size * 10))
+    size = learned.abs().amax() + remainder.abs().amax() + 1
+    assert torch.allclose(arrived + remainder, learned, atol=float(1e-5 * size * 10))
 
 
-def test_a_run_sends_a_quarter_and_ends_where_floats_end(tmp_path):
+def test_a_run_with_int8_sends_less_and_ends_close_to_float32(tmp_path):
     content = federations.federation(
         tmp_path,
         (("one", "llama", 2), ("two", "bert", 4)),
@@ -85,7 +87,7 @@ def test_a_run_sends_a_quarter_and_ends_where_floats_end(tmp_path):
     assert not torch.equal(shared["int8"], shared["float32"])
 
 
-def test_members_noise_and_rounding_do_not_go_together(tmp_path):
+def test_noise_from_clients_and_int8_are_refused_together(tmp_path):
     content = federations.federation(
         tmp_path, (("one", "llama", 4), ("two", "llama", 4), ("three", "llama", 4))
     )

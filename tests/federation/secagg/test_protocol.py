@@ -14,7 +14,8 @@ from scipy.stats import chisquare
 from h2tune.errors import H2TuneError
 from h2tune.federation.secagg import masking, vector
 from h2tune.functional import alignment
-from h2tune.functional.aggregation import Sums, contribution
+from h2tune.functional.aggregation import Sums
+from h2tune.functional.factors import contribution
 from h2tune.functional.masks import choose_mask
 
 pytest.importorskip("cryptography", reason="pip install 'h2tune[secure]'")

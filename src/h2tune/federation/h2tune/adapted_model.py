@@ -1,4 +1,4 @@
-"""The h2tune adapter on a client's model: what it receives, what it learns, what it sends."""
+"""The h2tune adapter on a client's model: loads what the server sends, and returns the client's update."""
 
 from __future__ import annotations
 
@@ -17,32 +17,26 @@ from h2tune.adapter.heads import keep_in_float32
 from h2tune.adapter.shared import SharedMiddle
 from h2tune.adapter.state import load_private_state, phase_parameters, private_state, take_off
 from h2tune.federation.h2tune import wire
+from h2tune.federation.h2tune.carryover import ADAPTER, PREFIXES, Carryover
 from h2tune.federation.h2tune.settings import H2TuneSettings
 from h2tune.federation.messages import Download, Enrolment, Tensors, digest
 from h2tune.federation.strategy import AdaptedModel
-from h2tune.functional.masks import gather, scatter
 from h2tune.quiet import quiet
 from h2tune.training.encode import Encoded
 from h2tune.training.schedule import Alternation
 from h2tune.training.start import start_from_labels
 from h2tune.training.terms import Terms
 
-ADAPTER = "default"
-PREVIOUS = "previous."
-"""Prefix of T at the end of the last round in a client's state; kept as Ω (index) and T (middle)."""
-OWED = "owed."
-"""Prefix of what rounding to int8 left out of the last update, in a client's state: the next one carries it."""
-
 
 class H2TuneAdaptedModel(AdaptedModel):
-    """An h2tune adapter on a base model, and its part in a round.
+    """An h2tune adapter on a base model, and its steps in a round.
 
     Args:
         base: The base model; `detach` returns it unchanged.
         enrolment: The client: its rank and its adapted modules.
         settings: The settings of the method.
         roles: The client's shared roles, in order.
-        heads: Modules trained beside the adapter.
+        heads: Modules trained besides the adapter.
         seed: Seed of A and S, common to all clients of one base model.
     """
 
@@ -77,9 +71,8 @@ class H2TuneAdaptedModel(AdaptedModel):
             self.model, roles, settings.slots, settings.alignment, settings.temperature
         )
         self.alternation: Alternation = "joint"
-        self.previous: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
+        self.carryover = Carryover(self.shared, settings.wire_dtype)
         self.received: dict[tuple[int, str], Tensor] = {}
-        self.owed: dict[tuple[int, str], Tensor] = {}
 
     def phases(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
         in_shared, in_specific = phase_parameters(self.model, self.shared)
@@ -92,12 +85,12 @@ class H2TuneAdaptedModel(AdaptedModel):
             settings.drift_weight,
             settings.distillation_weight,
             self._middles,
-            self._previous_at_current_masks(),
+            self.carryover.previous_middles(self.received),
         )
 
     def receive(self, download: Download) -> None:
-        """Choose Ω anew, load G, set Δ to zero; a client's first round trains all phases jointly."""
-        first = not self.previous and not self.received
+        """Choose Ω from the scores, load G, set Δ to zero; a client's first round trains all phases jointly."""
+        first = not self.carryover and not self.received
         self.shared.choose_masks(self.settings.mask)
         size = self.shared.size
         shared = torch.zeros(self.shared.slots, len(self.shared.roles), size, size)
@@ -111,7 +104,7 @@ class H2TuneAdaptedModel(AdaptedModel):
     def prepare(
         self, rows: Sequence[Encoded], tokenizer: PreTrainedTokenizerBase, *, causal: bool, batch_size: int
     ) -> None:
-        """Start T from what tells the labels apart, where that is wanted; what it starts from is learned, and sent."""
+        """Initialise T from the labels if the settings ask for it; the initial T is a part of the update."""
         if self.settings.start_norm:
             blocks = range(self.shared.depth - self.settings.start_blocks, self.shared.depth)
             layers = {p: layer for p, layer in self.shared.layers.items() if p[0] in blocks}
@@ -132,11 +125,11 @@ class H2TuneAdaptedModel(AdaptedModel):
         )
 
     def send(self) -> Tensors:
-        """ΔT = T now − T as received, Ω where scores chose it, P where it is learned."""
+        """Return ΔT = T − T as received, Ω if scores choose it, and P if it is learned."""
         return self._update(self.shared.middles())
 
     def learned(self) -> Tensors:
-        """The same, read off the layers one by one, past everything that `send` goes through."""
+        """Return the same ΔT, read from the layers one by one, independently of the code of `send`."""
         middles = {place: layer.middle(ADAPTER).detach() for place, layer in self.shared.layers.items()}
         tensors: Tensors = {}
         for role in self.shared.roles:
@@ -159,22 +152,21 @@ class H2TuneAdaptedModel(AdaptedModel):
             layer.set_frames(ADAPTER, frames[f"{name}.down"], frames[f"{name}.up"])
 
     def state(self) -> Tensors:
-        state = private_state(self.model, self.shared)
-        masks = self.shared.masks()
-        for (block, role), middle in self.shared.middles().items():
-            state[f"{PREVIOUS}{role}.{block}.middle"] = middle.cpu()
-            state[f"{PREVIOUS}{role}.{block}.index"] = masks[block, role].cpu()
-        return state | self._still_owed()
+        middles = self.shared.middles()
+        rounded = {}
+        if self.settings.wire_dtype == "int8":
+            rounded = {role: self._increments(role, middles) for role in self.shared.roles}
+        remainders = {
+            place: remainder
+            for role, increments in rounded.items()
+            for place, remainder in zip(self._places(role), wire.remainder(increments), strict=True)
+        }
+        return private_state(self.model, self.shared) | self.carryover.state(middles, remainders)
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        kept = {name: t for name, t in state.items() if not name.startswith((PREVIOUS, OWED))}
-        load_private_state(self.model, self.shared, kept)
-        for place in self.shared.layers:
-            block, role = place
-            stem = f"{PREVIOUS}{role}.{block}."
-            self.previous[place] = (state[stem + "middle"], state[stem + "index"])
-            if self.settings.wire_dtype == "int8":
-                self.owed[place] = state[f"{OWED}{role}.{block}"]
+        private = {name: t for name, t in state.items() if not name.startswith(PREFIXES)}
+        load_private_state(self.model, self.shared, private)
+        self.carryover.load_state(state)
 
     def save_lora(self, folder: Path) -> None:
         """Write the adapter as the plain LoRA that computes the same."""
@@ -204,57 +196,19 @@ class H2TuneAdaptedModel(AdaptedModel):
         return tensors
 
     def _increments(self, role: str, middles: Mapping[tuple[int, str], Tensor]) -> Tensor:
-        """Return ΔT (modules, r, r) of a role, and with it what the last update left out where Ω is still the same."""
+        """Return ΔT (modules, r, r) of a role, with the remainder of the last update's rounding added."""
         return torch.stack(
-            [middles[p] - self.received[p] + self._owed_at_current_masks(p) for p in self._places(role)]
+            [middles[p] - self.received[p] + self.carryover.remainder(p) for p in self._places(role)]
         )
 
-    def _owed_at_current_masks(self, place: tuple[int, str]) -> Tensor | float:
-        if place not in self.owed:
-            return 0.0
-        index = self.shared.layers[place].h2tune_index[ADAPTER]
-        before = self.previous[place][1].to(index.device)
-        grid = scatter(self.owed[place].to(index.device), before, self.shared.size)
-        return gather(grid, index)
-
-    def _still_owed(self) -> Tensors:
-        """Return what rounding leaves out of this round's update: error feedback (arXiv 1901.09847)."""
-        if self.settings.wire_dtype != "int8":
-            return {}
-        owed: Tensors = {}
-        middles = self.shared.middles()
-        for role in self.shared.roles:
-            increments = self._increments(role, middles)
-            sent = wire.read_matrices(
-                "delta", role, wire.write_matrices("delta", role, increments, self.settings.wire_dtype)
-            )
-            for place, rest in zip(self._places(role), increments - sent, strict=True):
-                owed[f"{OWED}{role}.{place[0]}"] = rest.cpu()
-        return owed
-
     def _middles(self) -> Tensor:
-        """T of all modules (modules, r²), with gradients."""
+        """Return T of all modules (modules, r²), with gradients."""
         layers = self.shared.layers.values()
         return torch.stack([layer.middle(ADAPTER).flatten() for layer in layers])
 
-    def _previous_at_current_masks(self) -> Tensor | None:
-        """T_prev (modules, r²) at today's Ω; an entry that was not kept then counts as unchanged since received."""
-        if not self.previous:
-            return None
-        rows = []
-        for place, layer in self.shared.layers.items():
-            now = layer.h2tune_index[ADAPTER]
-            middle, index = (tensor.to(now.device) for tensor in self.previous[place])
-            size = self.shared.size
-            kept = scatter(torch.ones_like(middle), index, size)
-            before = scatter(middle, index, size)
-            known = gather(kept, now) > 0
-            rows.append(torch.where(known, gather(before, now), self.received[place]).flatten())
-        return torch.stack(rows)
-
 
 def _coverage(masks: Any, size: int, cells: int = 16) -> list[list[float]]:
-    """Return which fraction of the modules keeps each part of the grid, on at most 16 × 16 cells."""
+    """Return the fraction of modules whose mask has each entry of the grid, pooled to at most 16 × 16 cells."""
     masks = list(masks)
     counts = torch.zeros(size * size)
     for index in masks:

@@ -1,6 +1,6 @@
-"""Agreeing on an anchored basis, once before the first round: views up, coordinates down, frames at home.
+"""Setup of an anchored basis, once before the first round: clients send views, receive coordinates, compute frames.
 
-What leaves a client here is its view of public texts (n, at most `DIRECTIONS` numbers a text), never of its own.
+A client sends only its view of public texts (n, at most `DIRECTIONS` numbers per text), never of its own texts.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from h2tune.functional.quorum import Teaching
 from h2tune.tasks.load import load_task
 
 DIRECTIONS = 128
-"""Principal directions in which a member tells how it reads the texts."""
+"""Largest number of principal directions in a client's view."""
 
 
 def anchor_texts(sources: Sequence[str], count: int, seed: int) -> list[str]:
     """Return public texts: lines of a file, or training texts (without labels) of built-in tasks, in equal parts.
 
-    A built-in task's test examples are never among them.
+    A built-in task's test examples are never used.
 
     Args:
         sources: Paths of text files (one text a line), or names of built-in tasks.
         count: Number of texts in all.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Raises:
-        H2TuneError: A file that is not there, or too few texts.
+        H2TuneError: A file cannot be read, or there are too few texts.
     """
     texts: list[str] = []
     for i, source in enumerate(sources):
@@ -49,46 +49,48 @@ def anchor_texts(sources: Sequence[str], count: int, seed: int) -> list[str]:
                 ]
             except (OSError, UnicodeDecodeError) as error:
                 raise H2TuneError(f"cannot be read ({error})", where=f"basis.texts, {source}") from None
-            found = list(dict.fromkeys(lines))[:share]
+            share_texts = list(dict.fromkeys(lines))[:share]
         else:
             _, splits = load_task(source, train=share, validation=0, test=1, seed=seed)
-            found = [example.text for example in splits.train]
-        if len(found) < share:
+            share_texts = [example.text for example in splits.train]
+        if len(share_texts) < share:
             raise H2TuneError(
-                f"{share} texts are wanted, {len(found)} are there",
+                f"{share} texts are needed, but it has {len(share_texts)}",
                 where=f"basis.texts, {source}",
                 remedy="Lower basis.count or give more texts",
             )
-        texts += found
+        texts += share_texts
     return texts
 
 
 def view_spec(width: int, count: int, size: int) -> tuple[Spec, Spec]:
-    """Return what a member sends and gets when the basis is agreed on."""
+    """Return the specs of a client's view and of the coordinates that it receives."""
     return {"view": ((count, min(DIRECTIONS, width, count)), "float32")}, {"z": ((count, size), "float32")}
 
 
 def coordinate_count(size: int, teaching: Teaching) -> int:
-    """Return the number of coordinates to agree on: R for the frames, and more where directions are exchanged."""
+    """Return the number of common coordinates: R for the frames, or more if directions are exchanged."""
     needed = teaching != "none" and KNOWLEDGE[teaching].needs_coordinates
     return max(size, COORDINATES) if needed else size
 
 
-def agree_on_coordinates(
+def compute_coordinates(
     clients: Sequence[LocalClient], reader: ModelReader, size: int, store: RunStore
 ) -> Tensor:
-    """Return the coordinates Z (n, size) of the public texts that all clients' models have in common.
+    """Return the coordinates Z (n, size) of the public texts from all clients' views.
 
     Args:
         clients: The clients.
         reader: Reads the public texts.
         size: Number of coordinates.
-        store: Keeps views and coordinates; what is there is not computed again.
+        store: Caches views and coordinates.
     """
-    return agreed(store, lambda: {client.name: own_view(client, reader, store) for client in clients}, size)
+    return get_coordinates(
+        store, lambda: {client.name: get_view(client, reader, store) for client in clients}, size
+    )
 
 
-def agree_on_basis(
+def compute_frames(
     clients: Sequence[LocalClient],
     reader: ModelReader,
     z: Tensor,
@@ -97,59 +99,60 @@ def agree_on_basis(
     *,
     notice: Callable[[Event], None] | None = None,
 ) -> None:
-    """Compute each client's frames and keep them at `clients/NAME/frames`.
+    """Compute each client's frames and store them at `clients/NAME/frames`.
 
     Args:
         clients: The clients.
         reader: Reads the public texts.
-        z: The coordinates that all agreed on; the frames are of the first R.
+        z: The common coordinates; frames use the first R.
         size: R.
-        store: Keeps views, coordinates and frames; what is there is not computed again.
+        store: Caches views, coordinates and frames.
         notice: Called with every event.
     """
     for client in sorted(clients, key=lambda client: client.name):
-        keep_frames(client, reader, z[:, :size].contiguous(), store)
-        event = agreed_event(client.name, own_view(client, reader, store), z)
+        store_frames(client, reader, z[:, :size].contiguous(), store)
+        event = basis_event(client.name, get_view(client, reader, store), z)
         store.record(f"basis/{client.name}", [event], notice)
 
 
-def own_view(member: LocalClient, reader: ModelReader, store: RunStore) -> Tensor:
-    """Return how a member's model reads the texts (n, k), which is what it sends; computed once."""
+def get_view(client: LocalClient, reader: ModelReader, store: RunStore) -> Tensor:
+    """Return a client's view (n, k) of the texts, which it sends; cached at `clients/NAME/view`."""
 
     def compute() -> Commit:
-        return {"view": {"view": view(reader.finals(member), DIRECTIONS)}}, {}
+        return {"view": {"view": view(reader.finals(client), DIRECTIONS)}}, {}
 
-    kept, _ = store.get_or_compute(f"clients/{member.name}/view", compute)
-    return kept["view"]["view"]
+    stored, _ = store.get_or_compute(f"clients/{client.name}/view", compute)
+    return stored["view"]["view"]
 
 
-def agreed(store: RunStore, views: Callable[[], Mapping[str, Tensor]], size: int) -> Tensor:
-    """Return the coordinates Z (n, R) of all views, kept at `server/basis`; the views are asked for only once."""
+def get_coordinates(store: RunStore, views: Callable[[], Mapping[str, Tensor]], size: int) -> Tensor:
+    """Return the coordinates Z (n, size) of all views; cached at `server/basis`, without which `views` is called."""
 
     def compute() -> Commit:
-        given = views()
-        return {"basis": {"z": common_coordinates([given[name] for name in sorted(given)], size)}}, {}
+        by_client = views()
+        ordered = [by_client[name] for name in sorted(by_client)]
+        return {"basis": {"z": common_coordinates(ordered, size)}}, {}
 
-    kept, _ = store.get_or_compute("server/basis", compute)
-    return kept["basis"]["z"]
+    stored, _ = store.get_or_compute("server/basis", compute)
+    return stored["basis"]["z"]
 
 
-def keep_frames(member: LocalClient, reader: ModelReader, z: Tensor, store: RunStore) -> None:
-    """Compute a member's frames of Z, once, and keep them at `clients/NAME/frames`.
+def store_frames(client: LocalClient, reader: ModelReader, z: Tensor, store: RunStore) -> None:
+    """Compute a client's frames of Z once, and store them at `clients/NAME/frames`.
 
     Raises:
-        H2TuneError: It has frames of other coordinates.
+        H2TuneError: The stored frames belong to other coordinates.
     """
     of = digest({"z": z})
     _, facts = store.get_or_compute(
-        f"clients/{member.name}/frames", lambda: ({"frames": reader.frames(member, z)}, {"z": of})
+        f"clients/{client.name}/frames", lambda: ({"frames": reader.frames(client, z)}, {"z": of})
     )
     if facts.get("z") != of:
-        raise H2TuneError("this member's frames are of other coordinates than these")
+        raise H2TuneError("the stored frames of this client belong to other coordinates")
 
 
-def agreed_event(client: str, sent: Tensor | None, z: Tensor) -> Event:
-    """Return the event that a client has its frames; who came later than the others sent no view."""
+def basis_event(client: str, sent: Tensor | None, z: Tensor) -> Event:
+    """Return the event that a client has its frames; a client that joined later sent no view."""
     up: Tensors = {} if sent is None else {"view": sent}
     return {
         "event": "basis_agreed",

@@ -1,4 +1,4 @@
-"""How a client's factors (ΔT, Ω, P) are laid out on the wire, and how the server reads them; equation (4)."""
+"""Layout of a client's factors (ΔT, Ω, P) on the wire, and their decoding on the server; equation (4)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from h2tune.errors import H2TuneError
 from h2tune.federation.h2tune import wire
 from h2tune.federation.h2tune.settings import H2TuneSettings
 from h2tune.federation.messages import Enrolment, Spec, Update
-from h2tune.functional.aggregation import Factors, Route
 from h2tune.functional.alignment import fixed_relation
+from h2tune.functional.factors import Factors, Route
 from h2tune.functional.masks import choose_mask
 
 
 class FactorCodec:
-    """Names, shapes and types of factors in one federation, and what they mean.
+    """Names, shapes and types of the clients' factors in one federation, and their decoding.
 
     Args:
         enrolments: The clients, by name.
@@ -28,8 +28,8 @@ class FactorCodec:
 
     def __init__(self, enrolments: Mapping[str, Enrolment], settings: H2TuneSettings) -> None:
         self.enrolments, self.settings = enrolments, settings
-        held = {role for enrolment in enrolments.values() for role in enrolment.roles}
-        self.roles = settings.roles or tuple(role for role in ROLES if role in held)
+        present = {role for enrolment in enrolments.values() for role in enrolment.roles}
+        self.roles = settings.roles or tuple(role for role in ROLES if role in present)
         self._fixed: dict[int, tuple[Tensor, dict[tuple[int, ...], Route]]] = {}  # by depth: P, its routes
 
     def roles_of(self, client: str) -> tuple[str, ...]:
@@ -37,11 +37,11 @@ class FactorCodec:
         return tuple(role for role in self.roles if role in self.enrolments[client].roles)
 
     def positions_of(self, client: str) -> list[int]:
-        """Return where a client's roles are on G's second axis."""
+        """Return the positions of a client's roles on G's second axis."""
         return [self.roles.index(role) for role in self.roles_of(client)]
 
     def spec(self, client: str) -> Spec:
-        """Return names, shapes and types of ΔT, of Ω where scores chose it, and of P where it is learned."""
+        """Return names, shapes and types of ΔT, of Ω if scores choose it, and of P if it is learned."""
         enrolment, settings = self.enrolments[client], self.settings
         return wire.update_spec(
             {role: len(enrolment.roles[role]) for role in self.roles_of(client)},
@@ -66,14 +66,14 @@ class FactorCodec:
             relation, routes = self._fixed_relation(enrolment.depth)
         elif bool((relation < 0).any()) or not torch.allclose(relation.sum(0), torch.ones(()), atol=1e-3):
             raise H2TuneError(
-                "the relation's columns are no distributions", where=f"update of client '{update.client}'"
+                "the relation's columns are not distributions", where=f"update of client '{update.client}'"
             )
         increments = {role: wire.read_matrices("delta", role, update.tensors) for role in blocks}
         leading = rank if self.settings.mask == "leading" else None
         return Factors(increments, masks, blocks, relation, leading, routes)
 
     def zeros(self, client: str) -> Factors:
-        """Return the factors of a client that learned nothing; masks and relation must be fixed."""
+        """Return a client's factors with ΔT = 0; masks and relation must be fixed."""
         nothing = {name: torch.zeros(shape) for name, (shape, _) in self.spec(client).items()}
         return self.decode(Update(client, 0, 0, nothing))
 
@@ -83,7 +83,7 @@ class FactorCodec:
         return self._fixed[depth]
 
     def _masks(self, update: Update, rank: int, counts: Mapping[str, int]) -> dict[str, Tensor | None]:
-        """Return by role Ω (blocks, r²), or None where it is the whole grid; `counts` are its blocks."""
+        """Return by role Ω (blocks, r²), or None if it is the whole grid; `counts` is the number of blocks by role."""
         size = self.settings.shared_rank
         if rank == size:
             return dict.fromkeys(counts)
@@ -93,20 +93,20 @@ class FactorCodec:
         packed = torch.cat([update.tensors[f"mask.{role}"] for role in counts])
         masks = wire.unpack_masks(
             packed, rank, size
-        ).int()  # all roles at once; kept until the round is aggregated
+        ).int()  # all roles in one call; int32, as they stay in memory until aggregation
         return dict(zip(counts, masks.split(list(counts.values())), strict=True))
 
 
 def check_enrolments(enrolments: Sequence[Enrolment], settings: H2TuneSettings, deepest: float) -> None:
-    """Refuse clients that do not fit the settings.
+    """Validate the clients against the settings.
 
     Args:
         enrolments: The clients.
         settings: R, and whether aggregation is secure.
-        deepest: The most blocks that secure aggregation can sum.
+        deepest: Largest number of blocks that secure aggregation can sum.
 
     Raises:
-        H2TuneError: A rank is above R, or a model too deep for secure aggregation.
+        H2TuneError: A rank is above R, or a model is too deep for secure aggregation.
     """
     for enrolment in enrolments:
         if enrolment.rank > settings.shared_rank:
@@ -115,7 +115,7 @@ def check_enrolments(enrolments: Sequence[Enrolment], settings: H2TuneSettings, 
                 where=f"client '{enrolment.name}'",
                 remedy="Raise server.shared_rank or lower the client's rank",
             )
-        if settings.secure_members and enrolment.depth > deepest:
+        if settings.secure_clients and enrolment.depth > deepest:
             raise H2TuneError(
                 f"{enrolment.depth} blocks are above {deepest:g}, the range of secure aggregation",
                 where=f"client '{enrolment.name}'",

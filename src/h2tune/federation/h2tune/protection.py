@@ -1,7 +1,6 @@
-"""What protects an update on its way: nothing, noise by the server or by the members, or secure aggregation.
+"""Protection of updates: none, noise from the server or from the clients, or secure aggregation.
 
-A protection stands around the codec. It says what an update looks like, what a client releases, and what the server
-reads from it.
+A protection wraps the codec. It defines the spec of an update, what a client releases, and what the server decodes.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ from h2tune.federation import dp
 from h2tune.federation.h2tune.codec import FactorCodec
 from h2tune.federation.messages import WIRE, Spec, Tensors, Update
 from h2tune.federation.secagg import vector
-from h2tune.functional.aggregation import Dense, Factors
+from h2tune.functional.factors import Dense, Factors
 
 NOISED = "noised"
-"""Name of a member's clipped N with its share of the noise, in an update."""
+"""Name prefix, in an update, of a client's clipped N with its share of the noise."""
 
 
 class Protection(ABC):
-    """What stands around the codec.
+    """Wraps the codec.
 
     Args:
-        codec: Lays out and reads a client's factors.
+        codec: Encodes and decodes a client's factors.
     """
 
     def __init__(self, codec: FactorCodec) -> None:
@@ -37,11 +36,11 @@ class Protection(ABC):
 
     @abstractmethod
     def release(self, client: str, tensors: Tensors) -> Tensors:
-        """Return what leaves a client, from ΔT, Ω and P as the codec lays them out."""
+        """Return what a client sends, from ΔT, Ω and P in the codec's layout."""
 
     @abstractmethod
     def decode(self, update: Update) -> Factors | Dense | Tensor:
-        """Return what the server reads from an update."""
+        """Return an update's content for aggregation."""
 
     def _dense(self, update: Update) -> Dense:
         return self._multiplied(update.client, self.codec.decode(update))
@@ -51,7 +50,7 @@ class Protection(ABC):
 
 
 class Unprotected(Protection):
-    """Factors travel as they are."""
+    """Factors are sent unchanged."""
 
     def spec(self, client: str) -> Spec:
         return self.codec.spec(client)
@@ -64,7 +63,7 @@ class Unprotected(Protection):
 
 
 class ServerNoise(Unprotected):
-    """Factors travel as they are; the server clips N, and later adds noise to the sum.
+    """Factors are sent unchanged; the server clips N, and adds noise to the sum.
 
     Args:
         codec: As in `Protection`.
@@ -80,12 +79,12 @@ class ServerNoise(Unprotected):
         return Dense(dp.clip(dense.learned, self.mechanism.clip), dense.coverage)
 
 
-class MemberNoise(Protection):
-    """Every member sends its clipped N with its share of the noise.
+class ClientNoise(Protection):
+    """Every client sends its clipped N with its share of the noise.
 
-    N is dense. Noise on ΔT would be carried through each member's own map (4), so that an entry which few members
-    cover would have few shares of noise; on N, all shares have the same distribution on every entry, and any
-    `shares` of them add up to the whole.
+    N is dense. Noise on ΔT would go through each client's own map (4), so an entry that few clients cover would get
+    few shares of noise. On N every share has the same distribution on every entry, and any `shares` of them sum to
+    the full noise.
 
     Args:
         codec: As in `Protection`; masks and relation are fixed.
@@ -108,16 +107,16 @@ class MemberNoise(Protection):
 
     def decode(self, update: Update) -> Dense:
         parts = [update.tensors[f"{NOISED}.{role}"].float() for role in self.codec.roles_of(update.client)]
-        known = self._multiplied(update.client, self.codec.zeros(update.client))
-        return Dense(torch.stack(parts, dim=1), known.coverage)
+        zero = self._multiplied(update.client, self.codec.zeros(update.client))
+        return Dense(torch.stack(parts, dim=1), zero.coverage)
 
 
 class SecureSum(Protection):
-    """N (noised or not) and C leave as integers, on which the protocol puts masks; the server reads sums alone.
+    """N (with or without noise) and C are sent as masked integers; the server can decode sums only.
 
     Args:
         codec: As in `Protection`.
-        mechanism: Noise that members add before, if any.
+        mechanism: Noise that clients add before masking, if any.
     """
 
     def __init__(self, codec: FactorCodec, mechanism: dp.Mechanism | None) -> None:
@@ -135,7 +134,7 @@ class SecureSum(Protection):
             learned = dp.noised(dp.clip(learned, self.mechanism.clip), self.mechanism.deviation)
         where, count = self.codec.positions_of(client), len(self.codec.roles)
         return {
-            vector.PLAIN: vector.pack(learned, dense.coverage, where, count, self.settings.secure_members)
+            vector.PLAIN: vector.pack(learned, dense.coverage, where, count, self.settings.secure_clients)
         }
 
     def decode(self, update: Update) -> Tensor:
@@ -145,8 +144,8 @@ class SecureSum(Protection):
 def protection_of(codec: FactorCodec) -> Protection:
     """Return the protection that a federation's settings ask for."""
     settings = codec.settings
-    if settings.secure_members:
+    if settings.secure_clients:
         return SecureSum(codec, settings.mechanism)
     if settings.mechanism is None:
         return Unprotected(codec)
-    return (MemberNoise if settings.noised_by_members else ServerNoise)(codec, settings.mechanism)
+    return (ClientNoise if settings.noised_by_clients else ServerNoise)(codec, settings.mechanism)

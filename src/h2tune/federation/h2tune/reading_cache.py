@@ -1,6 +1,6 @@
-"""What models made of public texts in earlier runs, kept in the cache folder: minutes to read, a second to load.
+"""Cache on disk of models' states on public texts, which take minutes to compute and a second to load.
 
-A file's name is a checksum of all that decides its content, so that nothing has to be judged out of date.
+A file's name is a checksum of everything that its content depends on, so entries never become stale.
 """
 
 from __future__ import annotations
@@ -18,44 +18,44 @@ from h2tune.assets import cache_folder
 from h2tune.federation.messages import Tensors, digest
 
 ROOM = 2 * 2**30
-"""Bytes of all files; the longest unused ones go first."""
+"""Bytes of all files; the least recently used are removed first."""
 
 
 class ReadingCache:
     """A folder of tensors by name, of bounded size; processes may share it.
 
     Args:
-        folder: Where; created when something is kept.
-        room: Bytes of all files. What takes more than a quarter of it is not kept.
+        folder: Created on the first write.
+        room: Bytes of all files. An entry of more than a quarter of it is not stored.
     """
 
     def __init__(self, folder: Path, room: int = ROOM) -> None:
         self.folder, self.room = folder, room
 
     def get_or_compute(self, name: str, compute: Callable[[], Tensors]) -> Tensors:
-        """Return what is kept under a name; compute and keep it if it is not there or damaged.
+        """Return the tensors stored under a name; compute and store them if they are missing or damaged.
 
-        A folder that cannot be written is no error: it is computed again the next time.
+        A folder that cannot be written is not an error: the tensors are computed again the next time.
         """
         path = self.folder / f"{name}.safetensors"
-        found = _read(path)
-        if found is None:
-            found = compute()
-            data = save({key: t.contiguous() for key, t in found.items()}, {"digest": digest(found)})
+        tensors = _read(path)
+        if tensors is None:
+            tensors = compute()
+            data = save({key: t.contiguous() for key, t in tensors.items()}, {"digest": digest(tensors)})
             with contextlib.suppress(OSError):
                 if len(data) <= self.room // 4:
                     self._make_room(len(data))
                     files.write_bytes(path, data)
-        return found
+        return tensors
 
     def _make_room(self, wanted: int) -> None:
-        there = []
-        for path in self.folder.glob("*"):  # and what a crash left half written
-            with contextlib.suppress(OSError):  # another process may rename or remove it just now
+        entries = []
+        for path in self.folder.glob("*"):  # includes temporary files that a crash left
+            with contextlib.suppress(OSError):  # another process may rename or remove it meanwhile
                 if path.is_file():
-                    there.append((path, path.stat()))
-        free = self.room - sum(state.st_size for _, state in there)
-        for path, state in sorted(there, key=lambda entry: entry[1].st_mtime):
+                    entries.append((path, path.stat()))
+        free = self.room - sum(state.st_size for _, state in entries)
+        for path, state in sorted(entries, key=lambda entry: entry[1].st_mtime):
             if free >= wanted:
                 return
             path.unlink(missing_ok=True)
@@ -63,16 +63,16 @@ class ReadingCache:
 
 
 def default_reading_cache() -> ReadingCache:
-    """Return where this user's runs keep what models made of public texts."""
+    """Return the cache in this user's cache folder."""
     return ReadingCache(cache_folder() / "readings")
 
 
 def _read(path: Path) -> Tensors | None:
     try:
         with safe_open(path, "pt") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it has keys() alone
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not iterable itself
             expected = (file.metadata() or {}).get("digest")
         os.utime(path)
     except (OSError, SafetensorError):
         return None
-    return found if expected == digest(found) else None
+    return tensors if expected == digest(tensors) else None

@@ -1,4 +1,4 @@
-"""The settings of the h2tune method, made once from a federation file and handed whole to all of its parts."""
+"""The settings of the h2tune method, built once from a federation file and passed to all of its parts."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from h2tune.training.schedule import Alternation
 
 @dataclass(frozen=True)
 class H2TuneSettings:
-    """The numbers and choices of the h2tune method.
+    """The hyperparameters and options of the h2tune method.
 
     Args:
         shared_rank: R.
         slots: D.
-        roles: Roles that are shared, in order; None for all that an enrolled client has.
+        roles: Shared roles, in order; None for every role of an enrolled client.
         mask: How Ω is chosen.
-        alignment: Whether the relation is learned or by depth.
+        alignment: Whether the relation is learned or fixed by depth.
         temperature: τ of the relation.
-        basis: Whether T lives between private A and B, or between frames, equation (8).
+        basis: Whether T is between private A and B, equation (1), or between frames, equation (8).
         basis_scale: s of equation (8).
-        start_norm: c of equation (9); 0 starts T from zero.
-        start_blocks: Blocks, from the output, in which T starts from labels.
+        start_norm: c of equation (9); 0 initialises T with zero.
+        start_blocks: Number of blocks, counted from the output, in which T is initialised from labels.
         alpha: LoRA's α.
         dropout: Dropout on the adapters' inputs.
-        alternation: How the clients' phases take turns.
+        alternation: How the phases alternate.
         size_weight: λ_reg of equation (6).
         drift_weight: λ_kl of equation (6).
         distillation_weight: λ_kd of equation (7).
@@ -37,12 +37,12 @@ class H2TuneSettings:
         weighting: w_i: `"examples"` or `"uniform"`.
         wire_dtype: Type of ΔT and G on the wire.
         increments: Whether G moves by the mean of the clients' increments, equation (5), or by their sum; or whether
-            each client has a G of its own, equation (10).
-        aggregation: `"mean"` is equation (5); the others are robust rules, see `functional.robust.step`.
+            there is one G per client, equation (10).
+        aggregation: `"mean"` is equation (5); the others are robust rules, see `functional.robust`.
         hostile: f, the number of hostile clients that a robust rule tolerates.
         clip_norm: The bound of `"clip"`; None for the median of the clients' norms.
         mechanism: Noise on what is shared, if any.
-        secure_members: With secure aggregation the number of members in the federation, else 0.
+        secure_clients: With secure aggregation the number of clients in the federation, else 0.
     """
 
     shared_rank: int
@@ -69,9 +69,9 @@ class H2TuneSettings:
     hostile: int = 0
     clip_norm: float | None = None
     mechanism: dp.Mechanism | None = None
-    secure_members: int = 0
+    secure_clients: int = 0
 
     @property
-    def noised_by_members(self) -> bool:
-        """Whether each member adds its share of the noise."""
+    def noised_by_clients(self) -> bool:
+        """Whether each client adds its share of the noise."""
         return self.mechanism is not None and self.mechanism.by == "member"

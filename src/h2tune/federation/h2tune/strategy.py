@@ -1,4 +1,4 @@
-"""The h2tune strategy: the server's part of equations (3) to (5)."""
+"""The h2tune strategy: the server's side of equations (3) to (5), and (10)."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from h2tune.federation.secagg import vector
 from h2tune.federation.secagg.masking import RANGE
 from h2tune.federation.strategy import Decoded, Strategy
 from h2tune.functional import robust
-from h2tune.functional.aggregation import Dense, Factors, Sums, staleness_weight
+from h2tune.functional.aggregation import Sums, staleness_weight
+from h2tune.functional.factors import Dense, Factors
 from h2tune.functional.relevance import personal_steps, relevance
 
 NAME = "shared"
 """Name of G in the server's state and on the wire."""
 Content = Factors | Dense | Tensor
-"""What an update holds: see `protection`."""
+"""Decoded content of an update; see `protection`."""
 
 
 def own_name(client: str) -> str:
@@ -50,7 +51,7 @@ class H2Tune(Strategy[Content]):
     name = "h2tune"
 
     def __init__(self, enrolments: Sequence[Enrolment], settings: H2TuneSettings) -> None:
-        if settings.secure_members:  # all weigh the same, so that no count is needed, and none is sent
+        if settings.secure_clients:  # all have the same weight, so that no example count is sent
             enrolments = [replace(enrolment, examples=1) for enrolment in enrolments]
         check_enrolments(enrolments, settings, RANGE)
         self.enrolments = {enrolment.name: enrolment for enrolment in enrolments}
@@ -67,14 +68,14 @@ class H2Tune(Strategy[Content]):
         return {NAME: torch.zeros(self.settings.slots, len(self.roles), size, size)}
 
     def download(self, state: Mapping[str, Tensor], client: str, round_number: int) -> Download:
-        """G of the client's roles in the wire type; nothing in the first round, when G is zero for all."""
+        """Return G of the client's roles in the wire type; nothing in the first round, in which G is zero."""
         roles, where = self.codec.roles_of(client), self.codec.positions_of(client)
         sent: Tensors = {}
         shared = state.get(own_name(client), state[NAME])
         for role, position in zip(roles, where, strict=True):
             sent |= wire.write_matrices(NAME, role, shared[:, position], self.settings.wire_dtype)
-        held = torch.stack([wire.read_matrices(NAME, role, sent) for role in roles], dim=1)
-        return Download(round_number, sent if round_number else {}, digest({NAME: held}))
+        loaded = torch.stack([wire.read_matrices(NAME, role, sent) for role in roles], dim=1)
+        return Download(round_number, sent if round_number else {}, digest({NAME: loaded}))
 
     def download_spec(self, client: str, round_number: int) -> Spec:
         if round_number == 0:
@@ -103,9 +104,9 @@ class H2Tune(Strategy[Content]):
     def aggregate(
         self, state: Mapping[str, Tensor], updates: Sequence[Decoded[Content]]
     ) -> tuple[Tensors, dict[str, Any]]:
-        """Equations (4) and (5); the updates are taken by client name, so their order means nothing.
+        """Apply equations (4) and (5); updates are sorted by client name, so their order does not matter.
 
-        In a mean, an update of an earlier round has a smaller weight: `aggregation.staleness_weight`.
+        In a mean, an update of an earlier round has a smaller weight: see `aggregation.staleness_weight`.
         """
         updates = sorted(updates, key=lambda update: (update.client, update.round))
         reduce = self._mean if self.settings.aggregation == "mean" else self._robust
@@ -114,31 +115,35 @@ class H2Tune(Strategy[Content]):
         if self.settings.increments != "relevance":
             return {NAME: shared}, facts
         personal, relevant = self._personal(state, updates)
-        return {**state, NAME: shared, **personal}, facts | relevant  # G of who comes later moves by the mean
+        return {
+            **state,
+            NAME: shared,
+            **personal,
+        }, facts | relevant  # clients that join later start from the common G
 
     def aggregate_sum(
         self, state: Mapping[str, Tensor], total: Tensor, clients: Sequence[str], round_number: int
     ) -> tuple[Tensors, dict[str, Any]]:
-        """Equation (5) on sums over clients that nobody can take apart.
+        """Apply equation (5) to the sums of secure aggregation.
 
         Args:
             state: The server's tensors.
             total: Σ N and Σ C of the clients, as integers modulo 2⁶⁴ (2, D, roles, R, R).
-            clients: Whose sums they are.
+            clients: The clients in the sums.
             round_number: Number of the round, from 0.
 
         Raises:
-            H2TuneError: It is no sum of so many clients' values.
+            H2TuneError: `total` is out of range for that number of clients.
         """
         sums = Sums(state[NAME].shape)
-        learned, coverage = vector.unpack(total, self.settings.secure_members, len(clients))
+        learned, coverage = vector.unpack(total, self.settings.secure_clients, len(clients))
         sums.add(learned, coverage, 1.0, range(len(self.roles)))
         facts = self._protect(sums, clients, round_number)
         shared = sums.step(state[NAME], self.settings.rate, self._over([1.0]))
         return {NAME: shared}, facts | self._change(state[NAME], shared)
 
     def _mean(self, shared: Tensor, updates: Sequence[Decoded[Content]]) -> tuple[Tensor, dict[str, Any]]:
-        """Return G after equation (5), and what protects it."""
+        """Return G after equation (5), and the privacy facts."""
         sums, where = Sums(shared.shape), {role: i for i, role in enumerate(self.roles)}
         newest = max(update.round for update in updates)
         by_examples = self.settings.weighting == "examples"
@@ -155,7 +160,7 @@ class H2Tune(Strategy[Content]):
         return sums.step(shared, self.settings.rate, self._over(weights)), facts
 
     def _robust(self, shared: Tensor, updates: Sequence[Decoded[Content]]) -> tuple[Tensor, dict[str, Any]]:
-        """Return G after a robust rule, and its facts: how much of G was left, who was kept or clipped."""
+        """Return G after a robust rule, and the rule's facts."""
         learned, coverage = (torch.zeros(len(updates), *shared.shape) for _ in range(2))
         for i, update in enumerate(updates):
             dense, where = self._dense(update), self.codec.positions_of(update.client)
@@ -168,7 +173,7 @@ class H2Tune(Strategy[Content]):
     def _personal(
         self, state: Mapping[str, Tensor], updates: Sequence[Decoded[Content]]
     ) -> tuple[Tensors, dict[str, Any]]:
-        """Return G of every client that sent an update after equation (10), and who was how relevant to whom."""
+        """Return G after equation (10) of every client that sent an update, and the relevance matrix."""
         clients, newest = sorted({update.client for update in updates}), max(u.round for u in updates)
         learned = torch.zeros(len(clients), *state[NAME].shape)
         for update in updates:
@@ -187,7 +192,7 @@ class H2Tune(Strategy[Content]):
         """Return N and C of an update.
 
         Raises:
-            TypeError: It is under masks.
+            TypeError: It is masked.
         """
         match update.content:
             case Dense():
@@ -195,14 +200,14 @@ class H2Tune(Strategy[Content]):
             case Factors():
                 return Dense.of(update.content, self.codec.roles_of(update.client), self.settings.shared_rank)
             case _:
-                raise TypeError("an update under masks has no N and C of its own")
+                raise TypeError("a masked update has no N and C")
 
     def _change(self, before: Tensor, after: Tensor) -> dict[str, Any]:
         moved = {r: float((after[:, i] - before[:, i]).norm()) for i, r in enumerate(self.roles)}
         return {"change": math.hypot(*moved.values()), "change_by_role": moved, "norm": float(after.norm())}
 
     def _protect(self, sums: Sums, clients: Sequence[str], round_number: int) -> dict[str, Any]:
-        """Add the mechanism's noise to sums, if there is one; return the privacy facts of the round."""
+        """Add the noise of the mechanism, if there is one, to sums, and return the privacy facts of the round."""
         mechanism = self.settings.mechanism
         if mechanism is None:
             return {}
@@ -211,10 +216,9 @@ class H2Tune(Strategy[Content]):
         return {"privacy": dp.spent(mechanism, 1 + round_number) | {"held_back": held_back}}
 
     def _over(self, weights: Sequence[float]) -> float | None:
-        """Return the divisor of a sum of increments: the mean weight, so that weights say who counts more.
+        """Return the divisor of a sum of increments: the mean weight, so that weights are relative. None for a mean.
 
-        Deviation: (5) is a mean, in which a client's own step comes back to it divided by the number of clients. In
-        the sum it comes back whole (less of it where a model has fewer than D blocks, for N is not divided by C), and
-        what the others learned is added to it.
+        Deviation: (5) is a mean, which divides a client's own step by the number of clients. The sum applies it in
+        full (or less if a model has fewer than D blocks, since N is not divided by C) and adds the others' steps.
         """
         return sum(weights) / len(weights) if self.settings.increments == "sum" and weights else None

@@ -1,4 +1,4 @@
-"""How an h2tune update is written: ΔT in the wire type, Ω packed, P. Pure."""
+"""Wire format of an h2tune update: ΔT in the wire type, packed Ω, and P; pure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from h2tune.errors import H2TuneError
 from h2tune.federation.messages import WIRE, Spec, Tensors
 
 LEVELS = 127
-"""Most magnitude of an int8 on the wire: −128 is not used, so that zero is in the middle."""
+"""Largest magnitude of an int8 on the wire; −128 is not used, so that the range is symmetric."""
 
 
 def matrices_spec(kind: str, role: str, shape: tuple[int, int, int], wire_dtype: str) -> Spec:
-    """Return names, shapes and types of some matrices of a role on the wire: what `write_matrices` gives."""
+    """Return names, shapes and types of what `write_matrices` returns for matrices of a shape (n, a, b)."""
     spec: Spec = {f"{kind}.{role}": (shape, wire_dtype)}
     if wire_dtype == "int8":
         spec[f"{kind}_scale.{role}"] = (shape[:1], "float32")
@@ -24,9 +24,9 @@ def matrices_spec(kind: str, role: str, shape: tuple[int, int, int], wire_dtype:
 
 
 def write_matrices(kind: str, role: str, values: Tensor, wire_dtype: str) -> Tensors:
-    """Return matrices (n, a, b) in the wire type; as int8 with one scale for each matrix, its largest value / 127."""
+    """Return matrices (n, a, b) in the wire type; int8 has one scale per matrix, its largest magnitude / 127."""
     if wire_dtype != "int8":
-        # contiguous, or slices of one tensor would be taken for tensors that share memory
+        # contiguous, since safetensors refuses slices that share memory
         return {f"{kind}.{role}": values.to(WIRE[wire_dtype]).contiguous()}
     scales = (values.float().abs().amax(dim=(1, 2)) / LEVELS).contiguous()
     steps = torch.where(scales > 0, scales, 1.0)[:, None, None]
@@ -35,10 +35,15 @@ def write_matrices(kind: str, role: str, values: Tensor, wire_dtype: str) -> Ten
 
 
 def read_matrices(kind: str, role: str, tensors: Mapping[str, Tensor]) -> Tensor:
-    """Return the matrices (n, a, b) of a role in float32 from what `write_matrices` gave."""
+    """Return matrices (n, a, b) of a role in float32, from what `write_matrices` returned."""
     values = tensors[f"{kind}.{role}"].float()
     scales = tensors.get(f"{kind}_scale.{role}")
     return values if scales is None else values * scales[:, None, None]
+
+
+def remainder(values: Tensor) -> Tensor:
+    """Return what rounding to int8 removes from matrices (n, a, b)."""
+    return values - read_matrices("", "", write_matrices("", "", values, "int8"))
 
 
 def mask_spec(modules: int, rank: int, size: int) -> tuple[tuple[int, ...], str]:
@@ -50,7 +55,7 @@ def mask_spec(modules: int, rank: int, size: int) -> tuple[tuple[int, ...], str]
 
 
 def pack_masks(masks: list[Tensor], size: int) -> Tensor:
-    """Pack Ω of some modules (each r² sorted positions below R²) as `mask_spec` says."""
+    """Return Ω of some modules (each r² sorted positions below R²), packed as in `mask_spec`."""
     stacked = torch.stack(masks)
     rank = round(stacked.shape[1] ** 0.5)
     _, dtype = mask_spec(len(masks), rank, size)
@@ -64,10 +69,10 @@ def pack_masks(masks: list[Tensor], size: int) -> Tensor:
 
 
 def unpack_masks(packed: Tensor, rank: int, size: int) -> Tensor:
-    """Return Ω (modules, r²) from what `pack_masks` wrote.
+    """Return Ω (modules, r²) from what `pack_masks` returned.
 
     Raises:
-        H2TuneError: A mask does not keep exactly r² distinct entries of the R × R grid.
+        H2TuneError: A mask is not exactly r² distinct entries of the R × R grid.
     """
     if packed.dtype == torch.uint8:
         bits = np.unpackbits(packed.cpu().numpy(), axis=1)
@@ -79,7 +84,7 @@ def unpack_masks(packed: Tensor, rank: int, size: int) -> Tensor:
         return torch.from_numpy(np.nonzero(bits)[1].reshape(len(bits), rank * rank))
     offset = 2**15 if packed.dtype == torch.int16 else 0
     ordered = bool((packed[:, 1:] > packed[:, :-1]).all())
-    # of ordered ones the first and the last are the least and the greatest
+    # in sorted rows the first and the last position are the extremes
     if not ordered or int(packed[:, 0].min()) < -offset or int(packed[:, -1].max()) >= size * size - offset:
         raise H2TuneError(f"a mask is not {rank * rank} rising positions below {size * size}", where="mask")
     return packed.long().add_(offset)
@@ -101,8 +106,8 @@ def update_spec(
         rank: r.
         size: R.
         wire_dtype: Type of ΔT.
-        masks: Whether Ω travels: it was chosen by scores.
-        relation: (D, L), if P travels: it was learned.
+        masks: Whether Ω is sent, which is if scores choose it.
+        relation: (D, L) if P is sent, which is if it is learned; else None.
     """
     spec: Spec = {}
     for role, modules in roles.items():

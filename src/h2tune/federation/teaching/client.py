@@ -20,7 +20,7 @@ from h2tune.functional.directions import SLOPE, intercepts, teacher
 from h2tune.functional.quorum import Teaching
 from h2tune.seeds import derive
 from h2tune.training.encode import label_tokens
-from h2tune.training.linear_head import carried_over, head_scores, standardised
+from h2tune.training.linear_head import extrapolate, head_scores, standardise
 from h2tune.training.readings import encode_texts, read_rows
 
 FOLDS = 5
@@ -82,11 +82,11 @@ def learner_of(
     own, _, _ = read_rows(
         base, tokenizer, rows, causal=client.causal, modules={}, batch_size=client.evaluate_batch_size
     )
-    public, own = standardised(finals, finals), standardised(own, finals)
+    public, own = standardise(finals, finals), standardise(own, finals)
     order = label_order(client.task.labels)
     labels = order.argsort()[torch.tensor([row.label for row in rows])]
     scores = head_scores(own, labels, len(order), public)
-    coordinates = torch.empty(0) if z is None else carried_over(public, z, own)
+    coordinates = torch.empty(0) if z is None else extrapolate(public, z, own)
     return Learner(client, public, own, OwnScores(scores, coordinates, labels))
 
 
@@ -112,7 +112,7 @@ def lesson_of(
     """
     knowledge, client, labels = KNOWLEDGE[teaching], learner.client, learner.scores.labels
     scores = knowledge.scores(z, learner.scores, sent, received)
-    b = intercepts(carried_over(learner.public, scores, learner.own), labels)
+    b = intercepts(extrapolate(learner.public, scores, learner.own), labels)
     targets = teacher(scores, b)[:, label_order(client.task.labels).argsort()]  # in the task's own order
     facts = compare_with_own(learner, knowledge, z, received)
     rows: list[Any] = []
@@ -137,7 +137,7 @@ def compare_with_own(
     labels = learner.scores.labels
     if peers is None:
         return {"taken": True}
-    scores = carried_over(learner.public, peers, learner.own)
+    scores = extrapolate(learner.public, peers, learner.own)
     draw = torch.Generator().manual_seed(derive(learner.client.seed, "folds", learner.client.name))
     fold = torch.randperm(len(labels), generator=draw) % min(FOLDS, len(labels))
     alone, together = torch.zeros(len(labels)), torch.zeros(len(labels))

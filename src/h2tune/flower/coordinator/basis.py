@@ -8,7 +8,13 @@ from typing import Any
 from torch import Tensor
 
 from h2tune.errors import H2TuneError
-from h2tune.federation.h2tune.basis import agreed, agreed_event, anchor_texts, coordinate_count, view_spec
+from h2tune.federation.h2tune.basis import (
+    anchor_texts,
+    basis_event,
+    coordinate_count,
+    get_coordinates,
+    view_spec,
+)
 from h2tune.federation.messages import Update, check_update, payload_bytes
 from h2tune.federation.run_store import RunStore
 from h2tune.flower.coordinator.channel import Prepare
@@ -38,7 +44,7 @@ def frames_before_rounds(messenger: Messenger, store: RunStore) -> Prepare:
         views.update(_views(messenger, texts))
         return views
 
-    z = agreed(store, gather, coordinate_count(size, coordinator.teaching))
+    z = get_coordinates(store, gather, coordinate_count(size, coordinator.teaching))
     framed: set[str] = set()
     teaching = Teaching(messenger, texts, z, store)
 
@@ -50,7 +56,7 @@ def frames_before_rounds(messenger: Messenger, store: RunStore) -> Prepare:
         )
         framed.update(answered)
         for client in sorted(answered):
-            store.record(f"basis/{client}", [agreed_event(client, views.get(client), z)])
+            store.record(f"basis/{client}", [basis_event(client, views.get(client), z)])
         if coordinator.teaching != "none":
             teaching.prepare(framed & present)
 

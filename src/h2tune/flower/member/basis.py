@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from h2tune.errors import H2TuneError
-from h2tune.federation.h2tune.basis import coordinate_count, keep_frames, own_view, view_spec
+from h2tune.federation.h2tune.basis import coordinate_count, get_view, store_frames, view_spec
 from h2tune.federation.h2tune.model_reader import ModelReader
 from h2tune.federation.h2tune.reading_cache import default_reading_cache
 from h2tune.federation.local_engine import BaseModels
@@ -35,7 +35,7 @@ def give_view(path: Path, request: BasisRequest, models: BaseModels | None = Non
     with opened_engine(joined, request, models) as engine:
         # room=0: another process computes the frames, so that nothing need be cached for them
         reader = ModelReader(engine.base_of, request.texts, room=0, cache=default_reading_cache())
-        return Update(request.client, 0, 0, {"view": own_view(joined.client, reader, engine.store)})
+        return Update(request.client, 0, 0, {"view": get_view(joined.client, reader, engine.store)})
 
 
 def take_frames(
@@ -57,7 +57,7 @@ def take_frames(
     joined = _joined(path, request)
     with opened_engine(joined, request, models) as engine:
         reader = ModelReader(engine.base_of, request.texts, cache=default_reading_cache())
-        keep_frames(joined.client, reader, tensors["z"][:, :size].contiguous(), engine.store)
+        store_frames(joined.client, reader, tensors["z"][:, :size].contiguous(), engine.store)
 
 
 def check_coordinates(tensors: Tensors, request: BasisRequest) -> None:

@@ -17,7 +17,7 @@ from h2tune.runs.build import h2tune_settings
 from h2tune.runs.enrol import load_client
 from h2tune.runs.model_info import ClientInfo, client_info, enrolment
 from h2tune.runs.ranks import rank_of, trainable_in
-from h2tune.training.local import check_arguments, try_arguments
+from h2tune.training.arguments import check_arguments, try_arguments
 
 EXPERIMENT = re.compile(r"[0-9a-f]{32}")
 

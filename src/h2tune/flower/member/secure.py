@@ -155,7 +155,7 @@ def masked_strategy(strategy: H2Tune, settings: Settings, round_number: int, mas
     in_order = masks.roles == tuple(role for role in ROLES if role in masks.roles)
     if not in_order or set(strategy.roles) - set(masks.roles):
         raise H2TuneError("the roles that are summed are not in order, or lack one that is shared here")
-    changed = replace(strategy.settings, roles=masks.roles, secure_members=masks.clients)
+    changed = replace(strategy.settings, roles=masks.roles, secure_clients=masks.clients)
     return H2Tune(list(strategy.enrolments.values()), changed)
 
 

@@ -1,0 +1,78 @@
+"""Arguments of `transformers.Trainer` from a federation file: which are allowed, and h2tune's own defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import TrainingArguments
+from transformers.trainer_utils import SchedulerType
+
+from h2tune.errors import H2TuneError, nearest
+from h2tune.quiet import quiet
+
+OWNED = frozenset(
+    {
+        *("output_dir", "max_steps", "num_train_epochs", "per_device_train_batch_size"),
+        *("gradient_accumulation_steps", "learning_rate", "weight_decay", "seed", "data_seed"),
+        *("lr_scheduler_type", "warmup_steps", "max_grad_norm", "remove_unused_columns", "label_names"),
+        *("disable_tqdm", "train_batch_size"),
+    }
+)
+"""Arguments of the Trainer that h2tune sets itself, by its own keys or because it depends on them."""
+DEFAULTS = {
+    "save_strategy": "no",
+    "report_to": "none",
+    "logging_strategy": "no",
+    "dataloader_pin_memory": False,
+}
+"""Defaults of h2tune that differ from the Trainer's; a federation file can override them."""
+
+
+def check_arguments(arguments: Mapping[str, Any], scheduler: str) -> None:
+    """Validate a federation file's Trainer arguments by name: unknown, unsupported, or set by h2tune itself.
+
+    Raises:
+        H2TuneError: An argument or scheduler is refused; the message names it and the closest known name.
+    """
+    known = [field.name for field in dataclasses.fields(TrainingArguments) if field.init]
+    for name in arguments:
+        if name in OWNED:
+            raise H2TuneError(
+                f"'{name}' is set by h2tune's own keys", where="train.arguments", remedy="Leave it out"
+            )
+        if name not in known:
+            raise H2TuneError(f"no argument '{name}'{nearest(name, known)}", where="train.arguments")
+    schedulers = [kind.value for kind in SchedulerType]
+    if scheduler not in schedulers:
+        raise H2TuneError(
+            f"no scheduler '{scheduler}'{nearest(scheduler, schedulers)}", where="train.scheduler"
+        )
+    for name in ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"):
+        if (arguments.get(name) or {}).get("use_reentrant"):
+            raise H2TuneError(
+                "use_reentrant runs the backward pass of each block alone, but M is computed once for all blocks",
+                where=f"train.arguments.{name}",
+                remedy="Leave use_reentrant out; the result of training is the same",
+            )
+
+
+def try_arguments(arguments: Mapping[str, Any]) -> None:
+    """Validate Trainer arguments on the machine that trains, such as for a missing dtype of its device or library.
+
+    Raises:
+        H2TuneError: The Trainer refuses them.
+    """
+    if not arguments:
+        return
+    with quiet(), tempfile.TemporaryDirectory(prefix="h2tune-") as folder:
+        try:
+            TrainingArguments(output_dir=folder, **{**DEFAULTS, **arguments})
+        except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
+            raise H2TuneError(
+                f"the Trainer refuses them: {str(error).strip(' .')}",
+                where="train.arguments",
+                remedy="Change or leave out what it names; with use_cpu = true it trains on the CPU",
+            ) from error
