@@ -49,9 +49,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "ignore:Adapter 'default'"
 )  # PEFT 0.21 takes the bias that lora_bias asks for as a fault
 def test_run(name: str, folder: Path) -> None:
+    texts = folder / "public.txt"
+    texts.write_text("\n".join(federations.PUBLIC[:24]) + "\n")
     content = federations.federation(
         folder,
         CLIENTS,
+        basis={"texts": [str(texts)], "count": 24},
         server={"strategy": name, "rounds": 2, "weighting": "examples"},
         train={"local_steps": 2, "batch_size": 2},
         data={"train": 4, "test": 4},
@@ -61,7 +64,13 @@ def test_run(name: str, folder: Path) -> None:
     run(parse(content, "test"), out=out)
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
     assert [e for e in events if e["event"] in ("warning", "client_failed")] == []
-    groups = {"local": [], "co-lora": [["far", "one", "two"]]}.get(name, [["one", "two"]])
+    groups = (
+        []
+        if name in baselines.UNSHARED
+        else [["far", "one", "two"]]
+        if name == "co-lora"
+        else [["one", "two"]]
+    )
     assert [e["groups"] for e in events if e["event"] == "aggregated"] == [groups] * 2
     for event in (e for e in events if e["event"] == "client_trained"):
         shares = any(event["client"] in group for group in groups)

@@ -74,7 +74,7 @@ def test_uniform_weights_and_missing_clients() -> None:
         np.testing.assert_allclose(following[f"a/{key}"], expected, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("local", "flora", "flexlora")])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in (*baselines.UNSHARED, "flora", "flexlora")])
 def test_two_equal_clients_give_what_each_sent(name: str) -> None:
     strategy = build(name, enrolment("a"), enrolment("b"))
     tensors = drawn(strategy, "a", 0)
@@ -88,19 +88,19 @@ def test_two_equal_clients_give_what_each_sent(name: str) -> None:
 def test_groups_alone_and_what_travels(name: str) -> None:
     clients = [enrolment("a"), enrolment("b"), enrolment("c", rank=1), enrolment("d", model="other")]
     strategy = build(name, *clients)
-    by_rank = name in ("fedit", "ffa-lora", "fedsa-lora", "fed-sb")
-    together = "ab" if by_rank else "abcd" if name == "co-lora" else "" if name == "local" else "abc"
+    by_rank, alone = name in ("fedit", "ffa-lora", "fedsa-lora", "fed-sb"), name in baselines.UNSHARED
+    together = "ab" if by_rank else "abcd" if name == "co-lora" else "" if alone else "abc"
     assert [c for c in "abcd" if strategy.upload_spec(c, 0)] == list(together)
     state = strategy.start()
     for client in "abcd":
         note = strategy.note(client)
-        assert note == "" if client in together or name == "local" else "same as local" in note
+        assert note == "" if client in together or alone else "same as local" in note
         first = strategy.download(state, client, 0)
         assert first.tensors == {} and strategy.download_spec(client, 0) == {}
     updates = [update(strategy, client, i) for i, client in enumerate("abcd")]
     following, facts = aggregate(strategy, state, updates)
     assert facts["groups"] == ([list(together)] if together else [])
-    assert following == {} if name == "local" else facts["change"] > 0
+    assert following == {} if alone else facts["change"] > 0
     assert all(torch.equal(t, following[k]) for k, t in aggregate(strategy, state, updates[::-1])[0].items())
     for client in "abcd":
         later = strategy.download(following, client, 1)

@@ -95,7 +95,7 @@ def test_learned_masks_are_sent_if_that_is_asked_for(tmp_path):
 
 
 def test_more_shares_than_a_round_is_sure_to_have_are_refused(tmp_path):
-    with pytest.raises(H2TuneError, match="3 shares of the noise need 4 members"):
+    with pytest.raises(H2TuneError, match="3 noise shares need 4 clients"):
         check_privacy(
             load(federations.write(tmp_path, content(tmp_path, "member", experimental={"noise_shares": 3})))
         )

@@ -55,6 +55,6 @@ def test_inspect_says_the_epsilon_of_all_rounds_and_what_a_rule_bears():
         "privacy": {"noise": "member", "multiplier": 4.0},
     }
     (line,) = guards(parse(private, "test"))
-    assert line.startswith("noise by the member: ε = ") and "against the coordinator ε = " in line
+    assert line.startswith("noise added by each client: ε = ") and "towards the coordinator ε = " in line
     whole, share = (float(part.split()[0].rstrip(";")) for part in line.split("ε = ")[1:])
     assert 0 < whole < share

@@ -63,6 +63,9 @@ MODULES: dict[str, str] = {
 }
 """Name of a method → the module that builds it, imported on first use."""
 
+UNSHARED = ("local", "self-training", "fedmd", "afl", "pooled")
+"""Methods whose clients share no update in a round; some exchange knowledge before the first."""
+
 
 def build(
     name: str,

@@ -51,7 +51,8 @@ class Sums:
         return self._grids(self._coverage(slice(None))).transpose(0, 1)
 
     def _grids(self, flat: Tensor) -> Tensor:
-        return flat.unflatten(-1, (self.size, self.size))
+        result: Tensor = flat.unflatten(-1, (self.size, self.size))
+        return result
 
     def _coverage(self, role: int | slice) -> Tensor:
         """Return Σ w C of one role or of all, with the grid flattened; may be an expanded view."""

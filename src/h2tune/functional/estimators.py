@@ -113,7 +113,8 @@ def mixed(
     voices = torch.where(covers, coverage.double().clamp(0, 1), 0.0)
     total = torch.tensordot(near.double(), voices, 1)
     summed = torch.tensordot(near.double(), torch.where(covers, values, 0.0) * voices, 1)
-    return summed / torch.where(total > 0, total, 1.0)
+    result: Tensor = summed / torch.where(total > 0, total, 1.0)
+    return result
 
 
 def nearest_together(apart: Float[Tensor, "clients clients"], hostile: int) -> Bool[Tensor, " clients"]:

@@ -36,7 +36,8 @@ def view(readings: Float[Tensor, "n d"], directions: int, shrink: float = 1e-2) 
     centred = (readings - readings.mean(0)).double()
     u, s, _ = torch.linalg.svd(centred, full_matrices=False)
     u, power = u[:, :directions], s[:directions].square()
-    return (u * (power / (power + shrink * power.mean()))).float()
+    whitened: Tensor = (u * (power / (power + shrink * power.mean()))).float()
+    return whitened
 
 
 def common_coordinates(views: Sequence[Float[Tensor, "n _"]], size: int) -> Float[Tensor, "n R"]:
@@ -79,12 +80,14 @@ def label_directions(z: Float[Tensor, "n R"], labels: Int[Tensor, " n"]) -> Floa
     sides = torch.nn.functional.one_hot(labels.unique(return_inverse=True)[1]).to(z.dtype)
     _, strength, rows = torch.linalg.svd(_ridge(z, sides - sides.mean(0)), full_matrices=False)
     kept = strength > 1e-4 * strength.max().clamp(min=1e-12)
-    return rows[kept][: sides.shape[1] - 1]
+    directions: Tensor = rows[kept][: sides.shape[1] - 1]
+    return directions
 
 
 def start_of(directions: Float[Tensor, "k R"], norm: float) -> Float[Tensor, "R R"]:
     """Return T of equation (9), of Frobenius norm c; zero if there are no directions."""
-    return norm / max(1, len(directions)) ** 0.5 * directions.T @ directions
+    start: Tensor = norm / max(1, len(directions)) ** 0.5 * directions.T @ directions
+    return start
 
 
 def _ridge(x: Float[Tensor, "n d"], y: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:

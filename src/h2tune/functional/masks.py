@@ -49,7 +49,8 @@ def choose_mask(scores: Float[Tensor, "R R"], rank: int, mask: Mask) -> Int[Tens
 def gather(grid: Float[Tensor, "*modules R R"], index: Int[Tensor, " rr"]) -> Float[Tensor, "*modules r r"]:
     """Read the entries Ω of a grid as an (r, r) matrix, in row-major order of Ω. Equation (2)."""
     rank = rank_of(index)
-    return grid.flatten(-2)[..., index].unflatten(-1, (rank, rank))
+    entries: Tensor = grid.flatten(-2)[..., index].unflatten(-1, (rank, rank))
+    return entries
 
 
 def scatter(values: Float[Tensor, "r r"], index: Int[Tensor, " rr"], size: int) -> Float[Tensor, "R R"]:
@@ -65,7 +66,7 @@ def rank_of(index: Int[Tensor, " rr"]) -> int:
     Raises:
         ValueError: If the number of entries is not a square.
     """
-    rank = round(index.numel() ** 0.5)
+    rank: int = round(index.numel() ** 0.5)
     if rank * rank != index.numel():
         raise ValueError(f"a mask of {index.numel()} entries is not square")
     return rank

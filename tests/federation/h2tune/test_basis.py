@@ -8,6 +8,7 @@ from helpers import federations, tiny
 from peft import get_peft_model
 from safetensors.torch import load_file
 
+import h2tune.runs.run
 from h2tune import H2TuneConfig
 from h2tune.adapter.export import to_lora
 from h2tune.adapter.layer import H2TuneLayer
@@ -198,7 +199,7 @@ def test_a_model_reads_the_texts_once_if_memory_allows_with_the_same_frames(tmp_
 
     monkeypatch.setattr(model_reader, "read_texts", counted)
     for folder, room, times in (("ample", model_reader.ROOM, 2), ("none", 0, 3 + 2)):
-        monkeypatch.setattr(model_reader.ModelReader.__init__, "__defaults__", (room, None))
+        monkeypatch.setattr(h2tune.runs.run, "ROOM", room)
         run(federation, out=tmp_path / folder, strict=True)
         assert len(read) == times
         read.clear()
