@@ -316,7 +316,7 @@ class ComparedRow(TypedDict):
 
 
 class RecoveredHeadroom(TypedDict):
-    """What one method makes of the headroom, `pooled` − `local`; accuracies are fractions."""
+    """The share of the headroom, `pooled` − `local`, that one method recovers; accuracies are fractions."""
 
     method: str  # label of the method
     headroom: float  # mean of pooled − local over seeds and clients

@@ -22,7 +22,7 @@ HARM = 0.01
 
 @dataclass(frozen=True)
 class Recovered:
-    """What one method makes of the headroom. Accuracies are fractions; unknown values are None.
+    """The share of the headroom that one method recovers. Accuracies are fractions; unknown values are None.
 
     Args:
         method: Its label.
@@ -63,13 +63,11 @@ def recovered(results: Results, clients: Sequence[str]) -> list[Recovered]:
     for method in results:
         if method in (LOCAL, POOLED):
             continue
+        needed = [results[name] for name in (method, LOCAL, POOLED)]
         seeds = [
             seed
             for seed in sorted(results[method])
-            if all(
-                set(clients) <= results[m].get(seed, results[method][seed]).clients.keys() for m in results
-            )
-            and all(seed in results[m] for m in (LOCAL, POOLED))
+            if all(seed in runs and set(clients) <= runs[seed].clients.keys() for runs in needed)
         ]
         if seeds:
             found.append(_recovered(results, method, seeds, clients))

@@ -131,7 +131,7 @@ def remarks(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _headroom(entry: Mapping[str, Any]) -> str:
-    """Return what a method makes of the headroom, as a line of text."""
+    """Return the share of the headroom that a method recovers, as a line of text."""
     room = formats.points(entry["headroom"]) + _between(entry["headroom_low"], entry["headroom_high"])
     share = "no share of the headroom"
     if entry["share"] is not None:

@@ -65,7 +65,12 @@ def from_peers(directions: Float[Tensor, "k R C"], weights: Float[Tensor, "k k"]
 
 def scores_of(z: Float[Tensor, "n R"], directions: Float[Tensor, "R C"]) -> Float[Tensor, "n C"]:
     """Return Z W, centred, with unit variance over all labels; zero where W is zero."""
-    scores = centred(z.double() @ directions.double())
+    return unit_variance(z.double() @ directions.double())
+
+
+def unit_variance(scores: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
+    """Return scores, centred over texts and labels, with unit variance over all labels; zero where they are alike."""
+    scores = centred(scores.double())
     deviation = scores.std()
     return (scores / deviation if deviation > 1e-9 else scores).float()
 

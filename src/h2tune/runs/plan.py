@@ -18,7 +18,7 @@ from h2tune.runs.model_info import ClientInfo
 from h2tune.runs.ranks import trainable_in
 from h2tune.runs.record import run_started
 from h2tune.runs.same import flat, refuse_other_settings
-from h2tune.tasks.prompts import fields, fill
+from h2tune.tasks.prompts import framed
 from h2tune.tasks.task import Example, Task
 from h2tune.training.arguments import try_arguments
 
@@ -67,26 +67,23 @@ def pooled(clients: Sequence[LocalClient]) -> list[LocalClient]:
 
     For the oracle alone: no federation can bring data together.
     """
-    found = []
+    result = []
     for client in clients:
-        peers = [other for other in clients if set(other.task.labels) == set(client.task.labels)]
-        alike = bool(client.task.labels)
-        others = [other for other in peers if other.name != client.name and alike]
-        train = list(client.splits.train)
-        for other in others:
-            train += [_restated(e, other.task, client.task) for e in other.splits.train]
+        labels, train = set(client.task.labels), list(client.splits.train)
+        for other in clients:
+            if labels and other.name != client.name and set(other.task.labels) == labels:
+                train += [_restated(e, other.task, client.task) for e in other.splits.train]
         splits = replace(client.splits, train=tuple(train))
         enrolment = replace(client.enrolment, examples=len(train))
-        found.append(replace(client, splits=splits, enrolment=enrolment))
-    return found
+        result.append(replace(client, splits=splits, enrolment=enrolment))
+    return result
 
 
 def _restated(example: Example, source: Task, task: Task) -> Example:
     """Return an example as a client with the same labels would ask it: its text in the client's own prompt."""
     name = source.labels[example.label] if example.label is not None else ""
     label = task.labels.index(name)
-    names = fields(task.template)
-    prompt = fill(task.template, {names[0]: example.text}) if len(names) == 1 else example.text
+    prompt, _ = framed(task.template, example.text)
     return Example(prompt, task.verbalisers[label], label, example.text)
 
 

@@ -67,6 +67,15 @@ def fill(template: str, row: Mapping[str, str]) -> str:
     return "".join(text)
 
 
+def framed(template: str, text: str) -> tuple[str, str]:
+    """Return a bare text in a template of one field, and the template; the text as it is, and "{text}", for others.
+
+    For texts that are no rows of the template's task, such as public texts.
+    """
+    names = fields(template)
+    return (fill(template, {names[0]: text}), template) if len(names) == 1 else (text, "{text}")
+
+
 def shorten(prompt: str, template: str, tokenizer: Any, max_length: int) -> str:
     """Return the prompt, truncated at the end of its longest field until it has at most `max_length` tokens.
 

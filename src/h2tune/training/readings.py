@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from h2tune.tasks.prompts import fields, fill, shorten
+from h2tune.tasks.prompts import framed, shorten
 from h2tune.tasks.task import Task
 from h2tune.training.encode import Encoded, causal_batch, forward_arguments, pad_token, text_batch
 
@@ -116,9 +116,7 @@ def _encode(text: str, task: Task, tokenizer: PreTrainedTokenizerBase, *, causal
         return Encoded(
             tuple(tokenizer(text, truncation=True, max_length=task.max_length)["input_ids"]), (), None
         )
-    names = fields(task.template)
-    prompt = fill(task.template, {names[0]: text}) if len(names) == 1 else text
-    template = task.template if len(names) == 1 else "{text}"
+    prompt, template = framed(task.template, text)
     shortened = shorten(prompt, template, tokenizer, task.max_length)
     return Encoded(tuple(tokenizer(shortened)["input_ids"]), (), None)
 

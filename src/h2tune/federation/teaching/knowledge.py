@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from h2tune.federation.messages import Spec, Tensors
-from h2tune.functional.directions import centred, cosines, from_peers, label_coordinates, scores_of
+from h2tune.functional.directions import cosines, from_peers, label_coordinates, scores_of, unit_variance
 from h2tune.functional.quorum import Teaching
 
 COORDINATES = 64
@@ -180,13 +180,6 @@ KNOWLEDGE: dict[Teaching, Knowledge] = {
     "predictions": Predictions(),
     "moments": Moments(),
 }
-
-
-def unit_variance(scores: Tensor) -> Tensor:
-    """Return scores, centred over texts and labels, with unit variance over all labels."""
-    scores = centred(scores.double())
-    deviation = scores.std()
-    return (scores / deviation if deviation > 1e-9 else scores).float()
 
 
 def _with_ones(x: Tensor) -> Tensor:
