@@ -186,17 +186,23 @@ def head_modules(model: PreTrainedModel) -> list[str]:
     ]
 
 
-def set_head(model: PreTrainedModel, labels: Sequence[str], seed: int) -> None:
-    """Give a classifier a fresh last layer for `labels`, drawn from the seed, and put their names in its configuration.
-
-    A model that was trained on a task before has that task's label names, which an export must not keep.
-    """
+def last_layer(model: PreTrainedModel) -> tuple[str, nn.Linear]:
+    """Return the name of a classifier's last layer, which gives the scores of the labels, and the layer."""
     *_, (path, last) = [
         (f"{name}.{inner}" if inner else name, module)
         for name in head_modules(model)
         for inner, module in model.get_submodule(name).named_modules()
         if isinstance(module, nn.Linear)
     ]
+    return path, last
+
+
+def set_head(model: PreTrainedModel, labels: Sequence[str], seed: int) -> None:
+    """Give a classifier a fresh last layer for `labels`, drawn from the seed, and put their names in its configuration.
+
+    A model that was trained on a task before has that task's label names, which an export must not keep.
+    """
+    path, last = last_layer(model)
     fresh = nn.Linear(last.in_features, len(labels), bias=last.bias is not None)
     with torch.no_grad():
         fresh.weight.normal_(0.0, 0.02, generator=generator(seed, "head"))

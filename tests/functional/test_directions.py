@@ -7,10 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from h2tune.functional.directions import (
+    TYPICAL,
+    TYPICAL_SPREAD,
+    calibration,
     cosines,
     from_peers,
     intercepts,
     label_coordinates,
+    loadings,
+    relevance,
     scores_of,
     teacher,
 )
@@ -54,10 +59,51 @@ def test_a_linear_rule_of_the_coordinates_comes_back(seed, classes):
 def test_swapped_labels_turn_the_sign_and_count_against_it(seed):
     z, scores = random(80, 8, seed=seed), random(80, 2, seed=seed + 1)
     one, other = label_coordinates(z, scores), label_coordinates(z, scores.flip(1))
-    weights = cosines(torch.stack([one, other]))
-    assert abs(float(weights[0, 1]) + 1) < 1e-4
-    peers = from_peers(torch.stack([one, other]), weights)
-    assert torch.allclose(peers[0], one, atol=1e-4)  # minus the swapped one is the same direction
+    similarity = cosines(torch.stack([one, other]))
+    assert abs(float(similarity[0, 1]) + 1) < 1e-4
+    peers = from_peers(torch.stack([one, other]), relevance(similarity, dimensions=1000))
+    assert float((peers[0] * one).sum()) > 0.9  # minus the swapped one is the same direction
+
+
+def test_loadings_are_those_of_which_the_cosines_are_made():
+    r = torch.tensor([0.8, 0.5, -0.6, 0.3, 0.7])
+    similarity = torch.outer(r, r).fill_diagonal_(1.0)
+    assert torch.allclose(loadings(similarity), r, atol=1e-3)
+
+
+def test_the_best_known_direction_weighs_most_and_strangers_nothing():
+    r = torch.tensor([0.9, 0.5, 0.5, -0.5, 0.0])
+    weights = relevance(torch.outer(r, r).fill_diagonal_(1.0), dimensions=64)
+    assert weights[1, 0] > weights[1, 2] > 0 > weights[1, 3]
+    assert not bool(weights[4, :4].any()) and not bool(weights[:4, 4].any())
+
+
+def test_random_directions_weigh_little():
+    taken = []
+    for seed in range(20):
+        drawn = [label_coordinates(torch.eye(64), random(64, 2, seed=100 * seed + i)) for i in range(6)]
+        weights = relevance(cosines(torch.stack(drawn)), dimensions=64)
+        taken.append(float(weights.fill_diagonal_(0.0).abs().sum(1).mean()))
+    assert sum(taken) / len(taken) < 1.5  # related clients would give 5
+
+
+@given(seeds, st.integers(2, 4))
+def test_calibration_is_where_the_posterior_has_no_slope(seed, classes):
+    scores = random(30, classes, seed=seed)
+    labels = (2 * scores + random(30, classes, seed=seed + 1)).argmax(1)
+    a, b = calibration(scores, labels)
+    value = torch.cat([torch.tensor([a]), b]).double().requires_grad_(True)
+    loss = torch.nn.functional.cross_entropy(value[0] * scores.double() + value[1:], labels, reduction="sum")
+    loss = loss + ((value[0] - TYPICAL) / TYPICAL_SPREAD).square() / 2 + value[1:].square().sum() / 2
+    (gradient,) = torch.autograd.grad(loss, value)
+    assert float(gradient.abs().max()) < 1e-3
+
+
+def test_scores_of_the_opposite_sign_are_ignored():
+    labels = torch.tensor([0, 1] * 20)
+    right = torch.nn.functional.one_hot(labels, 2).float()
+    assert calibration(right, labels)[0] > 1.0
+    assert calibration(1 - right * 3, labels)[0] == 0.0
 
 
 @given(seeds)

@@ -151,7 +151,8 @@ class Grouped(Strategy[Tensors]):
         following = dict(state)
         for name in self.groups:
             sent = [u for u in sorted(updates, key=lambda u: u.client) if self.group_of.get(u.client) == name]
-            weights = [float(u.examples) if self.weighting == "examples" else 1.0 for u in sent]
+            by_examples = self.weighting == "examples" and any(u.examples for u in sent)
+            weights = [float(u.examples) if by_examples else 1.0 for u in sent]
             contributions = [
                 Contribution(self.enrolments[u.client], weight / sum(weights), u.content)
                 for u, weight in zip(sent, weights, strict=True)

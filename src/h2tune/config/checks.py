@@ -207,6 +207,12 @@ def _clients(config: FederationConfig) -> None:
                 where="experimental.alternation",
                 remedy="Raise local_steps",
             )
+        if client.train == 0 and config.server.strategy == "h2tune" and not config.basis.consensus:
+            raise H2TuneError(
+                "a client without labels learns from what others know of the public texts alone",
+                where=f"client '{client.name}'.train",
+                remedy="Set basis.consensus = true",
+            )
         if isinstance(size, int) and isinstance(client.rank, int) and client.rank > size:
             raise H2TuneError(
                 f"shared_rank {size} is below rank {client.rank} of client '{client.name}'",

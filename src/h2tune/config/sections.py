@@ -130,9 +130,16 @@ class ClientConfig(ConfigSection):
     max_length: Positive | None = Field(
         default=None, description="Tokens of a prompt that are kept; the task's own number if left out."
     )
-    train: Positive | None = Field(default=None, description="This client's own `data.train`.")
+    train: Count | None = Field(
+        default=None,
+        description="This client's own `data.train`; 0 for a client without labels, which needs `basis.consensus`.",
+    )
     validation: Count | None = Field(default=None, description="This client's own `data.validation`.")
     test: Positive | None = Field(default=None, description="This client's own `data.test`.")
+
+    def examples(self, data: DataConfig) -> int:
+        """Return the number of its training examples."""
+        return data.train if self.train is None else self.train
 
     @model_validator(mode="after")
     def _budget(self) -> ClientConfig:

@@ -21,8 +21,12 @@ from h2tune.federation.teaching.lesson import Lesson
 from h2tune.models import base_seed, head_modules, set_head
 from h2tune.seeds import derive
 from h2tune.training.encode import label_tokens
+from h2tune.training.head_start import start_head
 from h2tune.training.local import LocalRound, training_device
 from h2tune.training.terms import Progress, Record, Terms
+
+HeadStart = Callable[[PreTrainedModel], None]
+"""Sets the last layer of a classifier's new head."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,9 @@ class ClientRound:
             H2TuneError: A loss is not finite, or tensors do not fit.
         """
         clock = Clock()
-        adapted = attach_adapter(base, self.client, self.strategy, self.state, self.frames)
+        adapted = attach_adapter(
+            base, self.client, self.strategy, self.state, self.frames, self._head_start(tokenizer)
+        )
         try:
             return self._run(adapted, tokenizer, clock)
         finally:
@@ -114,6 +120,13 @@ class ClientRound:
         if score is not None:
             events.append(self._evaluated(number, self.stage, score, clock.seconds["evaluate"]))
         return RoundResult(Update(client.name, number, len(client.splits.train), released), private, events)
+
+    def _head_start(self, tokenizer: PreTrainedTokenizerBase) -> HeadStart | None:
+        """Return what sets a new head to the lesson's answers, in the client's first round."""
+        client, rows = self.client, self.lesson.rows if self.lesson else ()
+        if self.state is not None or client.causal or not rows:
+            return None
+        return lambda base: start_head(base, tokenizer, rows, batch_size=client.evaluate_batch_size)
 
     def _train(self, adapted: AdaptedModel, tokenizer: PreTrainedTokenizerBase) -> Record:
         client, public = self.client, self.lesson.rows if self.lesson else ()
@@ -195,9 +208,21 @@ def attach_adapter(
     strategy: Strategy[Any],
     state: Tensors | None,
     frames: Tensors | None = None,
+    head_start: HeadStart | None = None,
 ) -> AdaptedModel:
-    """Attach the strategy's adapter to a client's base model, and load the client's state."""
+    """Attach the strategy's adapter to a client's base model, and load the client's state.
+
+    Args:
+        base: The base model.
+        client: The client.
+        strategy: The method.
+        state: The client's private state; None in its first round.
+        frames: The client's frames, in an anchored basis.
+        head_start: Sets the new head's last layer.
+    """
     heads = prepare_base(base, client)
+    if head_start is not None:
+        head_start(base)
     seed = base_seed(client.seed, client.enrolment.model)
     adapted = strategy.attach(base, client.enrolment, heads=heads, seed=seed)
     try:

@@ -28,7 +28,7 @@ class Card(BaseModel):
     name: Name
     depth: Annotated[int, Field(ge=1, le=10_000)]
     rank: Annotated[int, Field(ge=1, le=100_000)]
-    examples: Annotated[int, Field(ge=1, le=10**12)]
+    examples: Annotated[int, Field(ge=0, le=10**12)]
     roles: Annotated[dict[Word, list[Count]], Field(min_length=1, max_length=64)]
     family: Word = ""
     width: Count = 0

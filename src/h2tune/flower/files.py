@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from h2tune.adapter.roles import ROLES
 from h2tune.config import ClientConfig, FederationConfig, ServerConfig, SharedConfig, parse
 from h2tune.config.experimental import Part
-from h2tune.config.types import FROM_LIST, ConfigSection, Name, Positive
+from h2tune.config.types import FROM_LIST, ConfigSection, Count, Name, Positive
 from h2tune.errors import H2TuneError, nearest
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -50,7 +50,7 @@ class Admitted(ConfigSection):
     """The rank it must have; by default any up to R."""
     depth: Positive | None = None
     """The number of blocks it must have."""
-    examples: Positive | None = None
+    examples: Count | None = None
     """The most examples it may claim, and so its greatest weight."""
 
 

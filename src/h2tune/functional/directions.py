@@ -4,24 +4,33 @@ All clients know Z (n, R), the common coordinates of n public texts. A client's 
 Z, are comparable between models:
 
     (11)  W_i = (ZᵀZ + λ n I)⁻¹ Zᵀ P_i, ‖W_i‖ = 1     P_i (n, C): log-probabilities, centred over texts and labels
-    (13)  a_ij = ⟨W_i, W_j⟩ for clients with the same labels, 0 for others
+    (13)  a_ij = s_i s_j g_i g_j v_j                          for clients with the same labels, 0 for others
     (14)  q_i = softmax(β · standardise(Z W) + b)      W = W_i + Σ_j a_ij W_j, the teacher on public texts
 
-The sign of a_ij matters: a client with swapped labels contributes with the opposite sign.
+Relevance comes from one factor of the cosines, ⟨W_i, W_j⟩ ≈ r_i r_j: r_i says how much of W_i is common. s_i is the
+sign of r_i: a client with swapped labels counts with the opposite sign. v_j grows with the common share of W_j (the
+weights of Bartlett's factor score, with mean one). g_i = (1 − 1 / t_i²)₊ with t_i = |r_i| · mean|r| · √(k − 1) / chance
+leaves out clients whose cosines are no larger than those of random directions.
+Deviation: METHOD (13) has a_ij = ⟨W_i, W_j⟩; with 32 labels these are small, so that a client hears itself alone.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 RIDGE = 0.01
 """λ of equation (11): R² on held-out texts is flat from 0.001 to 0.1."""
 SLOPE = 2.5
 """β of equation (14): slope of the teacher in standard deviations of the scores; chosen on validation data."""
+MOST_SHARED = 0.9
+"""Largest share r² of a direction that is taken as common."""
+TYPICAL, TYPICAL_SPREAD = 1.75, 0.75
+"""Mean and standard deviation of the prior of a slope that is fitted: those of consensus scores of few labels."""
 SPREAD = 1.0
 """Standard deviation of the Gaussian prior of the intercepts b, around the mean of the public texts."""
 
@@ -51,10 +60,57 @@ def label_coordinates(
 
 
 def cosines(directions: Float[Tensor, "k R C"]) -> Float[Tensor, "k k"]:
-    """Return a of equation (13) of clients with the same labels: ⟨W_i, W_j⟩, one on the diagonal."""
+    """Return ⟨W_i, W_j⟩ of clients with the same labels, one on the diagonal."""
     flat = directions.double().flatten(1)
     products = flat @ flat.T
     return products.fill_diagonal_(1.0).float()
+
+
+def loadings(similarity: Float[Tensor, "k k"], steps: int = 100) -> Float[Tensor, " k"]:
+    """Return r of one factor, ⟨W_i, W_j⟩ ≈ r_i r_j for i ≠ j, by principal axes; most of the r are positive.
+
+    Args:
+        similarity: Cosines of two clients or more.
+        steps: Iterations.
+    """
+    rest: Tensor = similarity.double().clone().fill_diagonal_(0.0)
+    count = len(rest)
+    shared = rest.abs().sum(1) / (count - 1)  # r_i², estimated
+    r = shared.sqrt()
+    for _ in range(steps):
+        values, vectors = torch.linalg.eigh(rest + torch.diag(shared))
+        r = vectors[:, -1] * values[-1].clamp(min=0.0).sqrt()
+        shared = r.square().clamp(max=MOST_SHARED)
+    return (r * (1.0 if float(r.sum()) >= 0 else -1.0)).float()
+
+
+def relevance(
+    similarity: Float[Tensor, "k k"], dimensions: int, knows: Bool[Tensor, " k"] | None = None
+) -> Float[Tensor, "k k"]:
+    """Return a of equation (13), one on the diagonal.
+
+    r is shrunk halfway to its mean before it is turned into weights, since a few dozen labels say little of it. Clients
+    that know nothing yet, such as those without labels, give nothing and take what the majority says.
+
+    Args:
+        similarity: Cosines of the clients' directions.
+        dimensions: R · (C − 1), degrees of freedom of a direction; chance is 1 / √dimensions.
+        knows: Which clients sent a direction; all by default.
+    """
+    count = len(similarity)
+    knows = torch.ones(count, dtype=torch.bool) if knows is None else knows
+    given, taken = torch.zeros(count, dtype=torch.float64), torch.ones(count, dtype=torch.float64)
+    if int(knows.sum()) == 1:
+        given[knows] = 1.0
+    elif bool(knows.any()):
+        r = loadings(similarity[knows][:, knows]).double()
+        mean = r.abs().mean().clamp(min=1e-9)
+        share = (r.abs() + mean) / 2
+        weight = share / (1 - share.square().clamp(max=MOST_SHARED))
+        t = r.abs() * mean * math.sqrt((len(r) - 1) * dimensions)
+        taken[knows] = (1 - 1 / t.square().clamp(min=1.0)) * r.sign()
+        given[knows] = taken[knows] * weight / weight.mean()
+    return (taken[:, None] * given[None, :]).fill_diagonal_(1.0).float()
 
 
 def from_peers(directions: Float[Tensor, "k R C"], weights: Float[Tensor, "k k"]) -> Float[Tensor, "k R C"]:
@@ -80,29 +136,65 @@ def intercepts(
     labels: Int[Tensor, " n"],
     slope: float = SLOPE,
     spread: float = SPREAD,
-    steps: int = 50,
 ) -> Float[Tensor, " C"]:
-    """Return the intercepts b of equation (14) from a client's own labels: maximum a posteriori, by Newton's method.
+    """Return the intercepts b of equation (14) from a client's own labels: maximum a posteriori.
 
     Args:
         scores: Scores of the client's own texts, on the scale of the public texts' scores.
         labels: Their labels.
         slope: β.
         spread: Standard deviation of the prior of b.
-        steps: Most Newton steps.
     """
-    logits, count = slope * scores.double(), scores.shape[1]
-    b = torch.zeros(count, dtype=torch.float64)
-    observed = torch.bincount(labels, minlength=count).double()
+    count = scores.shape[1]
+    inputs = torch.eye(count, dtype=torch.float64).expand(len(scores), -1, -1)
+    prior = torch.full((count,), 1 / spread**2, dtype=torch.float64)
+    return _posterior_mode(inputs, slope * scores.double(), labels, prior, torch.zeros_like(prior)).float()
+
+
+def calibration(scores: Float[Tensor, "n C"], labels: Int[Tensor, " n"]) -> tuple[float, Float[Tensor, " C"]]:
+    """Return slope a ≥ 0 and intercepts b of softmax(a · scores + b) from a client's own labels, as `intercepts` does.
+
+    Args:
+        scores: Scores of the client's own texts.
+        labels: Their labels.
+    """
+    s, count = scores.double(), scores.shape[1]
+    inputs = torch.cat([s[:, :, None], torch.eye(count).double().expand(len(s), -1, -1)], dim=2)
+    prior = torch.tensor([1 / TYPICAL_SPREAD**2] + [1 / SPREAD**2] * count, dtype=torch.float64)
+    middle = torch.tensor([TYPICAL] + [0.0] * count, dtype=torch.float64)
+    value = _posterior_mode(inputs, torch.zeros_like(s), labels, prior, middle)
+    slope = float(value[0])
+    return (slope, value[1:].float()) if slope > 0 else (0.0, intercepts(scores, labels, slope=0.0))
+
+
+def _posterior_mode(
+    inputs: Float[Tensor, "n C k"],
+    offsets: Float[Tensor, "n C"],
+    labels: Int[Tensor, " n"],
+    precision: Float[Tensor, " k"],
+    middle: Float[Tensor, " k"],
+    steps: int = 100,
+) -> Float[Tensor, " k"]:
+    """Return the mode of θ for logits = inputs θ + offsets and a Gaussian prior, by damped Newton's method."""
+
+    def loss(at: Tensor) -> Tensor:
+        fit = torch.nn.functional.cross_entropy(inputs @ at + offsets, labels, reduction="sum")
+        return fit + (precision * (at - middle).square()).sum() / 2
+
+    target = torch.nn.functional.one_hot(labels, offsets.shape[1]).double()
+    value = middle.clone()
     for _ in range(steps):
-        p = (logits + b).softmax(1)
-        gradient = p.sum(0) - observed + b / spread**2
-        hessian = torch.diag(p.sum(0)) - p.T @ p + torch.eye(count, dtype=torch.float64) / spread**2
-        step = torch.linalg.solve(hessian, gradient)
-        b = b - step
-        if float(step.abs().max()) < 1e-10:
+        p = (inputs @ value + offsets).softmax(1)
+        gradient = torch.einsum("nc,nck->k", p - target, inputs) + precision * (value - middle)
+        mean = torch.einsum("nc,nck->nk", p, inputs)
+        hessian = torch.einsum("nc,nck,ncl->kl", p, inputs, inputs) - mean.T @ mean + torch.diag(precision)
+        step, before = torch.linalg.solve(hessian, gradient), loss(value)
+        while float(step.abs().max()) > 1e-10 and loss(value - step) > before:
+            step = step / 2
+        value = value - step
+        if float(step.abs().max()) <= 1e-10:
             break
-    return b.float()
+    return value
 
 
 def teacher(

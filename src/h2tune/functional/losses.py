@@ -19,12 +19,12 @@ def task_loss(
     """Return the sum of the cross-entropies divided by `items`: L_task of (6) and (7).
 
     `items` counts the targets of all micro-batches of an optimiser step, so that gradient accumulation does not change
-    the gradient.
+    the gradient. A step of public texts alone has no target, and a loss of zero.
     """
     total = cross_entropy(
         logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum"
     )
-    return total / items
+    return total / max(items, 1) if isinstance(items, int) else total / items.clamp(min=1)
 
 
 def size_penalty(parameters: Iterable[Tensor]) -> Float[Tensor, ""]:

@@ -37,8 +37,7 @@ def enrol_all(federation: FederationConfig) -> tuple[list[ClientInfo], list[Enro
     depths = [depth(info.placements) for info in infos]
     slots = federation.server.slots if isinstance(federation.server.slots, int) else max(depths)
     enrolments = [
-        enrolment(i, rank_of(i, federation, size, slots), i.client.train or federation.data.train)
-        for i in infos
+        enrolment(i, rank_of(i, federation, size, slots), i.client.examples(federation.data)) for i in infos
     ]
     return infos, enrolments, size, slots
 
@@ -80,7 +79,7 @@ def load_data(
     try:
         task, splits = load_task(
             client.task,
-            train=client.train or data.train,
+            train=client.examples(data),
             validation=client.validation if client.validation is not None else data.validation,
             test=client.test or data.test,
             seed=seed,

@@ -35,6 +35,16 @@ def head_scores(features: Tensor, labels: Tensor, classes: int, others: Tensor) 
     return scores.float()
 
 
+def linear_rule(features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Return weight (C, d) and bias (C,) of the ridge regression of scores (n, C) on features (n, d)."""
+    mean, deviation = features.mean(0), features.std(0).clamp(min=1e-6)
+    model = RidgeCV(alphas=PENALTIES).fit(
+        ((features - mean) / deviation).double().numpy(), scores.double().numpy()
+    )
+    weight = torch.from_numpy(np.asarray(model.coef_)).float() / deviation
+    return weight, torch.from_numpy(np.asarray(model.intercept_)).float() - weight @ mean
+
+
 def extrapolate(features: Tensor, scores: Tensor, others: Tensor) -> Tensor:
     """Return scores (m, C) of other texts, by ridge regression of known scores (n, C) on features (n, d)."""
     model = RidgeCV(alphas=PENALTIES).fit(features.double().numpy(), scores.double().numpy())

@@ -55,19 +55,21 @@ class LocalTraining:
     public_batch: int = 8
     teacher_weight: float = 2.0
 
-    def trainer_arguments(self, folder: str, steps: int, seed: int, public: int = 0) -> TrainingArguments:
+    def trainer_arguments(
+        self, folder: str, steps: int, seed: int, batch: int | None = None
+    ) -> TrainingArguments:
         """Return the Trainer's arguments for one round.
 
         Args:
             folder: Output folder, which the Trainer requires.
             steps: Optimiser steps of the round.
             seed: The Trainer's seed.
-            public: Public texts per local step.
+            batch: Texts of a local step, own and public ones; `batch_size` if left out.
         """
         return TrainingArguments(
             output_dir=folder,
             max_steps=steps,
-            per_device_train_batch_size=(self.batch_size + public) // self.accumulation,
+            per_device_train_batch_size=(batch or self.batch_size) // self.accumulation,
             gradient_accumulation_steps=self.accumulation,
             learning_rate=self.learning_rates["specific"],
             weight_decay=self.weight_decay,
@@ -115,7 +117,9 @@ class LocalRound:
     public: Sequence[Encoded] = ()
 
     def train(self) -> Record:
-        """Train the adapter in place, and return the record of the round."""
+        """Train the adapter in place, and return the record of the round; without any row nothing is trained."""
+        if not self.data and not self.public:
+            return Record()
         from h2tune.training.trainer import AlternatingTrainer
 
         numbers, offset, total = self.numbers, *self._schedule()
@@ -147,9 +151,9 @@ class LocalRound:
     def _arguments(self, folder: str) -> TrainingArguments:
         steps = optimiser_steps(self.numbers.local_steps, self.alternation)
         seed = derive(self.seed, "trainer", self.round_number)
-        return self.numbers.trainer_arguments(
-            folder, steps, seed, self.numbers.public_batch if self.public else 0
-        )
+        own = self.numbers.batch_size if self.data else 0
+        public = self.numbers.public_batch if self.public else 0
+        return self.numbers.trainer_arguments(folder, steps, seed, own + public)
 
     def _schedule(self) -> tuple[int, int]:
         """Return the number of optimiser steps before this round, and of all rounds; the first round is joint."""
@@ -163,12 +167,13 @@ class LocalRound:
         numbers, own = self.numbers, len(self.data)
         steps, batch, public_batch = numbers.local_steps, numbers.batch_size, numbers.public_batch
         before = self.round_number * steps
-        order = draw(own, batch, before, steps, self.alternation, self.seed)
+        order = draw(own, batch, before, steps, self.alternation, self.seed) if own else []
         if not self.public:
             return order
         seed = derive(self.seed, "public")
-        texts = draw(len(self.public), public_batch, before, steps, self.alternation, seed)
-        return interleaved(order, [own + i for i in texts], batch, public_batch, numbers.accumulation)
+        drawn = draw(len(self.public), public_batch, before, steps, self.alternation, seed)
+        texts = [own + i for i in drawn]
+        return interleaved(order, texts, batch, public_batch, numbers.accumulation) if own else texts
 
 
 def training_device(numbers: LocalTraining) -> torch.device:

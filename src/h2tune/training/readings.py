@@ -89,6 +89,39 @@ def read_rows(
     return torch.cat(finals)[back], joined[0], joined[1]
 
 
+@torch.inference_mode()
+def head_inputs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Encoded],
+    layer: nn.Module,
+    *,
+    batch_size: int = 16,
+) -> Tensor:
+    """Return the inputs (n, d) of a layer of a classifier's head on texts that are tokenised."""
+    model.eval()
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].prompt), i))
+    kept: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda _, given, __: kept.append(given[0].float().cpu()))
+    try:
+        for start in range(0, len(order), batch_size):
+            part = [Encoded(rows[i].prompt, (), None) for i in order[start : start + batch_size]]
+            model(**_batch(part, tokenizer, model, causal=False))
+    finally:
+        handle.remove()
+    return torch.cat(kept)[torch.tensor(order).argsort()]
+
+
+@torch.inference_mode()
+def token_scores(model: PreTrainedModel, finals: Tensor, tokens: Sequence[int]) -> Tensor:
+    """Return a decoder's logits (n, k) of some tokens after each text, from its final states (n, width)."""
+    head = model.get_output_embeddings()
+    logits = finals.to(head.weight.device) @ head.weight[list(tokens)].float().T
+    if getattr(head, "bias", None) is not None:
+        logits = logits + head.bias[list(tokens)].float()
+    return logits.cpu()
+
+
 def encode_texts(
     tokenizer: PreTrainedTokenizerBase, task: Task, texts: Sequence[str], *, causal: bool
 ) -> list[Encoded]:

@@ -130,7 +130,8 @@ def test_other_labels_share_nothing():
             "d": ({}, {"labels": label_set(("x", "y")), "unable": "its answers are free text"}),
         },
     )
-    assert weights == {"a": {"b": 1.0}, "b": {"a": 1.0}, "c": {}, "d": {}}
+    assert set(weights["a"]) == {"b"} and set(weights["b"]) == {"a"} and weights["c"] == weights["d"] == {}
+    assert 0 < weights["a"]["b"] == weights["b"]["a"] <= 1
     assert not bool(received["c"]["peers"].any()) and received["d"] == {}
 
 
@@ -142,6 +143,33 @@ def test_free_answers_take_no_part_and_say_why(tmp_path):
     by_name = {e["client"]: e for e in lessons(run)}
     assert by_name["three"]["reason"] == "its answers are free text"
     assert not by_name["three"]["taken"] and by_name["three"]["bytes_up"] == 0
+
+
+@pytest.mark.parametrize(("client", "sends"), [("two", False), ("three", True)])
+def test_a_client_without_labels_is_taught(tmp_path, client, sends):
+    found = content(tmp_path)
+    found["data"] = {"train": 100, "test": 50}  # tiny random models tell little of few labels
+    found["train"] |= {"local_steps": 12}
+    next(c for c in found["client"] if c["name"] == client)["train"] = 0
+    file = federations.write(tmp_path, found)
+    run = h2tune.run(file, out=tmp_path / "run", strict=True)
+    (event,) = [e for e in lessons(run) if e["client"] == client]
+    assert event["taken"] and "own_loss" not in event
+    sent = load_file(run.folder / f"clients/{client}/knowledge/sent.safetensors")["direction"]
+    assert bool(sent.any()) == sends  # a decoder's zero-shot answers are directions too; an encoder has none
+    trained = [e for e in run.events if e["event"] == "client_trained" and e["client"] == client]
+    assert all(e["steps"] and e["moved"] for e in trained)
+    alone = h2tune.run(file, out=tmp_path / "local", overrides=["server.strategy=local"])
+    assert {e["steps"] for e in alone.events if e["event"] == "client_trained" and e["client"] == client} == {
+        0
+    }
+
+
+def test_no_labels_without_a_consensus_is_an_error(tmp_path):
+    base = federations.federation(tmp_path, THREE)
+    base["client"][0]["train"] = 0
+    with pytest.raises(H2TuneError, match="without labels"):
+        parse(base, "file")
 
 
 def test_a_lesson_comes_back_from_its_tensors():

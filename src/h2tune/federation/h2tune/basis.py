@@ -19,6 +19,7 @@ from h2tune.federation.run_store import Commit, RunStore
 from h2tune.federation.teaching.knowledge import COORDINATES, KNOWLEDGE
 from h2tune.functional.frames import common_coordinates, view
 from h2tune.functional.quorum import Teaching
+from h2tune.seeds import derive
 from h2tune.tasks.load import load_task
 
 DIRECTIONS = 128
@@ -51,7 +52,9 @@ def anchor_texts(sources: Sequence[str], count: int, seed: int) -> list[str]:
                 raise H2TuneError(f"cannot be read ({error})", where=f"basis.texts, {source}") from None
             share_texts = list(dict.fromkeys(lines))[:share]
         else:
-            _, splits = load_task(source, train=share, validation=0, test=1, seed=seed)
+            # a seed of its own: with the clients' seed, the first texts would be the clients' own examples
+            drawn = derive(seed, "public texts")
+            _, splits = load_task(source, train=share, validation=0, test=1, seed=drawn)
             share_texts = [example.text for example in splits.train]
         if len(share_texts) < share:
             raise H2TuneError(

@@ -20,7 +20,14 @@ import torch
 from torch import Tensor
 
 from h2tune.federation.messages import Spec, Tensors
-from h2tune.functional.directions import cosines, from_peers, label_coordinates, scores_of, unit_variance
+from h2tune.functional.directions import (
+    cosines,
+    from_peers,
+    label_coordinates,
+    relevance,
+    scores_of,
+    unit_variance,
+)
 from h2tune.functional.quorum import Teaching
 
 COORDINATES = 64
@@ -49,6 +56,8 @@ class Knowledge(ABC):
 
     needs_coordinates = False
     """Whether clients must agree on common coordinates first."""
+    may_decline = False
+    """Whether a client declines what does worse on its own labels than it does alone."""
 
     @abstractmethod
     def specs(self, count: int, size: int, classes: int) -> tuple[Spec, Spec]:
@@ -74,10 +83,6 @@ class Knowledge(ABC):
     ) -> Tensor:
         """Return the consensus's scores of the public texts (n, C), on the scale of standard deviations."""
 
-    def peers(self, z: Tensor, received: Mapping[str, Tensor]) -> Tensor | None:
-        """Return the scores of the peers alone, which have not seen the client's labels; None if there are none."""
-        return None
-
 
 class Own(Knowledge):
     """Self-training: a client's own predictions, nothing shared."""
@@ -98,8 +103,9 @@ class Own(Knowledge):
 
 
 class Directions(Knowledge):
-    """Equations (11) and (13): label directions in the common coordinates, weighted by signed cosine similarity."""
+    """Equations (11) and (13): label directions in the common coordinates, weighted by relevance."""
 
+    may_decline = True
     needs_coordinates = True
 
     def specs(self, count: int, size: int, classes: int) -> tuple[Spec, Spec]:
@@ -111,16 +117,15 @@ class Directions(Knowledge):
 
     def combine(self, uploads: Sequence[Mapping[str, Tensor]]) -> tuple[list[Tensors], Tensor]:
         directions = torch.stack([upload["direction"] for upload in uploads])
-        weights = cosines(directions)
+        _, size, classes = directions.shape
+        knows = directions.flatten(1).any(1)  # a client without labels sends zeros
+        weights = relevance(cosines(directions), size * (classes - 1), knows)
         return [{"peers": part} for part in from_peers(directions, weights)], weights
 
     def scores(
         self, z: Tensor, own: OwnScores, sent: Mapping[str, Tensor], received: Mapping[str, Tensor]
     ) -> Tensor:
         return scores_of(z, sent["direction"] + received["peers"])
-
-    def peers(self, z: Tensor, received: Mapping[str, Tensor]) -> Tensor | None:
-        return scores_of(z, received["peers"]) if bool(received["peers"].any()) else None
 
 
 class Predictions(Knowledge):

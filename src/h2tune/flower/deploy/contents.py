@@ -107,7 +107,7 @@ def _admitted(
         table["key"] = keys[client.name]
     table |= stated
     if not federation.server.secure_aggregation:
-        table["examples"] = client.train or federation.data.train
+        table["examples"] = client.examples(federation.data)
     return table
 
 

@@ -55,7 +55,7 @@ def join(path: Path, settings: Settings) -> Joined:
     if not isinstance(size, int) or not isinstance(slots, int):
         raise H2TuneError("the coordinator's settings lack R or D")
     info = client_info(federation.client[0])
-    examples = info.client.train or federation.data.train
+    examples = info.client.examples(federation.data)
     enrolled = enrolment(info, rank_of(info, federation, size, slots), examples)
     strategy = H2Tune([enrolled], h2tune_settings(federation, size, slots))
     client = load_client(info, enrolled, federation)

@@ -1,0 +1,44 @@
+"""A classification head that starts at what a teacher says, before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from h2tune.models import last_layer
+from h2tune.training.encode import Encoded
+from h2tune.training.linear_head import linear_rule
+from h2tune.training.readings import head_inputs
+
+LOWEST = 1e-6
+"""Smallest probability of a teacher whose logarithm is taken."""
+
+
+def start_head(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Encoded],
+    *,
+    batch_size: int,
+) -> None:
+    """Set a classifier's last layer to the ridge regression of the teacher's log-probabilities on its inputs.
+
+    A fresh head forgets what the model knows until it is trained (Kumar et al., arXiv 2202.10054); this one gives the
+    teacher's answers, as far as they are linear in the frozen model's states.
+
+    Args:
+        model: A classifier with a last layer for the client's labels.
+        tokenizer: Its tokenizer.
+        rows: Public texts with the teacher's probabilities (`target`).
+        batch_size: Texts of a batch.
+    """
+    _, layer = last_layer(model)
+    features = head_inputs(model, tokenizer, rows, layer, batch_size=batch_size)
+    answers = torch.tensor([row.target for row in rows]).clamp(min=LOWEST).log()
+    weight, bias = linear_rule(features, answers - answers.mean(1, keepdim=True))
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        if layer.bias is not None:
+            layer.bias.copy_(bias)
