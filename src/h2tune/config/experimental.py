@@ -87,7 +87,12 @@ class ExperimentalConfig(ConfigSection):
         default=8,
         description="Public texts in a batch, beside the client's own examples, where it has a teacher.",
     )
-    teacher_weight: Weight = Field(default=2.0, description="Weight μ of the teacher, equation (14).")
+    teacher_weight: Weight = Field(default=4.0, description="Weight μ of the teacher, equation (14).")
+    head_start: Literal["random", "labels"] = Field(
+        default="random",
+        description="Whether a new classification head starts at random or fitted to the labels; with a teacher "
+        "it starts at the teacher.",
+    )
     size_weight: Weight = Field(default=1e-4, description="Weight λ_reg of the size term, equation (6).")
     drift_weight: Weight = Field(default=0.1, description="Weight λ_kl of the drift term, equation (6).")
     distillation_weight: Weight = Field(

@@ -122,8 +122,11 @@ class ClientRound:
         return RoundResult(Update(client.name, number, len(client.splits.train), released), private, events)
 
     def _head_start(self, tokenizer: PreTrainedTokenizerBase) -> HeadStart | None:
-        """Return what sets a new head to the lesson's answers, in the client's first round."""
-        client, rows = self.client, self.lesson.rows if self.lesson else ()
+        """Return what sets a new head to the lesson's answers or to the labels, in the client's first round."""
+        client = self.client
+        rows = self.lesson.rows if self.lesson else ()
+        if not rows and client.head_start == "labels":
+            rows = tuple(client.encoded("train", tokenizer))
         if self.state is not None or client.causal or not rows:
             return None
         return lambda base: start_head(base, tokenizer, rows, batch_size=client.evaluate_batch_size)

@@ -29,6 +29,7 @@ class LocalClient:
         evaluate_batch_size: Examples of an evaluation batch.
         seed: The run's seed.
         evaluate_rounds: Whether it is scored before training and after every round, or after the last round only.
+        head_start: Whether a new classification head without a teacher starts at random or fitted to the labels.
     """
 
     enrolment: Enrolment
@@ -40,6 +41,7 @@ class LocalClient:
     evaluate_batch_size: int
     seed: int
     evaluate_rounds: Literal["all", "last"] = "all"
+    head_start: Literal["random", "labels"] = "random"
     _tokens: dict[str, Sequence[Encoded]] = field(default_factory=dict, repr=False, compare=False)
 
     @property

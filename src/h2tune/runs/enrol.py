@@ -126,4 +126,5 @@ def _local_client(
         data.evaluate_batch_size,
         federation.seed,
         federation.experimental.evaluate_rounds,
+        federation.experimental.head_start,
     )

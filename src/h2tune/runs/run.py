@@ -168,7 +168,8 @@ class _Job:
         teaching = federation.teaching
         if not federation.anchored and teaching == "none":
             return
-        texts = anchor_texts(federation.basis.texts, federation.basis.count, federation.seed)
+        basis = federation.basis
+        texts = anchor_texts(basis.texts, basis.count, federation.seed, federation.data.test)
         room = ROOM if federation.anchored else 0  # what modules read is for frames
         reader = ModelReader(federated.base_of, texts, room, default_reading_cache())
         z = NO_COORDINATES

@@ -81,6 +81,27 @@ def load_task(
     )
 
 
+def unlabelled(task: str, count: int, *, seed: int, test: int) -> list[str]:
+    """Return training texts of a built-in task without their labels; fewer than `count` if it has no more.
+
+    Args:
+        task: Name of the task.
+        count: Number of texts.
+        seed: Seed of the draw.
+        test: Number of test examples that clients of the task have.
+
+    Raises:
+        H2TuneError: Unknown task, or data that are missing or malformed.
+    """
+    described = describe_task(task)
+    pools: Pools = importlib.import_module(MODULES[task]).read(described)
+    pool = _ordered(pools.train)
+    reserved = pool[: max(test, len(pool) // TEST_SHARE)] if pools.test is None else _ordered(pools.test)
+    pool = _without(pool, reserved)
+    random.Random(f"{seed}/{task}").shuffle(pool)  # noqa: S311 - a draw, not a secret
+    return [example.text for example in pool[:count]]
+
+
 def split(
     pools: Pools, *, train: int, validation: int, test: int, seed: int, part: tuple[int, int], where: str
 ) -> Splits:

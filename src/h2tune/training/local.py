@@ -53,7 +53,7 @@ class LocalTraining:
     arguments: Mapping[str, Any]
     normalised: bool = False
     public_batch: int = 8
-    teacher_weight: float = 2.0
+    teacher_weight: float = 4.0
 
     def trainer_arguments(
         self, folder: str, steps: int, seed: int, batch: int | None = None

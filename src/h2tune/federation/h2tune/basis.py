@@ -20,21 +20,22 @@ from h2tune.federation.teaching.knowledge import COORDINATES, KNOWLEDGE
 from h2tune.functional.frames import common_coordinates, view
 from h2tune.functional.quorum import Teaching
 from h2tune.seeds import derive
-from h2tune.tasks.load import load_task
+from h2tune.tasks.load import unlabelled
 
 DIRECTIONS = 128
 """Largest number of principal directions in a client's view."""
 
 
-def anchor_texts(sources: Sequence[str], count: int, seed: int) -> list[str]:
+def anchor_texts(sources: Sequence[str], count: int, seed: int, test: int = 1) -> list[str]:
     """Return public texts: lines of a file, or training texts (without labels) of built-in tasks, in equal parts.
 
-    A built-in task's test examples are never used.
+    A built-in task's test examples are never used, unless a client asks for more than `data.test` of them.
 
     Args:
         sources: Paths of text files (one text a line), or names of built-in tasks.
         count: Number of texts in all.
         seed: Seed of the draw.
+        test: `data.test`, the test examples of each client.
 
     Raises:
         H2TuneError: A file cannot be read, or there are too few texts.
@@ -54,8 +55,7 @@ def anchor_texts(sources: Sequence[str], count: int, seed: int) -> list[str]:
         else:
             # a seed of its own: with the clients' seed, the first texts would be the clients' own examples
             drawn = derive(seed, "public texts")
-            _, splits = load_task(source, train=share, validation=0, test=1, seed=drawn)
-            share_texts = [example.text for example in splits.train]
+            share_texts = unlabelled(source, share, seed=drawn, test=test)
         if len(share_texts) < share:
             raise H2TuneError(
                 f"{share} texts are needed, but it has {len(share_texts)}",

@@ -125,6 +125,10 @@ class Directions(Knowledge):
     def scores(
         self, z: Tensor, own: OwnScores, sent: Mapping[str, Tensor], received: Mapping[str, Tensor]
     ) -> Tensor:
+        if not bool(received["peers"].any()):
+            return unit_variance(
+                own.public
+            )  # nobody adds anything: its own predictions, not their projection on Z
         return scores_of(z, sent["direction"] + received["peers"])
 
 

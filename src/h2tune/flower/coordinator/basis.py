@@ -37,7 +37,7 @@ def frames_before_rounds(messenger: Messenger, store: RunStore) -> Prepare:
     """
     coordinator = messenger.coordinator
     basis, size = coordinator.basis, int(coordinator.server.shared_rank)
-    texts = anchor_texts(basis.texts, basis.count, coordinator.seed)
+    texts = anchor_texts(basis.texts, basis.count, coordinator.seed, coordinator.data.test)
     views: dict[str, Tensor] = {}  # empty after a restart, when Z is stored already
 
     def gather() -> Mapping[str, Tensor]:

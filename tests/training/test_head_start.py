@@ -1,0 +1,56 @@
+"""A classification head that starts at a teacher or at the labels, for each family's kind of head."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import tiny
+
+from h2tune.models import last_layer, set_head
+from h2tune.training.encode import Encoded, pad_token, text_batch
+from h2tune.training.head_start import start_head
+from h2tune.training.readings import head_inputs
+
+
+def encoder(family):
+    model = tiny.classifier(family)
+    set_head(model, ("no", "yes", "perhaps"), seed=0)
+    return model.eval(), tiny.tokenizer()
+
+
+def rows_of(count):
+    draw = torch.Generator().manual_seed(0)
+    return [
+        Encoded(tuple(torch.randint(5, 60, (6,), generator=draw).tolist()), (), i % 3) for i in range(count)
+    ]
+
+
+@torch.no_grad()
+def logits(model, tokenizer, rows):
+    batch = text_batch(rows, pad_token(tokenizer))
+    return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+
+
+@pytest.mark.parametrize("family", tiny.ENCODERS)
+def test_a_linear_teacher_comes_back(family):
+    model, tokenizer = encoder(family)
+    rows = rows_of(120)
+    features = head_inputs(model, tokenizer, rows, last_layer(model)[1])
+    rule = torch.randn(features.shape[1], 3, generator=torch.Generator().manual_seed(1))
+    wanted = ((features - features.mean(0)) / features.std(0).clamp(min=1e-6)) @ rule / 5
+    taught = [
+        Encoded(r.prompt, (), None, tuple(q)) for r, q in zip(rows, wanted.softmax(1).tolist(), strict=True)
+    ]
+    start_head(model, tokenizer, taught, batch_size=16)
+    given = logits(model, tokenizer, rows)
+    errors = (given.softmax(1) - wanted.softmax(1)).abs()
+    assert float(errors.mean()) < 0.05
+
+
+@pytest.mark.parametrize("family", tiny.ENCODERS)
+def test_labels_come_back_more_often_than_from_a_fresh_head(family):
+    model, tokenizer = encoder(family)
+    rows = rows_of(9)
+    start_head(model, tokenizer, rows, batch_size=4)
+    right = logits(model, tokenizer, rows).argmax(1) == torch.tensor([row.label for row in rows])
+    assert float(right.float().mean()) >= 2 / 3
