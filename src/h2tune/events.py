@@ -109,11 +109,14 @@ class LessonPrepared(LoggedEvent):
     received: list[TensorInfo]  # what it received, such as the weighted sum of its peers' directions
     bytes_up: int  # bytes that it sent
     bytes_down: int  # bytes that it received
-    weights: dict[str, float]  # weight of each peer with the same labels: cosine similarity, with its sign
+    weights: dict[str, float]  # weight of each peer with the same labels, with its sign: equation (13)
+    cosines: dict[str, float]  # cosine similarity of the label directions to each peer's
     taken: bool  # whether it trains on the lesson
     reason: NotRequired[str]  # why it takes no part
     own_loss: NotRequired[float]  # cross-validated log-loss of its own linear head, nats per example
-    peers_loss: NotRequired[float]  # log-loss of the peers' consensus on the same examples
+    peers_loss: NotRequired[float]  # log-loss of the consensus on the same examples
+    own_right: NotRequired[float]  # share of these examples that its own head answers right
+    peers_right: NotRequired[float]  # share of these examples that the consensus answers right
     standard_error: NotRequired[float]  # of the difference of these losses
 
 

@@ -41,7 +41,7 @@ def test_a_linear_teacher_comes_back(family):
     taught = [
         Encoded(r.prompt, (), None, tuple(q)) for r, q in zip(rows, wanted.softmax(1).tolist(), strict=True)
     ]
-    start_head(model, tokenizer, taught, batch_size=16)
+    start_head(model, tokenizer, taught, last_layer(model)[1], batch_size=16)
     given = logits(model, tokenizer, rows)
     errors = (given.softmax(1) - wanted.softmax(1)).abs()
     assert float(errors.mean()) < 0.05
@@ -51,6 +51,6 @@ def test_a_linear_teacher_comes_back(family):
 def test_labels_come_back_more_often_than_from_a_fresh_head(family):
     model, tokenizer = encoder(family)
     rows = rows_of(9)
-    start_head(model, tokenizer, rows, batch_size=4)
+    start_head(model, tokenizer, rows, last_layer(model)[1], batch_size=4)
     right = logits(model, tokenizer, rows).argmax(1) == torch.tensor([row.label for row in rows])
     assert float(right.float().mean()) >= 2 / 3

@@ -18,7 +18,7 @@ from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Download, Tensors, Update, manifest, payload_bytes, spec_of
 from h2tune.federation.strategy import AdaptedModel, Strategy
 from h2tune.federation.teaching.lesson import Lesson
-from h2tune.models import base_seed, head_modules, set_head
+from h2tune.models import base_seed, head_modules, last_layer, set_head
 from h2tune.seeds import derive
 from h2tune.training.encode import label_tokens
 from h2tune.training.head_start import start_head
@@ -129,7 +129,9 @@ class ClientRound:
             rows = tuple(client.encoded("train", tokenizer))
         if self.state is not None or client.causal or not rows:
             return None
-        return lambda base: start_head(base, tokenizer, rows, batch_size=client.evaluate_batch_size)
+        return lambda base: start_head(
+            base, tokenizer, rows, last_layer(base)[1], batch_size=client.evaluate_batch_size
+        )
 
     def _train(self, adapted: AdaptedModel, tokenizer: PreTrainedTokenizerBase) -> Record:
         client, public = self.client, self.lesson.rows if self.lesson else ()

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from h2tune.models import last_layer
 from h2tune.training.encode import Encoded
 from h2tune.training.linear_head import linear_rule
 from h2tune.training.readings import head_inputs
@@ -23,6 +22,7 @@ def start_head(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Encoded],
+    layer: nn.Linear,
     *,
     batch_size: int,
 ) -> None:
@@ -32,12 +32,12 @@ def start_head(
     right answers from the start, as far as they are linear in the frozen model's states.
 
     Args:
-        model: A classifier with a last layer for the client's labels.
+        model: A classifier.
         tokenizer: Its tokenizer.
         rows: Texts with a teacher's probabilities (`target`) or a label.
+        layer: Its last layer, for the client's labels.
         batch_size: Texts of a batch.
     """
-    _, layer = last_layer(model)
     features = head_inputs(model, tokenizer, rows, layer, batch_size=batch_size)
     answers = torch.stack([_probabilities(row, layer.out_features) for row in rows]).clamp(min=LOWEST).log()
     weight, bias = linear_rule(features, answers - answers.mean(1, keepdim=True))

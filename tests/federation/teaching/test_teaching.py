@@ -121,7 +121,7 @@ def test_label_names_decide_whatever_their_order(tmp_path):
 
 def test_other_labels_share_nothing():
     direction = {"direction": torch.eye(3, 2) / 2**0.5}
-    received, weights = combined(
+    received, between = combined(
         "directions",
         {
             "a": (direction, {"labels": label_set(("x", "y")), "unable": ""}),
@@ -130,6 +130,8 @@ def test_other_labels_share_nothing():
             "d": ({}, {"labels": label_set(("x", "y")), "unable": "its answers are free text"}),
         },
     )
+    weights = {name: peers["weights"] for name, peers in between.items()}
+    assert between["a"]["cosines"] == {"b": 1.0}
     assert set(weights["a"]) == {"b"} and set(weights["b"]) == {"a"} and weights["c"] == weights["d"] == {}
     assert 0 < weights["a"]["b"] == weights["b"]["a"] <= 1
     assert not bool(received["c"]["peers"].any()) and received["d"] == {}

@@ -159,8 +159,8 @@ def compare_with_own(
     is declined where it is worse by more than one standard error of the difference.
 
     Returns:
-        `taken`; and where there is something to compare `own_loss`, `peers_loss`, in nats per example, and
-        `standard_error`.
+        `taken`; and where there is something to compare `own_loss`, `peers_loss` and `standard_error` of their
+        difference, in nats per example, and the shares of right answers, `own_right` and `peers_right`.
     """
     if not knowledge.may_decline or not any(bool(tensor.any()) for tensor in received.values()):
         return {"taken": True}
@@ -168,7 +168,7 @@ def compare_with_own(
     if int(torch.bincount(labels).clamp(max=2).sum()) < 4:  # no label but one has two examples
         return {"taken": True}
     fold = _folds(labels, derive(learner.client.seed, "folds", learner.client.name))
-    alone, together = torch.zeros(len(labels)), torch.zeros(len(labels))
+    alone, together = torch.zeros(len(labels), classes), torch.zeros(len(labels), classes)
     for k in range(FOLDS):
         held, kept = fold == k, fold != k
         if not bool(held.any()):
@@ -181,15 +181,17 @@ def compare_with_own(
         consensus = knowledge.scores(z, known, knowledge.upload(z, known), received)
         scores = extrapolate(learner.public, consensus, learner.own)
         a, b = calibration(scores[kept], labels[kept])
-        alone[held] = _losses(answers, labels[held])
-        together[held] = _losses(a * scores[held] + b, labels[held])
-    worse = together - alone
+        alone[held], together[held] = answers, a * scores[held] + b
+    own_loss, peers_loss = _losses(alone, labels), _losses(together, labels)
+    worse = peers_loss - own_loss
     error = float(worse.std() / math.sqrt(len(labels)))
     return {
         "taken": float(worse.mean()) <= error,
-        "own_loss": round(float(alone.mean()), 4),
-        "peers_loss": round(float(together.mean()), 4),
+        "own_loss": round(float(own_loss.mean()), 4),
+        "peers_loss": round(float(peers_loss.mean()), 4),
         "standard_error": round(error, 4),
+        "own_right": round(float((alone.argmax(1) == labels).float().mean()), 4),
+        "peers_right": round(float((together.argmax(1) == labels).float().mean()), 4),
     }
 
 

@@ -84,10 +84,14 @@ class TeachingExchange:
         return self._learner[1]
 
 
+Between = dict[str, dict[str, float]]
+"""A client's peers by name: `weights`, and `cosines` where directions were sent."""
+
+
 def combined(
     teaching: Teaching, uploads: Mapping[str, tuple[Mapping[str, Tensor], Mapping[str, Any]]]
-) -> tuple[dict[str, Tensors], dict[str, dict[str, float]]]:
-    """Return what each client receives, and the weight of each of its peers for it.
+) -> tuple[dict[str, Tensors], dict[str, Between]]:
+    """Return what each client receives, and how it stands to each of its peers.
 
     Args:
         teaching: The kind of knowledge.
@@ -98,13 +102,16 @@ def combined(
         if not uploads[name][1]["unable"]:
             groups.setdefault(uploads[name][1]["labels"], []).append(name)
     received: dict[str, Tensors] = {name: {} for name in uploads}
-    weights: dict[str, dict[str, float]] = {name: {} for name in uploads}
+    between: dict[str, Between] = {name: {"weights": {}, "cosines": {}} for name in uploads}
     for names in groups.values():
-        parts, between = KNOWLEDGE[teaching].combine([uploads[name][0] for name in names])
+        group = KNOWLEDGE[teaching].combine([uploads[name][0] for name in names])
         for i, name in enumerate(names):
-            received[name] = parts[i]
-            weights[name] = {other: round(float(between[i, j]), 4) for j, other in enumerate(names) if j != i}
-    return received, weights
+            received[name] = group.received[i]
+            for key, matrix in (("weights", group.weights), ("cosines", group.cosines)):
+                if matrix is not None:
+                    row = {other: round(float(matrix[i, j]), 4) for j, other in enumerate(names) if j != i}
+                    between[name][key] = row
+    return received, between
 
 
 def lesson_event(
@@ -112,10 +119,10 @@ def lesson_event(
     teaching: Teaching,
     sent: Tensors,
     received: Tensors,
-    weights: Mapping[str, float],
+    between: Mapping[str, Mapping[str, float]],
     facts: Mapping[str, Any],
 ) -> Event:
-    """Return the event of a client's lesson: what it sent and received, its peers' weights, and its decision."""
+    """Return the event of a client's lesson: what it sent and received, its peers, and its decision."""
     return {
         "event": "lesson_prepared",
         "client": client,
@@ -124,7 +131,8 @@ def lesson_event(
         "received": manifest(received),
         "bytes_up": payload_bytes(spec_of(sent)),
         "bytes_down": payload_bytes(spec_of(received)),
-        "weights": dict(weights),
+        "weights": dict(between["weights"]),
+        "cosines": dict(between["cosines"]),
         **facts,
     }
 
@@ -146,14 +154,13 @@ def teach(
     uploads = {client.name: exchange.upload(client) for client in clients}
 
     def compute() -> Commit:
-        received, weights = combined(teaching, uploads)
-        return {name: tensors for name, tensors in received.items() if tensors}, {"weights": weights}
+        received, between = combined(teaching, uploads)
+        return {name: tensors for name, tensors in received.items() if tensors}, {"between": between}
 
     received, facts = store.get_or_compute("server/knowledge", compute)
     for client in sorted(clients, key=lambda client: client.name):
         mine = received.get(client.name, {})
         lesson = exchange.lesson(client, mine)
         sent, _ = uploads[client.name]
-        weights = facts["weights"].get(client.name, {})
-        event = lesson_event(client.name, teaching, sent, mine, weights, lesson.facts)
+        event = lesson_event(client.name, teaching, sent, mine, facts["between"][client.name], lesson.facts)
         store.record(f"lesson/{client.name}", [event], notice)

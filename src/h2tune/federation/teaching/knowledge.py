@@ -51,6 +51,21 @@ class OwnScores:
     labels: Tensor
 
 
+@dataclass(frozen=True)
+class Combined:
+    """What the server makes of the knowledge of a group of k clients with the same labels.
+
+    Args:
+        received: What each client receives.
+        weights: Weights of the clients (columns) for each client (rows), (k, k).
+        cosines: Cosines of what they sent, (k, k); None where there are no directions.
+    """
+
+    received: Sequence[Tensors]
+    weights: Tensor
+    cosines: Tensor | None = None
+
+
 class Knowledge(ABC):
     """What travels, and the scores of the public texts that follow from it."""
 
@@ -74,8 +89,8 @@ class Knowledge(ABC):
         """Return what a client sends."""
 
     @abstractmethod
-    def combine(self, uploads: Sequence[Mapping[str, Tensor]]) -> tuple[list[Tensors], Tensor]:
-        """Return what each client of a group receives, and the weights of the clients for each other (k, k)."""
+    def combine(self, uploads: Sequence[Mapping[str, Tensor]]) -> Combined:
+        """Return what the clients of a group receive."""
 
     @abstractmethod
     def scores(
@@ -93,8 +108,8 @@ class Own(Knowledge):
     def upload(self, z: Tensor, own: OwnScores) -> Tensors:
         return {}
 
-    def combine(self, uploads: Sequence[Mapping[str, Tensor]]) -> tuple[list[Tensors], Tensor]:
-        return [{} for _ in uploads], torch.eye(len(uploads))
+    def combine(self, uploads: Sequence[Mapping[str, Tensor]]) -> Combined:
+        return Combined([{} for _ in uploads], torch.eye(len(uploads)))
 
     def scores(
         self, z: Tensor, own: OwnScores, sent: Mapping[str, Tensor], received: Mapping[str, Tensor]
@@ -115,12 +130,13 @@ class Directions(Knowledge):
     def upload(self, z: Tensor, own: OwnScores) -> Tensors:
         return {"direction": label_coordinates(z, own.public)}
 
-    def combine(self, uploads: Sequence[Mapping[str, Tensor]]) -> tuple[list[Tensors], Tensor]:
+    def combine(self, uploads: Sequence[Mapping[str, Tensor]]) -> Combined:
         directions = torch.stack([upload["direction"] for upload in uploads])
         _, size, classes = directions.shape
         knows = directions.flatten(1).any(1)  # a client without labels sends zeros
-        weights = relevance(cosines(directions), size * (classes - 1), knows)
-        return [{"peers": part} for part in from_peers(directions, weights)], weights
+        similarity = cosines(directions)
+        weights = relevance(similarity, size * (classes - 1), knows)
+        return Combined([{"peers": part} for part in from_peers(directions, weights)], weights, similarity)
 
     def scores(
         self, z: Tensor, own: OwnScores, sent: Mapping[str, Tensor], received: Mapping[str, Tensor]
@@ -142,9 +158,9 @@ class Predictions(Knowledge):
     def upload(self, z: Tensor, own: OwnScores) -> Tensors:
         return {"predictions": unit_variance(own.public)}
 
-    def combine(self, uploads: Sequence[Mapping[str, Tensor]]) -> tuple[list[Tensors], Tensor]:
+    def combine(self, uploads: Sequence[Mapping[str, Tensor]]) -> Combined:
         mean = torch.stack([upload["predictions"] for upload in uploads]).mean(0)
-        return [{"mean": mean} for _ in uploads], torch.ones(len(uploads), len(uploads))
+        return Combined([{"mean": mean} for _ in uploads], torch.ones(len(uploads), len(uploads)))
 
     def scores(
         self, z: Tensor, own: OwnScores, sent: Mapping[str, Tensor], received: Mapping[str, Tensor]
@@ -169,13 +185,13 @@ class Moments(Knowledge):
         y = torch.nn.functional.one_hot(own.labels, own.public.shape[1]).to(x.dtype)
         return {"second": x.T @ x, "first": x.T @ y}
 
-    def combine(self, uploads: Sequence[Mapping[str, Tensor]]) -> tuple[list[Tensors], Tensor]:
+    def combine(self, uploads: Sequence[Mapping[str, Tensor]]) -> Combined:
         second, first = (
             torch.stack([u[key] for u in uploads]).double().sum(0) for key in ("second", "first")
         )
         second.diagonal().add_(MOMENTS_RIDGE)
         classifier = torch.linalg.solve(second, first).float()
-        return [{"classifier": classifier} for _ in uploads], torch.ones(len(uploads), len(uploads))
+        return Combined([{"classifier": classifier} for _ in uploads], torch.ones(len(uploads), len(uploads)))
 
     def scores(
         self, z: Tensor, own: OwnScores, sent: Mapping[str, Tensor], received: Mapping[str, Tensor]

@@ -12,7 +12,7 @@ from torch import Tensor
 from h2tune.errors import H2TuneError
 from h2tune.federation.messages import Tensors, Update, check_update
 from h2tune.federation.run_store import Commit, RunStore
-from h2tune.federation.teaching.exchange import combined, lesson_event
+from h2tune.federation.teaching.exchange import Between, combined, lesson_event
 from h2tune.federation.teaching.knowledge import KNOWLEDGE
 from h2tune.flower.coordinator.messenger import Messenger
 from h2tune.flower.coordinator.queries import ask
@@ -22,7 +22,7 @@ Upload = tuple[Tensors, dict[str, Any]]
 NORM = 1.001
 """The largest norm of label directions; honest ones have norm one."""
 MOST_LABELS = 1000
-DECISION = ("taken", "reason", "own_loss", "peers_loss", "standard_error")
+DECISION = ("taken", "reason", "own_loss", "peers_loss", "standard_error", "own_right", "peers_right")
 
 
 class Teaching:
@@ -49,10 +49,10 @@ class Teaching:
         if not new:
             return
         uploads = self._uploads()
-        received, weights = combined("directions", uploads)
+        received, between = combined("directions", uploads)
         for name in new:
             if name in uploads:
-                self._teach(name, uploads[name], received[name], weights[name])
+                self._teach(name, uploads[name], received[name], between[name])
 
     def _uploads(self) -> dict[str, Upload]:
         """Return what members sent, now or before; those that are silent are missing."""
@@ -95,7 +95,7 @@ class Teaching:
             raise H2TuneError(f"its label directions have a norm above {NORM}")
         return update.tensors, {"labels": labels, "unable": unable}
 
-    def _teach(self, name: str, upload: Upload, received: Tensors, weights: Mapping[str, float]) -> None:
+    def _teach(self, name: str, upload: Upload, received: Tensors, between: Between) -> None:
         heads = {name: {"texts": self.texts}}
         tensors = {"z": self.z, **received}
         decided = ask(
@@ -107,7 +107,7 @@ class Teaching:
             tensors=tensors,
         )
         if name in decided:
-            event = lesson_event(name, "directions", upload[0], received, weights, decided[name])
+            event = lesson_event(name, "directions", upload[0], received, between, decided[name])
             self.store.record(f"lesson/{name}", [event])
             self._taught.add(name)
 

@@ -10,6 +10,7 @@ from h2tune.report.sections import (
     results,
     setup,
     shared,
+    teaching,
     timing,
 )
 from h2tune.report.sections.parts import Section
@@ -24,6 +25,7 @@ def sections(view: ReportView) -> list[Section]:
     return [
         results.section(view),
         *([comparison.section(view)] if view.compared else []),
+        *teaching.sections(view),
         learning.accuracy(view),
         learning.loss(view),
         messages.tensors(view),

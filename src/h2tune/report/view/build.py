@@ -14,6 +14,7 @@ from h2tune.report.view.coerce import flag, integer, items, matrix, number, numb
 from h2tune.report.view.model import (
     AggregateView,
     ComparedView,
+    LessonView,
     NoticeView,
     PrivacyView,
     RelevanceView,
@@ -103,6 +104,20 @@ def _client_trained(shown: ReportView, event: Event) -> None:
 def _basis_agreed(shown: ReportView, event: Event) -> None:
     client = shown.client(text(event.get("client")))
     client.basis_sent, client.basis_received = _tensors(event.get("sent")), _tensors(event.get("received"))
+
+
+def _lesson_prepared(shown: ReportView, event: Event) -> None:
+    shown.client(text(event.get("client"))).lesson = LessonView(
+        text(event.get("teaching")),
+        numbers(event.get("weights")),
+        numbers(event.get("cosines")),
+        flag(event.get("taken")) is True,
+        text(event.get("reason")),
+        *(
+            number(event.get(key))
+            for key in ("own_loss", "peers_loss", "standard_error", "own_right", "peers_right")
+        ),
+    )
 
 
 def _tensors(value: Any) -> tuple[TensorView, ...]:
@@ -248,6 +263,7 @@ _NO_NUMBERS = ("method", "client", "seeds")
 _READERS = {
     "run_started": _run_started,
     "basis_agreed": _basis_agreed,
+    "lesson_prepared": _lesson_prepared,
     "evaluated": _evaluated,
     "client_trained": _client_trained,
     "client_failed": _client_failed,

@@ -61,6 +61,22 @@ class TrainingView:
         return matrix(self.raw_coverage)
 
 
+@dataclass(frozen=True)
+class LessonView:
+    """A client's lesson: its peers by name, and what it compared on its own labels; unknown numbers are None."""
+
+    teaching: str
+    weights: dict[str, float]
+    cosines: dict[str, float]
+    taken: bool
+    reason: str
+    own_loss: float | None
+    peers_loss: float | None
+    standard_error: float | None
+    own_right: float | None
+    peers_right: float | None
+
+
 @dataclass
 class ClientView:
     """A client: what it is, and its scores and training by round. Rounds count from 0."""
@@ -83,6 +99,7 @@ class ClientView:
     trained_alone: dict[int, TrainingView] = field(default_factory=dict)
     basis_sent: tuple[TensorView, ...] = ()
     basis_received: tuple[TensorView, ...] = ()
+    lesson: LessonView | None = None
 
     def last(self, stage: str) -> ScoreView | None:
         """Return the score of the last round of `"federated"` or `"alone"`."""
