@@ -148,6 +148,7 @@ class ClientRound:
             seed=derive(client.seed, "client", client.name),
             progress=self.progress(client.name) if self.progress else None,
             public=public,
+            head_started=not client.causal and (bool(public) or client.head_start == "labels"),
         ).train()
 
     def _terms(self, adapted: AdaptedModel, tokenizer: PreTrainedTokenizerBase) -> Terms:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -100,6 +102,7 @@ class LocalRound:
         seed: The client's seed.
         progress: Called after each optimiser step.
         public: Public texts with a teacher's targets, a part of every batch.
+        head_started: Whether the head started at a teacher or at the labels; it is then trained without dropout.
     """
 
     model: nn.Module
@@ -115,6 +118,7 @@ class LocalRound:
     seed: int
     progress: Progress | None = None
     public: Sequence[Encoded] = ()
+    head_started: bool = False
 
     def train(self) -> Record:
         """Train the adapter in place, and return the record of the round; without any row nothing is trained."""
@@ -125,6 +129,7 @@ class LocalRound:
         numbers, offset, total = self.numbers, *self._schedule()
         with (
             isolated(self.seed, "train", self.round_number),
+            without_dropout(self.model) if self.head_started else nullcontext(),
             quiet(),
             tempfile.TemporaryDirectory(prefix="h2tune-") as folder,
         ):
@@ -174,6 +179,24 @@ class LocalRound:
         drawn = draw(len(self.public), public_batch, before, steps, self.alternation, seed)
         texts = [own + i for i in drawn]
         return interleaved(order, texts, batch, public_batch, numbers.accumulation) if own else texts
+
+
+@contextlib.contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Set the model's dropout to zero while the block runs.
+
+    A head that is fitted to states has large weights where these vary little. With dropout on such states its scores
+    jump by tens of nats from batch to batch, and training forgets what the head knew.
+    """
+    layers = [module for module in model.modules() if isinstance(module, nn.Dropout)]
+    before = [layer.p for layer in layers]
+    try:
+        for layer in layers:
+            layer.p = 0.0
+        yield
+    finally:
+        for layer, p in zip(layers, before, strict=True):
+            layer.p = p
 
 
 def training_device(numbers: LocalTraining) -> torch.device:
