@@ -12,6 +12,8 @@ from h2tune.events import EVENTS
 ROOT = Path(__file__).resolve().parents[1]
 ROOT_PAGES = ["README.md", "CONTRIBUTING.md", "PAPER.md", "SECURITY.md", "CHANGELOG.md"]
 PAGES = [*ROOT_PAGES, *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
+WRITTEN_TODAY = [page for page in PAGES if page != "docs/experiments/log.md"]
+"""The pages but the archive of measurements, which keeps its words and the names of its time."""
 PRIVATE_WORDS = r"\b(told|mends?|mended|mending|bears?|borne|wears?|worn)\b"
 LONGEST_CELL = 160
 """Characters of a table cell, code not counted."""
@@ -57,7 +59,7 @@ def test_the_file_answers_the_question(question, words):
     assert words in text(dict(questions())[question])
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", WRITTEN_TODAY)
 def test_paths_in_the_text_exist(page):
     named = re.findall(r"`((?:src|tests|docs|examples|benchmarks|\.ci|\.github)/[^`\s]*)`", text(page))
     assert not [path for path in named if not list(ROOT.glob(path.rstrip("/")))]
@@ -98,7 +100,7 @@ def test_a_table_cell_is_a_phrase(page):
                 assert len(shown) <= LONGEST_CELL and not re.search(r"[a-z]\. [A-Z]", shown), shown
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", WRITTEN_TODAY)
 def test_the_english_is_not_private(page):
     assert not re.findall(PRIVATE_WORDS, prose(page), flags=re.IGNORECASE)
 

@@ -9,8 +9,9 @@ Z, are comparable between models:
 
 Relevance comes from one factor of the cosines, ⟨W_i, W_j⟩ ≈ r_i r_j: r_i says how much of W_i is common. s_i is the
 sign of r_i: a client with swapped labels counts with the opposite sign. v_j grows with the common share of W_j (the
-weights of Bartlett's factor score, with mean one). g_i = (1 − 1 / t_i²)₊ with t_i = |r_i| · mean|r| · √(k − 1) / chance
-leaves out clients whose cosines are no larger than those of random directions.
+weights of Bartlett's factor score, with mean one). g_i = (1 − 1 / t_i²)₊ with
+`t_i = |r_i| · mean|r| · √(k − 1) / chance` leaves out clients whose cosines are no larger than those of random
+directions.
 Deviation: METHOD (13) has a_ij = ⟨W_i, W_j⟩; with 32 labels these are small, so that a client hears itself alone.
 """
 
