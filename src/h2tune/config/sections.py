@@ -148,7 +148,12 @@ class ClientConfig(ConfigSection):
         return self
 
 
-TEACHING: dict[str, Teaching] = {"self-training": "own", "fedmd": "predictions", "afl": "moments"}
+TEACHING: dict[str, Teaching] = {
+    "self-training": "own",
+    "pooled": "own",
+    "fedmd": "predictions",
+    "afl": "moments",
+}
 """Baseline → what its clients exchange about the public texts."""
 
 
