@@ -17,10 +17,12 @@ pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
 
 from helpers.grids import EXPERIMENT, Grid, coordinator_of, identify, lay_out
 
+from h2tune.federation.h2tune.basis import check_view, check_z
 from h2tune.flower.coordinator.app import coordinate
 from h2tune.flower.member.basis import MOST_TEXTS, give_view, take_frames, texts_of
 from h2tune.flower.member.requests import BasisRequest
 from h2tune.flower.messages import unpack
+from h2tune.functional.frames import common_coordinates, view
 
 CLIENTS = (("one", "llama", 4), ("two", "bert", 8))
 TEXTS = [f"{a} {b} film" for a in tiny.WORDS[15:25] for b in tiny.WORDS[25:31]]
@@ -118,6 +120,44 @@ def test_without_frames_a_member_does_not_train(parties, coordinator):
     assert {e["client"] for e in failed} == {"two"} and "has no frames yet" in failed[0]["reason"]
 
 
+def test_a_view_that_no_honest_member_can_send_is_refused(parties, coordinator, monkeypatch, caplog):
+    from h2tune.flower.member import basis
+
+    honest = basis.get_view
+
+    def hostile(client, *rest):
+        view = honest(client, *rest).clone()
+        view[:, 0] *= 1e14 if client.name == "two" else 1.0
+        return view
+
+    monkeypatch.setattr(basis, "get_view", hostile)
+    run = coordinate(Grid(parties, names=("one", "two")), coordinator)
+    assert [(e["client"], e["bytes_up"] > 0) for e in events_of(run, "basis_agreed")] == [
+        ("one", True),
+        ("two", False),
+    ]
+
+
+def test_coordinates_that_no_honest_server_can_send_are_refused(parties, coordinator):
+    file, request = (
+        parties / "members" / "one" / "member.toml",
+        BasisRequest(coordinator.settings, EXPERIMENT, "one", TEXTS),
+    )
+    z = torch.randn(
+        len(TEXTS), int(coordinator.server.shared_rank), generator=torch.Generator().manual_seed(0)
+    )
+    with pytest.raises(H2TuneError, match="honest ones have 1"):
+        take_frames(file, request, {"z": 100 * z})
+
+
+@pytest.mark.parametrize("size", [3, 40, 200])
+def test_honest_views_and_coordinates_pass(size):
+    readings = 50 * torch.randn(120, size, generator=torch.Generator().manual_seed(size)).cumsum(1)
+    sent = view(readings, 128)
+    check_view(sent)
+    check_z(common_coordinates([sent, sent.flip(0)], 16))
+
+
 def test_no_view_at_all_is_an_error_before_training(parties, coordinator):
     grid = Grid(parties, names=("one", "two"), lost=lambda name, kind, _: kind == "query.view")
     with pytest.raises(H2TuneError, match="0 members sent a view of the public texts"):
@@ -140,7 +180,8 @@ def test_messages_of_the_basis_have_no_path_and_are_validated(parties, coordinat
     for z in (torch.zeros(len(TEXTS), size + 1), torch.full((len(TEXTS), size), torch.nan)):
         with pytest.raises(H2TuneError):
             take_frames(file, request, {"z": z})
-    z = torch.randn(len(TEXTS), size, generator=torch.Generator().manual_seed(0))
+    drawn = torch.randn(len(TEXTS), size, generator=torch.Generator().manual_seed(0))
+    z = drawn / drawn.square().mean(0).sqrt()
     take_frames(file, request, {"z": z})
     take_frames(file, request, {"z": z})
     with pytest.raises(H2TuneError, match="belong to other coordinates"):

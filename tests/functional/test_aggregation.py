@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from h2tune.functional import alignment
 from h2tune.functional.aggregation import Sums
+from h2tune.functional.estimators import COVERED
 from h2tune.functional.factors import Factors, contribution
 from h2tune.functional.masks import choose_mask
 
@@ -245,3 +246,19 @@ def test_a_sum_leaves_alone_what_nobody_covers():
     assert float(after[0, 0, 0, 0] - shared[0, 0, 0, 0]) == 1.0  # 0.5 · 2, whatever part of a block covers it
     after[0, 0, 0, 0] = shared[0, 0, 0, 0]
     assert torch.equal(after, shared)
+
+
+def test_a_fixed_relation_has_no_dust_at_any_pair_of_depths():
+    for slots in range(2, 65):
+        for depth in range(2, slots + 1):
+            relation = alignment.fixed_relation(slots, depth)
+            assert not bool(((relation > 0) & (relation < 0.9 / (depth - 1))).any()), (slots, depth)
+            assert torch.allclose(relation.sum(0), torch.ones(depth), atol=1e-6)
+
+
+def test_noise_is_not_divided_by_a_tiny_coverage():
+    sums = Sums((1, 1, 2, 2))
+    coverage = torch.tensor([[[[1.0, 1e-6], [0.05, 0.5]]]])
+    sums.add(torch.full((1, 1, 2, 2), 2.0), coverage, 1.0, [0])  # as much noise everywhere
+    after = sums.step(torch.zeros(1, 1, 2, 2), least=COVERED)
+    assert torch.allclose(after, torch.tensor([[[[2.0, 0.0], [0.0, 4.0]]]]))

@@ -129,7 +129,11 @@ class Sums:
             self._uneven[role] = 0
 
     def step(
-        self, shared: Float[Tensor, "D roles R R"], rate: float = 1.0, over: float | None = None
+        self,
+        shared: Float[Tensor, "D roles R R"],
+        rate: float = 1.0,
+        over: float | None = None,
+        least: float = alignment.TINY,
     ) -> Float[Tensor, "D roles R R"]:
         """Return G + η · (Σ w N) / (Σ w C) where anyone covered an entry, and G elsewhere. Equation (5).
 
@@ -139,6 +143,7 @@ class Sums:
             shared: G.
             rate: η.
             over: Divisor of Σ w N in place of Σ w C, for the sum of increments instead of their mean.
+            least: Coverage Σ w C up to which an entry stays as it is; larger under noise, which would be divided by it.
 
         Raises:
             RuntimeError: It was called before.
@@ -149,7 +154,7 @@ class Sums:
         # role by role, so that temporaries have the size of one role
         for i, moved in enumerate(self._learned):
             coverage = self._coverage(i)
-            empty = coverage <= alignment.TINY
+            empty = coverage <= least
             moved.div_(coverage if over is None else over).mul_(rate).masked_fill_(empty, 0.0)
             moved.add_(shared[:, i].flatten(1))
         self._uneven = None

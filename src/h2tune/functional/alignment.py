@@ -41,7 +41,12 @@ def fixed_relation(slots: int, depth: int) -> Float[Tensor, "D L"]:
 
     Block l mixes the two slots around l·(D−1)/(L−1), weighted by nearness.
     """
-    return (1 - _distance(slots, depth).abs()).clamp(min=0)
+    if depth == 1:
+        return (1 - _distance(slots, depth).abs()).clamp(min=0)
+    # whole numbers, so that a slot is exactly one block's or none: rounded centres leave weights of 1e-7
+    steps = depth - 1
+    apart = steps * torch.arange(slots)[:, None] - (slots - 1) * torch.arange(depth)[None, :]
+    return (steps - apart.abs()).clamp(min=0).float() / steps
 
 
 def to_blocks(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from h2tune.errors import H2TuneError
@@ -24,6 +25,8 @@ from h2tune.tasks.load import unlabelled
 
 DIRECTIONS = 128
 """Largest number of principal directions in a client's view."""
+LARGEST = 1.001
+"""Bound of what is one in exact arithmetic: the norm of a view, the deviation of a coordinate."""
 
 
 def anchor_texts(sources: Sequence[str], count: int, seed: int, test: int = 1) -> list[str]:
@@ -69,6 +72,32 @@ def anchor_texts(sources: Sequence[str], count: int, seed: int, test: int = 1) -
 def view_spec(width: int, count: int, size: int) -> tuple[Spec, Spec]:
     """Return the specs of a client's view and of the coordinates that it receives."""
     return {"view": ((count, min(DIRECTIONS, width, count)), "float32")}, {"z": ((count, size), "float32")}
+
+
+def check_view(sent: Tensor) -> None:
+    """Refuse a view that no honest client can send: its columns are orthogonal, centred, and at most of norm one.
+
+    One view of another scale would make up all coordinates by itself.
+
+    Raises:
+        H2TuneError: It is larger.
+    """
+    size = float(torch.linalg.matrix_norm(sent.double(), 2))
+    if size > LARGEST:
+        raise H2TuneError(
+            f"its view has a spectral norm of {size:.3g}; that of an honest client is at most 1"
+        )
+
+
+def check_z(received: Tensor) -> None:
+    """Refuse coordinates that no honest server can send: each has mean square one, or zero.
+
+    Raises:
+        H2TuneError: They are larger.
+    """
+    size = float(received.double().square().mean(0).max().sqrt())
+    if size > LARGEST:
+        raise H2TuneError(f"the common coordinates have a deviation of {size:.3g}; honest ones have 1")
 
 
 def coordinate_count(size: int, teaching: Teaching) -> int:

@@ -23,6 +23,8 @@ from h2tune.federation.secagg.masking import RANGE
 from h2tune.federation.strategy import Decoded, Strategy
 from h2tune.functional import robust
 from h2tune.functional.aggregation import Sums, staleness_weight
+from h2tune.functional.alignment import TINY
+from h2tune.functional.estimators import COVERED
 from h2tune.functional.factors import Dense, Factors
 from h2tune.functional.relevance import personal_steps, relevance
 
@@ -139,7 +141,7 @@ class H2Tune(Strategy[Content]):
         learned, coverage = vector.unpack(total, self.settings.secure_clients, len(clients))
         sums.add(learned, coverage, 1.0, range(len(self.roles)))
         facts = self._protect(sums, clients, round_number)
-        shared = sums.step(state[NAME], self.settings.rate, self._over([1.0]))
+        shared = self._step(sums, state[NAME], [1.0])
         return {NAME: shared}, facts | self._change(state[NAME], shared)
 
     def _mean(self, shared: Tensor, updates: Sequence[Decoded[Content]]) -> tuple[Tensor, dict[str, Any]]:
@@ -157,7 +159,7 @@ class H2Tune(Strategy[Content]):
                 dense = self._dense(update)
                 sums.add(dense.learned, dense.coverage, weight, self.codec.positions_of(update.client))
         facts = self._protect(sums, [update.client for update in updates], newest)
-        return sums.step(shared, self.settings.rate, self._over(weights)), facts
+        return self._step(sums, shared, weights), facts
 
     def _robust(self, shared: Tensor, updates: Sequence[Decoded[Content]]) -> tuple[Tensor, dict[str, Any]]:
         """Return G after a robust rule, and the rule's facts."""
@@ -214,6 +216,11 @@ class H2Tune(Strategy[Content]):
         shares = [sum(role in self.codec.roles_of(client) for client in clients) for role in self.roles]
         held_back = [self.roles[i] for i in dp.protect(sums, mechanism, shares)]
         return {"privacy": dp.spent(mechanism, 1 + round_number) | {"held_back": held_back}}
+
+    def _step(self, sums: Sums, shared: Tensor, weights: Sequence[float]) -> Tensor:
+        """Return G after equation (5); under noise, entries with little coverage stay as they are."""
+        least = TINY if self.settings.mechanism is None else COVERED
+        return sums.step(shared, self.settings.rate, self._over(weights), least)
 
     def _over(self, weights: Sequence[float]) -> float | None:
         """Return the divisor of a sum of increments: the mean weight, so that weights are relative. None for a mean.

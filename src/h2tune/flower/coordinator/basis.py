@@ -11,6 +11,7 @@ from h2tune.errors import H2TuneError
 from h2tune.federation.h2tune.basis import (
     anchor_texts,
     basis_event,
+    check_view,
     coordinate_count,
     get_coordinates,
     view_spec,
@@ -77,6 +78,7 @@ def _views(messenger: Messenger, texts: Sequence[str]) -> dict[str, Tensor]:
         if update is None:
             raise H2TuneError("it sent no view")
         check_update(update, specs[client], client=client, round_number=0, examples=0)
+        check_view(update.tensors["view"])
         return update.tensors["view"]
 
     views = ask(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from h2tune.errors import H2TuneError
-from h2tune.federation.h2tune.basis import coordinate_count, get_view, store_frames, view_spec
+from h2tune.federation.h2tune.basis import check_z, coordinate_count, get_view, store_frames, view_spec
 from h2tune.federation.h2tune.model_reader import ModelReader
 from h2tune.federation.h2tune.reading_cache import default_reading_cache
 from h2tune.federation.local_engine import BaseModels
@@ -70,6 +70,7 @@ def check_coordinates(tensors: Tensors, request: BasisRequest) -> None:
     spec = view_spec(1, len(request.texts), count)[1]
     received = Update(request.client, 0, 0, tensors)
     check_update(received, spec, client=request.client, round_number=0, examples=0)
+    check_z(tensors["z"])
 
 
 def texts_of(head: Mapping[str, Any]) -> list[str]:
