@@ -69,17 +69,18 @@ dist: setup  ## sdist and wheel in dist/ (the wheel is built from the sdist), tr
 	build/bare/bin/python .ci/try_wheel.py
 
 assets: setup  ## the demo models and texts, fetched once into the user's cache
-	$(BIN)/h2tune assets fetch smollm2-135m-instruct gemma-3-270m all-minilm-l6-v2 movie_reviews bbc_topics tweets
+	$(BIN)/h2tune assets fetch smollm2-135m-instruct all-minilm-l6-v2 paraphrase-minilm-l3-v2 e5-small-en-pt \
+	  bert-tiny-splade movie_reviews amazon_reviews nyt_editorials tweets bbc_topics
 
-quickstart: assets  ## three models, three tasks, three ranks: train, aggregate, compare
+quickstart: assets  ## five models, two tasks, one client without labels: teach, train, aggregate, compare
 	rm -rf runs/quickstart
 	$(BIN)/h2tune run examples/quickstart.toml
 
 quickstart-short: assets  ## the same with a few steps; fails on any warning
 	rm -rf runs/quickstart-short
 	$(BIN)/h2tune run examples/quickstart.toml --strict --out runs/quickstart-short \
-	  --set server.rounds=2 --set experimental.alone=false --set train.local_steps=2 \
-	  --set client.feed.local_steps=4 --set data.test=32
+	  --set experimental.alone=false --set train.local_steps=2 --set client.films.local_steps=2 \
+	  --set data.test=32 --set basis.count=200
 
 CHROMIUM ?= chromium
 report-picture:  ## docs/images/report.png from the quickstart's report; needs runs/quickstart and Chromium

@@ -49,6 +49,7 @@ def warnings_of(
     learned: Mapping[str, Tensor],
     movement: Mapping[str, float],
     without_gradient: Iterable[str],
+    trained: bool = True,
 ) -> list[dict[str, Any]]:
     """Return a warning event for each symptom of a round that does not work.
 
@@ -61,13 +62,14 @@ def warnings_of(
         learned: The update as measured on the model.
         movement: From `moved`.
         without_gradient: Trained parameters whose gradient stayed zero.
+        trained: Whether there was anything to train on; a client without labels and without a teacher has nothing.
     """
     warnings: list[tuple[str, str]] = []
     if loaded_digest != download.digest:
         warnings.append(("download_not_loaded", "the model does not hold what the server sent"))
     for kind, distance in movement.items():
         # M is zero in the first round, so the relation has nothing to mix and cannot learn yet
-        if distance == 0 and not (kind == "relation" and round_number == 0):
+        if trained and distance == 0 and not (kind == "relation" and round_number == 0):
             warnings.append(("did_not_move", f"no {kind} parameter changed in this round"))
     names = [n for n in sorted(without_gradient) if not (kind_of(n) == "relation" and round_number == 0)]
     if names:
@@ -77,7 +79,7 @@ def warnings_of(
         if name not in sent or not torch.equal(tensor.cpu(), sent[name].cpu()):
             warnings.append(("upload_differs", f"'{name}' was not sent as the model learned it"))
             break
-    if learned and not any(bool(tensor.any()) for tensor in learned.values()):
+    if trained and learned and not any(bool(tensor.any()) for tensor in learned.values()):
         warnings.append(("nothing_learned", "the shared part did not change in training"))
     return [warning(client, round_number, code, message) for code, message in warnings]
 

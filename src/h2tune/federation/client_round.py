@@ -116,6 +116,7 @@ class ClientRound:
             learned=learned,
             movement=movement,
             without_gradient=record.without_gradient,
+            trained=bool(record.losses),
         )
         if score is not None:
             events.append(self._evaluated(number, self.stage, score, clock.seconds["evaluate"]))

@@ -165,7 +165,8 @@ class _Rounds:
             "sha256": digest(following),
         }
         events: list[Event] = [event]
-        if state and digest(state) == event["sha256"]:
+        untrained = all(update.examples == 0 for update in collected.updates)
+        if state and digest(state) == event["sha256"] and not untrained:
             message = "what is shared did not change in this round"
             events.append(warning("", number, "aggregate_unchanged", message))
         return following, events

@@ -161,8 +161,16 @@ def test_a_client_without_labels_is_taught(tmp_path, client, sends):
     assert bool(sent.any()) == sends  # a decoder's zero-shot answers are directions too; an encoder has none
     trained = [e for e in run.events if e["event"] == "client_trained" and e["client"] == client]
     assert all(e["steps"] and e["moved"] for e in trained)
-    alone = h2tune.run(file, out=tmp_path / "local", overrides=["server.strategy=local"])
-    assert {e["steps"] for e in alone.events if e["event"] == "client_trained" and e["client"] == client} == {
+    alone = h2tune.run(
+        file, out=tmp_path / "alone", overrides=["experimental.alone=true", "server.rounds=1"], strict=True
+    )
+    assert {
+        e["steps"]
+        for e in alone.events
+        if e.get("stage") == "alone" and e.get("client") == client and "steps" in e
+    } == {0}
+    local = h2tune.run(file, out=tmp_path / "local", overrides=["server.strategy=local"])
+    assert {e["steps"] for e in local.events if e["event"] == "client_trained" and e["client"] == client} == {
         0
     }
 
