@@ -8,9 +8,10 @@ from helpers import tiny
 from helpers.locally import adapted, download
 from torch.nn.functional import log_softmax
 
+from h2tune.errors import H2TuneError
 from h2tune.evaluation.evaluate import label_scores
-from h2tune.tasks.task import Task
-from h2tune.training.encode import Encoded, answer_tokens
+from h2tune.tasks.task import Example, Task
+from h2tune.training.encode import Encoded, answer_tokens, causal_batch, encode_causal, label_answers
 
 LENGTHS = (3, 9, 1, 6, 12, 6, 2)
 ONE, SEVERAL = (" good", " bad", " fine"), (" good film", " bad", " not very good")
@@ -54,6 +55,58 @@ def test_decoders_in_padded_batches_with_the_needed_logits_alone(family, words, 
         found = label_scores(model, task(words), encoded, tokenizer, causal=True, batch_size=batch_size)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     assert expected.std() > 0.01  # else anything would pass
+
+
+PREFIX = (" good", " good film", " bad")
+
+
+def test_a_label_that_begins_another_is_scored_with_an_end():
+    model, tokenizer, encoded = tiny.causal("llama"), tiny.tokenizer(), examples()
+    words = [(*answer_tokens(word, tokenizer), tokenizer.eos_token_id) for word in PREFIX]
+    with torch.no_grad():
+        found = label_scores(model, task(PREFIX), encoded, tokenizer, causal=True, batch_size=3)
+    torch.testing.assert_close(found, plainly(model, encoded, words), rtol=0, atol=1e-5)
+
+
+def test_both_of_two_labels_can_be_learned_where_one_begins_the_other():
+    model, tokenizer = tiny.causal("llama"), tiny.tokenizer()
+    rows = [
+        Example(text, PREFIX[label], label, text) for label, text in enumerate(("film fine", "film poor"))
+    ]
+    encoded = encode_causal(task(PREFIX), rows, tokenizer)
+    batch = causal_batch(encoded, 0, positions=True)
+    inputs, labels = {k: v for k, v in batch.items() if k != "labels"}, batch["labels"]
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        logits = model(**inputs).logits[:, -labels.shape[1] :]
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        found = label_scores(model, task(PREFIX), encoded, tokenizer, causal=True, batch_size=2)
+    assert found.argmax(1).tolist() == [0, 1]
+
+
+def test_the_end_is_trained_too():
+    tokenizer = tiny.tokenizer()
+    example = Example("film", " good", 0, "film")
+    (with_end,) = encode_causal(task(PREFIX), [example], tokenizer)
+    (without,) = encode_causal(task(ONE), [example], tokenizer)
+    assert with_end.answer == (*without.answer, tokenizer.eos_token_id)
+
+
+def test_labels_of_the_same_tokens_are_refused():
+    with pytest.raises(H2TuneError, match="have the same tokens"):
+        label_answers(task((" good", " bad", " good")), tiny.tokenizer())
+
+
+def test_without_an_end_of_sequence_token_a_label_that_begins_another_is_refused():
+    tokenizer = tiny.tokenizer()
+    tokenizer.eos_token = None
+    assert label_answers(task(ONE), tokenizer)
+    with pytest.raises(H2TuneError, match="tokens of label 'good' begin those of 'good film'"):
+        label_answers(task(PREFIX), tokenizer)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])

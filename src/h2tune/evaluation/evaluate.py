@@ -16,13 +16,13 @@ from h2tune.evaluation.result import Score
 from h2tune.tasks.task import Example, Task
 from h2tune.training.encode import (
     Encoded,
-    answer_tokens,
     causal_batch,
     collator,
     encode_causal,
     encode_texts,
     forward_arguments,
     kept_logits,
+    label_answers,
     pad_token,
 )
 
@@ -77,7 +77,7 @@ def label_scores(
 ) -> Tensor:
     """Return the score of every label for every example (examples, labels), in the order of the examples."""
     device = next(model.parameters()).device
-    words = [answer_tokens(word, tokenizer) for word in task.verbalisers] if causal else []
+    words = label_answers(task, tokenizer) if causal else []
     if causal and any(len(word) > 1 for word in words):
         return _continuation_scores(model, encoded, words, tokenizer, batch_size, device)
     collate = collator(model, tokenizer, causal=causal)

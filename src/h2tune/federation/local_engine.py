@@ -40,14 +40,18 @@ class BaseModels:
             self.seed = seed
             self._models.clear()
 
+    def tokenizer(self, model: str) -> PreTrainedTokenizerBase:
+        """Return a model's tokenizer; its weights are not loaded."""
+        if model not in self._tokenizers:
+            self._tokenizers[model] = load_tokenizer(model)
+        return self._tokenizers[model]
+
     def get(self, model: str, kind: Kind, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Return a base model and its tokenizer."""
         key = (model, kind, dtype)
         if key not in self._models:
             self._models[key] = load_model(model, kind, dtype, self.seed)
-        if model not in self._tokenizers:
-            self._tokenizers[model] = load_tokenizer(model)
-        base, tokenizer = self._models[key], self._tokenizers[model]
+        base, tokenizer = self._models[key], self.tokenizer(model)
         # a decoder with a head reads the last token that is not padding
         if base.config.pad_token_id is None:
             base.config.pad_token_id = pad_token(tokenizer)

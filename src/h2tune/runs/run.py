@@ -13,6 +13,7 @@ import tomli_w
 from h2tune import files
 from h2tune.adapter.export import save_adapter
 from h2tune.config import FederationConfig, dump, load
+from h2tune.errors import H2TuneError
 from h2tune.events import Event, read_events
 from h2tune.federation.channel import Channel
 from h2tune.federation.client_round import attach_adapter
@@ -34,6 +35,7 @@ from h2tune.federation.teaching.knowledge import KNOWLEDGE
 from h2tune.runs.build import build_strategy
 from h2tune.runs.plan import Plan, check_same, planned, started
 from h2tune.runs.record import accuracy_table
+from h2tune.training.encode import label_answers
 from h2tune.training.garbage import garbage_collection_frozen
 from h2tune.training.terms import Progress
 
@@ -124,6 +126,7 @@ class _Job:
         """Train, aggregate, evaluate and export; return the table of the last event."""
         plan, server = self.plan, self.plan.federation.server
         began = time.perf_counter()
+        self._check_labels()
         self.store.record("start", [started(plan)], self.notice)
         federated = self._engine(plan.clients, plan.strategy, "trained")
         self._agree(federated)
@@ -140,6 +143,16 @@ class _Job:
         finished["seconds"] = round(time.perf_counter() - began, 3)
         self.store.record("finish", [finished], self.notice)
         return table
+
+    def _check_labels(self) -> None:
+        """Refuse labels that a decoder's tokenizer does not tell apart, before anything is trained."""
+        for client in self.plan.clients:
+            if client.causal and client.task.kind == "label":
+                try:
+                    label_answers(client.task, self.models.tokenizer(client.enrolment.model))
+                except H2TuneError as error:
+                    where = f"client '{client.name}', {error.where}"
+                    raise H2TuneError(error.message, where=where, remedy=error.remedy) from None
 
     def _engine(
         self,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from h2tune.errors import H2TuneError
 from h2tune.functional.losses import IGNORED
 from h2tune.tasks.prompts import shorten
 from h2tune.tasks.task import Example, Task
@@ -37,12 +38,13 @@ def encode_causal(
 ) -> list[Encoded]:
     """Encode prompts and answers for a decoder; prompts are shortened to the task's length, the template kept.
 
-    A free answer ends with the tokenizer's end-of-sequence token; a label does not.
+    A free answer ends with the tokenizer's end-of-sequence token; for labels see `label_answers`.
     """
     encoded = []
+    words = label_answers(task, tokenizer) if task.kind == "label" else []
     for example in examples:
         prompt = shorten(example.prompt, task.template, tokenizer, task.max_length)
-        answer = answer_tokens(example.answer, tokenizer)
+        answer = answer_tokens(example.answer, tokenizer) if example.label is None else words[example.label]
         if task.kind == "generate" and tokenizer.eos_token_id is not None:
             answer = (*answer, tokenizer.eos_token_id)
         encoded.append(Encoded(tuple(tokenizer(prompt)["input_ids"]), answer, example.label))
@@ -64,6 +66,40 @@ def encode_texts(
 def answer_tokens(answer: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Return the tokens of an answer that continues a prompt, without special tokens."""
     return tuple(tokenizer(answer, add_special_tokens=False)["input_ids"])
+
+
+def label_answers(task: Task, tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, ...]]:
+    """Return the tokens of each label's words, after which a decoder's answer is trained and scored.
+
+    Where one label's tokens begin another's, as those of "1" begin those of "10", all end with the end-of-sequence
+    token: without an end the shorter label has always the greater likelihood.
+
+    Raises:
+        H2TuneError: Two labels have the same tokens, or there is no end-of-sequence token where one is needed.
+    """
+    answers = [answer_tokens(words, tokenizer) for words in task.verbalisers]
+    pairs = [
+        (a, b) for i, a in enumerate(answers) for j, b in enumerate(answers) if i != j and b[: len(a)] == a
+    ]
+    if not pairs:
+        return answers
+    for a, b in pairs:
+        one, other = (task.verbalisers[answers.index(answer)] for answer in (a, b))
+        if a == b:
+            one, other = [w for w, answer in zip(task.verbalisers, answers, strict=True) if answer == a][:2]
+            raise H2TuneError(
+                f"the labels {one.strip()!r} and {other.strip()!r} have the same tokens",
+                where=f"task '{task.name}'",
+                remedy="Name the labels by words that this model's tokenizer tells apart",
+            )
+        if tokenizer.eos_token_id is None:
+            raise H2TuneError(
+                f"the tokens of label {one.strip()!r} begin those of {other.strip()!r}, and the tokenizer has no "
+                "end-of-sequence token to tell them apart",
+                where=f"task '{task.name}'",
+                remedy="Name the labels by words of which none begins another",
+            )
+    return [(*answer, int(tokenizer.eos_token_id)) for answer in answers]
 
 
 def label_tokens(task: Task, tokenizer: PreTrainedTokenizerBase) -> list[int]:
