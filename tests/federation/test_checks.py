@@ -8,6 +8,7 @@ from helpers import federations
 
 from h2tune.config import parse
 from h2tune.errors import H2TuneError
+from h2tune.federation.checks import check_finite, far_updates
 from h2tune.federation.h2tune.adapted_model import H2TuneAdaptedModel
 from h2tune.runs.run import run
 
@@ -112,3 +113,32 @@ def test_below_min_clients_the_run_stops_and_says_what_to_do(tmp_path, monkeypat
     monkeypatch.setattr(H2TuneAdaptedModel, "receive", lambda self, download: 1 / 0)
     with pytest.raises(H2TuneError, match=r"0 of 2 updates arrived, min_clients is 1.*--resume"):
         go(tmp_path)
+
+
+def test_an_update_far_larger_than_the_others_is_a_warning_that_names_the_client(tmp_path, monkeypatch):
+    send = H2TuneAdaptedModel.send
+
+    def hostile(self):
+        tensors = send(self)
+        deltas = {name: 1e5 * t for name, t in tensors.items() if name.startswith("delta")}
+        return tensors | (deltas if self.model.base_model.model.config.model_type == "bert" else {})
+
+    monkeypatch.setattr(H2TuneAdaptedModel, "send", hostile)
+    clients = (("one", "llama", 4), ("two", "bert", 4), ("three", "llama", 4))
+    content = federations.federation(tmp_path, clients, server={"rounds": 1})
+    finished = run(parse(content, "test", tmp_path), out=tmp_path / "run")
+    far = [e for e in finished.events if e["event"] == "warning" and e["code"] == "update_far"]
+    assert [e["client"] for e in far] == ["two"] and "the median of the others" in far[0]["message"]
+
+
+def test_two_others_are_needed_to_call_an_update_far():
+    assert not far_updates({"a": 1.0, "b": 1e9}, 0)
+    assert not far_updates({"a": None, "b": 1e9, "c": 1.0}, 0)
+    assert not far_updates({"a": 0.0, "b": 5.0, "c": 0.0}, 0)
+    assert [w["client"] for w in far_updates({"a": 1.0, "b": 1e9, "c": 2.0}, 0)] == ["b"]
+
+
+def test_what_is_not_finite_is_never_committed():
+    check_finite({"shared": torch.ones(3), "count": torch.ones(2, dtype=torch.int64)}, {}, 1)
+    with pytest.raises(H2TuneError, match="client 'b', of norm 1e\\+09"):
+        check_finite({"shared": torch.tensor([1.0, torch.inf])}, {"a": 1.0, "b": 1e9, "c": None}, 1)

@@ -7,11 +7,13 @@ they were before training, or overwritten by every forward pass. Each check read
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from h2tune.errors import H2TuneError
 from h2tune.federation.messages import Download, Tensors
 
 KINDS = {"h2tune_delta": "delta", "h2tune_scores": "scores", "relation.": "relation"}
@@ -82,6 +84,49 @@ def warnings_of(
     if trained and learned and not any(bool(tensor.any()) for tensor in learned.values()):
         warnings.append(("nothing_learned", "the shared part did not change in training"))
     return [warning(client, round_number, code, message) for code, message in warnings]
+
+
+FAR = 100.0
+"""An update of this many times the median norm of the others is a warning."""
+
+
+def far_updates(sizes: Mapping[str, float | None], round_number: int) -> list[dict[str, Any]]:
+    """Return a warning for each update that is far larger than the others of its round.
+
+    Args:
+        sizes: Client → norm of what it learned; None if it is unknown.
+        round_number: Number of the round.
+    """
+    warnings = []
+    for client, size in sizes.items():
+        others = [other for name, other in sizes.items() if name != client and other is not None]
+        if size is None or len(others) < 2 or size <= FAR * (usual := median(others)) or not usual:
+            continue
+        message = f"its update has a norm of {size:.3g}; the median of the others is {usual:.3g}"
+        warnings.append(warning(client, round_number, "update_far", message))
+    return warnings
+
+
+def check_finite(
+    following: Mapping[str, Tensor], sizes: Mapping[str, float | None], round_number: int
+) -> None:
+    """Refuse the server's tensors after a round, before they are committed, if a value is not finite.
+
+    Raises:
+        H2TuneError: Names the client with the largest update.
+    """
+    if all(bool(torch.isfinite(t).all()) for t in following.values() if t.is_floating_point()):
+        return
+    known = {name: size for name, size in sizes.items() if size is not None}
+    largest = max(known, key=lambda name: known[name], default="")
+    named = (
+        f"; the largest update is that of client '{largest}', of norm {known[largest]:.3g}" if largest else ""
+    )
+    raise H2TuneError(
+        f"what is shared is no longer finite{named}",
+        where=f"round {round_number}",
+        remedy="Leave that client out, or choose a robust rule (server.aggregation); the round was not stored",
+    )
 
 
 def warning(client: str, round_number: int, code: str, message: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from h2tune.errors import H2TuneError
 from h2tune.events import Event
 from h2tune.federation.channel import Channel, Downloads, Reply
-from h2tune.federation.checks import warning
+from h2tune.federation.checks import check_finite, far_updates, warning
 from h2tune.federation.messages import Tensors, check_update, digest
 from h2tune.federation.run_store import RunStore
 from h2tune.federation.strategy import Decoded, Strategy, decoded
@@ -151,7 +151,10 @@ class _Rounds:
     def _step(self, state: Tensors, collected: _Collected, number: int) -> tuple[Tensors, list[Event]]:
         """Return the server's tensors after the round, and its events."""
         began = time.perf_counter()
-        following, facts = self._combine(state, [*collected.updates, *collected.late], number)
+        updates = [*collected.updates, *collected.late]
+        sizes = {update.client: self.strategy.size_of(update) for update in updates}
+        following, facts = self._combine(state, updates, number)
+        check_finite(following, sizes, number)
         if collected.late:
             late = sorted(collected.late, key=lambda update: (update.client, update.round))
             facts["late"] = [{"client": update.client, "round": update.round} for update in late]
@@ -164,7 +167,7 @@ class _Rounds:
             "seconds": round(time.perf_counter() - began, 3),
             "sha256": digest(following),
         }
-        events: list[Event] = [event]
+        events: list[Event] = [event, *far_updates(sizes, number)]
         untrained = all(update.examples == 0 for update in collected.updates)
         if state and digest(state) == event["sha256"] and not untrained:
             message = "what is shared did not change in this round"

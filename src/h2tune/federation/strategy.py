@@ -175,6 +175,10 @@ class Strategy(ABC, Generic[Content]):
         """
         raise H2TuneError(f"strategy '{self.name}' cannot aggregate a sum")
 
+    def size_of(self, update: Decoded[Content]) -> float | None:
+        """Return the norm of what a client learned, which is compared with the others'; by default None, unknown."""
+        return None
+
     def note(self, client: str) -> str:
         """Return a note on a client for the table of clients, such as why it shares nothing; by default ""."""
         return ""

@@ -204,6 +204,14 @@ class H2Tune(Strategy[Content]):
             case _:
                 raise TypeError("a masked update has no N and C")
 
+    def size_of(self, update: Decoded[Content]) -> float | None:
+        """Return the norm of ΔT, or of N; None of an update that is masked or noised."""
+        if isinstance(update.content, Factors):
+            return math.hypot(*(float(part.double().norm()) for part in update.content.increments.values()))
+        if isinstance(update.content, Dense) and self.settings.mechanism is None:
+            return float(update.content.learned.double().norm())
+        return None
+
     def _change(self, before: Tensor, after: Tensor) -> dict[str, Any]:
         moved = {r: float((after[:, i] - before[:, i]).norm()) for i, r in enumerate(self.roles)}
         return {"change": math.hypot(*moved.values()), "change_by_role": moved, "norm": float(after.norm())}
