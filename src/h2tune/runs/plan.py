@@ -75,7 +75,7 @@ def pooled(clients: Sequence[LocalClient]) -> list[LocalClient]:
                 train += [_restated(e, other.task, client.task) for e in other.splits.train]
         splits = replace(client.splits, train=tuple(train))
         enrolment = replace(client.enrolment, examples=len(train))
-        result.append(replace(client, splits=splits, enrolment=enrolment))
+        result.append(replace(client, splits=splits, enrolment=enrolment, _tokens={}))
     return result
 
 
