@@ -386,6 +386,7 @@ WARNINGS = {
     "upload_differs": "a tensor was not sent as the model learned it",
     "nothing_learned": "the shared part did not change in training",
     "aggregate_unchanged": "the server's state did not change in the round",
+    "update_far": "the norm of an update is far above the median of the others",
     "update_refused": "the update is not what this client may send",
     "sent_again": "a message to the client got no answer and was sent again",
     "late_update": "an update arrived after its round was over",
