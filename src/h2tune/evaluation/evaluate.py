@@ -16,6 +16,7 @@ from h2tune.evaluation.result import Score
 from h2tune.tasks.task import Example, Task
 from h2tune.training.encode import (
     Encoded,
+    by_length,
     causal_batch,
     collator,
     encode_causal,
@@ -83,7 +84,7 @@ def label_scores(
     collate = collator(model, tokenizer, causal=causal)
     first = torch.tensor([word[0] for word in words], device=device)
     scores = torch.empty(len(encoded), len(task.labels))
-    for rows in _by_length(encoded, batch_size):
+    for rows in by_length(encoded, batch_size):
         batch = {name: t.to(device) for name, t in collate([encoded[row] for row in rows]).items()}
         logits = kept_logits(model, batch, causal=causal)[:, -1].float()
         scores[rows] = (log_softmax(logits, dim=-1)[:, first] if causal else logits).cpu()
@@ -104,14 +105,9 @@ def _continuation_scores(
     scores = torch.empty(len(encoded), len(words))
     for label, word in enumerate(words):
         continued = [Encoded(item.prompt, word, label) for item in encoded]
-        for rows in _by_length(continued, batch_size):
+        for rows in by_length(continued, batch_size):
             batch: dict[str, Any] = causal_batch([continued[row] for row in rows], pad, positions=positions)
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
             logits = log_softmax(kept_logits(model, batch, causal=True).float(), dim=-1)
             scores[rows, label] = logits.gather(2, batch["labels"][:, :, None]).sum(dim=(1, 2)).cpu()
     return scores
-
-
-def _by_length(encoded: Sequence[Encoded], batch_size: int) -> list[list[int]]:
-    order = sorted(range(len(encoded)), key=lambda row: (len(encoded[row].prompt), row))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

@@ -125,10 +125,12 @@ class ClientRound:
     def _head_start(self, tokenizer: PreTrainedTokenizerBase) -> HeadStart | None:
         """Return what sets a new head to the lesson's answers or to the labels, in the client's first round."""
         client = self.client
+        if self.state is not None or client.causal:
+            return None
         rows = self.lesson.rows if self.lesson else ()
         if not rows and client.head_start == "labels":
             rows = tuple(client.encoded("train", tokenizer))
-        if self.state is not None or client.causal or not rows:
+        if not rows:
             return None
         return lambda base: start_head(
             base, tokenizer, rows, last_layer(base)[1], batch_size=client.evaluate_batch_size

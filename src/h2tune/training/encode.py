@@ -107,6 +107,12 @@ def label_tokens(task: Task, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return [answer_tokens(words, tokenizer)[0] for words in task.verbalisers]
 
 
+def by_length(encoded: Sequence[Encoded], batch_size: int) -> list[list[int]]:
+    """Return the rows of each batch, shortest prompts first, so that little is padded."""
+    order = sorted(range(len(encoded)), key=lambda row: (len(encoded[row].prompt), row))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
 def causal_batch(items: Sequence[Encoded], pad: int, *, positions: bool) -> dict[str, Tensor]:
     """Return a batch padded on the left, so that all answers end in the last column.
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from h2tune.tasks.prompts import framed, shorten
 from h2tune.tasks.task import Task
-from h2tune.training.encode import Encoded, causal_batch, forward_arguments, pad_token, text_batch
+from h2tune.training.encode import Encoded, by_length, causal_batch, forward_arguments, pad_token, text_batch
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -59,7 +59,7 @@ def read_rows(
     batch_size: int = 16,
 ) -> tuple[Tensor, dict[Name, Tensor], dict[Name, Tensor]]:
     """Do as `read_texts` with texts that are tokenised already; answers and labels are ignored."""
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].prompt), i))
+    batches = by_length(rows, batch_size)
     inputs: dict[Name, list[Tensor]] = {name: [] for name in modules}
     outputs: dict[Name, list[Tensor]] = {name: [] for name in modules}
     finals: list[Tensor] = []
@@ -74,17 +74,15 @@ def read_rows(
 
     handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
     try:
-        for start in range(0, len(order), batch_size):
-            batch = _batch(
-                [rows[i] for i in order[start : start + batch_size]], tokenizer, model, causal=causal
-            )
+        for places in batches:
+            batch = _batch([rows[i] for i in places], tokenizer, model, causal=causal)
             mask = batch["attention_mask"].float()
             pool[0] = pooling(mask, causal=causal)
             finals.append(pool[0](model.base_model(**batch).last_hidden_state))
     finally:
         for handle in handles:
             handle.remove()
-    back = torch.tensor(order).argsort()
+    back = torch.tensor([i for places in batches for i in places]).argsort()
     joined = [{name: torch.cat(parts)[back] for name, parts in kept.items()} for kept in (inputs, outputs)]
     return torch.cat(finals)[back], joined[0], joined[1]
 
@@ -100,16 +98,16 @@ def head_inputs(
 ) -> Tensor:
     """Return the inputs (n, d) of a layer of a classifier's head on texts that are tokenised."""
     model.eval()
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].prompt), i))
+    batches = by_length(rows, batch_size)
     kept: list[Tensor] = []
     handle = layer.register_forward_hook(lambda _, given, __: kept.append(given[0].float().cpu()))
     try:
-        for start in range(0, len(order), batch_size):
-            part = [Encoded(rows[i].prompt, (), None) for i in order[start : start + batch_size]]
+        for places in batches:
+            part = [Encoded(rows[i].prompt, (), None) for i in places]
             model(**_batch(part, tokenizer, model, causal=False))
     finally:
         handle.remove()
-    return torch.cat(kept)[torch.tensor(order).argsort()]
+    return torch.cat(kept)[torch.tensor([i for places in batches for i in places]).argsort()]
 
 
 @torch.inference_mode()

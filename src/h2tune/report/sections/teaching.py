@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from h2tune.report import formats
 from h2tune.report.charts.heat import Cells, HeatMap, heat_maps, numbered
@@ -25,45 +25,43 @@ def sections(view: ReportView) -> list[Section]:
         return []
     kinds = dict.fromkeys(TAUGHT[lesson.teaching] for _, lesson in taught if lesson.teaching in TAUGHT)
     text = [*kinds, "On the public texts a client then learns from what they know together, its teacher."]
-    figures = [f for f in (_cosines(taught), _weights(taught)) if f is not None]
+    tables = [_decisions(taught)]
     return [
-        Section(
-            "teaching", "Teachers on the public texts", text, figures=figures, tables=[_decisions(taught)]
-        )
+        Section("teaching", "Teachers on the public texts", text, figures=_figures(taught), tables=tables)
     ]
 
 
-def _cosines(taught: Sequence[tuple[ClientView, LessonView]]) -> Figure | None:
-    names = [client.name for client, lesson in taught if lesson.cosines]
-    if len(names) < 2:
-        return None
-    rows = {client.name: lesson.cosines for client, lesson in taught}
-    values = [[1.0 if a == b else rows[a].get(b, 0.0) for b in names] for a in names]
-    pairs = [rows[a][b] for a in names for b in names if a < b and b in rows[a]]
-    if not pairs:
-        return None
-    note = f"Mean of all pairs with the same labels: {formats.number(sum(pairs) / len(pairs), 2)}"
-    negative = sum(value < 0 for value in pairs)
-    note += f"; {formats.plural(negative, 'pair')} below zero shown as 0" if negative else ""
-    return _map(
-        "cosines", "Cosines of label directions", "cosine", values, names, f"{note}; {ORDER}", high=1.0
-    )
+def _figures(taught: Sequence[tuple[ClientView, LessonView]]) -> list[Figure]:
+    """Return the cosines and the weights of clients that exchanged directions."""
+    lessons = {client.name: lesson for client, lesson in taught if lesson.cosines}
+    if len(lessons) < 2:
+        return []
+    cosines = _matrix({name: lesson.cosines for name, lesson in lessons.items()}, 1.0)
+    weights = _matrix({name: lesson.weights for name, lesson in lessons.items()}, 0.0)
+    pairs = [lessons[a].cosines[b] for a in lessons for b in lessons if a < b and b in lessons[a].cosines]
+    figures = []
+    if pairs:
+        note = f"Mean of all pairs with the same labels: {formats.number(sum(pairs) / len(pairs), 2)}"
+        note += _below_zero(pairs, "pair")
+        figures.append(
+            _map("cosines", "Cosines of label directions", "cosine", cosines, [*lessons], note, high=1.0)
+        )
+    note = "Row: who learns; column: from whom" + _below_zero([v for row in weights for v in row], "weight")
+    high = max(max(row) for row in weights)
+    return [
+        *figures,
+        _map("teachers", "Weights of the peers", "weight", weights, [*lessons], note, high=high),
+    ]
 
 
-def _weights(taught: Sequence[tuple[ClientView, LessonView]]) -> Figure | None:
-    names = [client.name for client, lesson in taught if lesson.cosines]
-    if len(names) < 2:
-        return None
-    rows = {client.name: lesson.weights for client, lesson in taught}
-    values = [[0.0 if a == b else rows[a].get(b, 0.0) for b in names] for a in names]
-    high = max(max(row) for row in values)
-    swapped = sum(value < 0 for row in values for value in row)
-    note = "Row: who learns; column: from whom"
-    note += f"; {formats.plural(swapped, 'weight')} below zero shown as 0" if swapped else ""
-    return _map("teachers", "Weights of the peers", "weight", values, names, f"{note}; {ORDER}", high=high)
+def _matrix(rows: Mapping[str, Mapping[str, float]], diagonal: float) -> list[list[float]]:
+    """Return numbers by name as a square, in the order of the names; what is missing is zero."""
+    return [[diagonal if a == b else rows[a].get(b, 0.0) for b in rows] for a in rows]
 
 
-ORDER = "columns are in the order of the rows"
+def _below_zero(values: Sequence[float], noun: str) -> str:
+    negative = sum(value < 0 for value in values)
+    return f"; {formats.plural(negative, noun)} below zero shown as 0" if negative else ""
 
 
 def _map(
@@ -76,6 +74,7 @@ def _map(
     *,
     high: float,
 ) -> Figure:
+    note += "; columns are in the order of the rows"
     cells, columns = Cells("client", 0, len(names), names), numbered("client", 1, len(names))
     height = max(130, 20 * len(names))
     svg = heat_maps(key, heading, note, [HeatMap(caption, values)], cells, columns, high=high, height=height)
