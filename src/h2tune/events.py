@@ -114,9 +114,10 @@ class LessonPrepared(LoggedEvent):
     taken: bool  # whether it trains on the lesson
     reason: NotRequired[str]  # why it takes no part
     own_loss: NotRequired[float]  # cross-validated log-loss of its own linear head, nats per example
-    peers_loss: NotRequired[float]  # log-loss of the consensus on the same examples
+    peers_loss: NotRequired[float]  # log-loss of the teacher on the same examples
     own_right: NotRequired[float]  # share of these examples that its own head answers right
-    peers_right: NotRequired[float]  # share of these examples that the consensus answers right
+    peers_right: NotRequired[float]  # share of these examples that the teacher answers right
+    own_share: NotRequired[float]  # share of its own head in its teacher, from 0 to 1
     standard_error: NotRequired[float]  # of the difference of these losses
 
 

@@ -7,17 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from h2tune.functional.directions import (
+    OWN_SPREAD,
+    PEERS_SPREAD,
     TYPICAL,
-    TYPICAL_SPREAD,
-    calibration,
+    blend,
+    centred,
     cosines,
     from_peers,
     intercepts,
     label_coordinates,
     loadings,
+    on_scale,
     relevance,
-    scores_of,
     teacher,
+    two_parts,
+    unit_variance,
 )
 
 seeds = st.integers(0, 2**31)
@@ -42,7 +46,6 @@ def test_directions_have_unit_norm_and_ignore_offsets_and_scale(seed, classes):
 def test_scores_that_say_nothing_have_no_direction():
     direction = label_coordinates(random(20, 4, seed=0), torch.zeros(20, 2))
     assert not bool(direction.any())
-    assert not bool(scores_of(random(20, 4, seed=0), direction).any())
 
 
 @given(seeds, st.integers(2, 4))
@@ -87,23 +90,54 @@ def test_random_directions_weigh_little():
     assert sum(taken) / len(taken) < 1.5  # related clients would give 5
 
 
-@given(seeds, st.integers(2, 4))
-def test_calibration_is_where_the_posterior_has_no_slope(seed, classes):
-    scores = random(30, classes, seed=seed)
-    labels = (2 * scores + random(30, classes, seed=seed + 1)).argmax(1)
-    a, b = calibration(scores, labels)
-    value = torch.cat([torch.tensor([a]), b]).double().requires_grad_(True)
-    loss = torch.nn.functional.cross_entropy(value[0] * scores.double() + value[1:], labels, reduction="sum")
-    loss = loss + ((value[0] - TYPICAL) / TYPICAL_SPREAD).square() / 2 + value[1:].square().sum() / 2
+@given(seeds, st.integers(2, 4), st.floats(0.0, 1.0))
+def test_slopes_are_where_the_posterior_has_no_gradient(seed, classes, share):
+    own, peers = random(30, classes, seed=seed), random(30, classes, seed=seed + 1)
+    labels = (2 * (own + peers) + random(30, classes, seed=seed + 2)).argmax(1)
+    c, a, b = blend(own, peers, labels, share)
+    assert c > 0 and a > 0
+    value = torch.cat([torch.tensor([c, a]), b]).double().requires_grad_(True)
+    logits = value[0] * own.double() + value[1] * peers.double() + value[2:]
+    loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum") + value[2:].square().sum() / 2
+    loss = loss + ((value[0] - TYPICAL * share) / OWN_SPREAD).square() / 2
+    loss = loss + ((value[1] - TYPICAL) / PEERS_SPREAD).square() / 2
     (gradient,) = torch.autograd.grad(loss, value)
     assert float(gradient.abs().max()) < 1e-3
 
 
+def test_many_labels_decide_between_a_client_and_its_peers_and_none_leave_both_as_sent():
+    right, noise = random(2000, 2, seed=0), random(2000, 2, seed=1)
+    labels = (right + random(2000, 2, seed=2)).argmax(1)
+    own_is_right, peers_are_right = blend(right, noise, labels, 0.2), blend(noise, right, labels, 0.2)
+    assert own_is_right[0] > 5 * own_is_right[1] and peers_are_right[1] > 5 * peers_are_right[0]
+    c, a, b = blend(right[:0], noise[:0], labels[:0], 0.2)
+    assert abs(c - 0.2 * TYPICAL) < 1e-6 and abs(a - TYPICAL) < 1e-6 and not bool(b.any())
+
+
 def test_scores_of_the_opposite_sign_are_ignored():
-    labels = torch.tensor([0, 1] * 20)
+    labels = torch.arange(400) % 2
     right = torch.nn.functional.one_hot(labels, 2).float()
-    assert calibration(right, labels)[0] > 1.0
-    assert calibration(1 - right * 3, labels)[0] == 0.0
+    noise = random(400, 2, seed=0)
+    assert blend(right, -3 * right, labels, 0.2)[1] == 0.0
+    assert blend(-right, noise, labels, 0.2)[0] == 0.0
+    assert blend(-right, -right, labels, 0.2)[:2] == (0.0, 0.0)
+
+
+@given(seeds)
+def test_two_parts_make_the_scores_of_their_sum(seed):
+    z, own, peers = random(50, 6, seed=seed), random(6, 3, seed=seed + 1), random(6, 3, seed=seed + 2)
+    share, theirs, unit = two_parts(z, own, peers)
+    mine = centred(z @ own)
+    assert torch.allclose(mine / unit + theirs, unit_variance(z @ (own + peers)), atol=1e-4)
+    assert abs(share - float(mine.std()) / unit) < 1e-4
+    assert two_parts(z, own, -own)[0] == 1.0 and not bool(two_parts(z, own, -own)[1].any())
+
+
+@given(seeds)
+def test_other_texts_are_scored_on_the_scale_of_the_public_ones(seed):
+    scores = 4 * random(40, 3, seed=seed) + random(1, 3, seed=seed + 1)
+    here, there = on_scale(scores, scores[:5] + 7.0)
+    assert torch.allclose(here, unit_variance(scores), atol=1e-5) and torch.allclose(here[:5], there, atol=1e-4)
 
 
 @given(seeds)
@@ -127,7 +161,7 @@ def test_intercepts_are_where_the_posterior_has_no_slope(seed, classes):
 
 
 def test_the_teacher_leans_to_labels_that_are_frequent():
-    scores = scores_of(random(40, 6, seed=0), label_coordinates(random(40, 6, seed=0), random(40, 2, seed=1)))
+    scores = unit_variance(random(40, 2, seed=1))
     often = intercepts(torch.zeros(10, 2), torch.tensor([0] * 9 + [1]))
     q = teacher(scores, often)
     assert torch.allclose(q.sum(1), torch.ones(40), atol=1e-5)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,10 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from h2tune.federation.h2tune.model_reader import ModelReader
 from h2tune.federation.local_client import LocalClient
-from h2tune.federation.teaching.knowledge import KNOWLEDGE, Knowledge, OwnScores
+from h2tune.federation.teaching.knowledge import Taught
 from h2tune.federation.teaching.lesson import Lesson
-from h2tune.functional.directions import calibration, intercepts, teacher
-from h2tune.functional.quorum import Teaching
+from h2tune.federation.teaching.stacking import OwnScores
+from h2tune.functional.directions import intercepts, teacher
 from h2tune.seeds import derive
 from h2tune.training.encode import label_tokens
 from h2tune.training.linear_head import extrapolate, head_scores, standardise
@@ -24,25 +22,6 @@ from h2tune.training.readings import encode_texts, read_rows, token_scores
 
 ZERO_SHOT = 0.5
 """Scale of a decoder's zero-shot scores beside its states, in units of all states together."""
-FOLDS = 5
-"""Parts of a client's own labels in the comparison of the consensus with the client alone."""
-
-
-@dataclass(frozen=True)
-class Learner:
-    """A client's frozen features of public texts and of its own, and its own scores.
-
-    Args:
-        client: The client.
-        public: Features of the public texts (n, d), standardised.
-        own: Features of its own training texts (m, d), on the same scale.
-        scores: What it knows before the exchange; zero of a client without labels that is no decoder.
-    """
-
-    client: LocalClient
-    public: Tensor
-    own: Tensor
-    scores: OwnScores
 
 
 def unable(client: LocalClient, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -62,14 +41,14 @@ def label_order(labels: Sequence[str]) -> Tensor:
     return torch.tensor(sorted(range(len(labels)), key=lambda i: labels[i]))
 
 
-def learner_of(
+def known_of(
     client: LocalClient,
     reader: ModelReader,
     base: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     z: Tensor | None,
-) -> Learner:
-    """Return a client's features and its own scores, from a logistic regression on its frozen features.
+) -> OwnScores:
+    """Return what a client knows, from a logistic regression on its frozen features.
 
     A decoder's zero-shot answers are features too, and all that a decoder without labels knows.
 
@@ -88,8 +67,8 @@ def learner_of(
         scores = head_scores(own, labels, len(order), public)
     else:
         scores = torch.zeros(len(public), len(order)) if answers is None else answers[:, order]
-    known = torch.empty(0) if z is None or not len(labels) else extrapolate(public, z, own)
-    return Learner(client, public, own, OwnScores(scores, known, labels))
+    coordinates = torch.empty(0) if z is None or not len(labels) else extrapolate(public, z, own)
+    return OwnScores(public, own, labels, scores, coordinates, derive(client.seed, "folds", client.name))
 
 
 def _features(
@@ -116,93 +95,25 @@ def _features(
 
 
 def lesson_of(
-    learner: Learner,
-    teaching: Teaching,
+    client: LocalClient,
+    taught: Taught,
+    labels: Tensor,
     texts: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
-    z: Tensor,
-    sent: Mapping[str, Tensor],
-    received: Mapping[str, Tensor],
 ) -> Lesson:
-    """Return the client's lesson: equation (14), or none where its own labels speak against the consensus.
+    """Return the client's lesson: equation (14), or none where its own labels speak against the teacher.
 
     Args:
-        learner: The client with its features.
-        teaching: The kind of knowledge.
+        client: The client.
+        taught: What it learned from the others.
+        labels: Labels of its own texts (m,).
         texts: The public texts.
         tokenizer: The client's tokenizer.
-        z: Common coordinates of the public texts.
-        sent: What the client sent.
-        received: What it received.
     """
-    knowledge, client, labels = KNOWLEDGE[teaching], learner.client, learner.scores.labels
-    scores = knowledge.scores(z, learner.scores, sent, received)
-    if not bool(scores.any()):
-        return Lesson((), {"taken": False, "reason": "nobody knows its labels"})
-    own = extrapolate(learner.public, scores, learner.own) if len(labels) else scores[:0]
-    b = intercepts(own, labels)
-    targets = teacher(scores, b)[:, label_order(client.task.labels).argsort()]  # in the task's own order
-    facts = compare_with_own(learner, knowledge, z, received)
-    rows: list[Any] = []
-    if facts["taken"]:
-        encoded = encode_texts(tokenizer, client.task, texts, causal=client.causal)
-        rows = [replace(row, target=tuple(q)) for row, q in zip(encoded, targets.tolist(), strict=True)]
-    return Lesson(tuple(rows), facts)
-
-
-def compare_with_own(
-    learner: Learner, knowledge: Knowledge, z: Tensor, received: Mapping[str, Tensor]
-) -> dict[str, Any]:
-    """Compare the consensus with the client alone by cross-validated log-loss on the client's own labels.
-
-    Both are scored on labels that they have not seen: the client's own part is fitted to the other folds. The consensus
-    is declined where it is worse by more than one standard error of the difference.
-
-    Returns:
-        `taken`; and where there is something to compare `own_loss`, `peers_loss` and `standard_error` of their
-        difference, in nats per example, and the shares of right answers, `own_right` and `peers_right`.
-    """
-    if not knowledge.may_decline or not any(bool(tensor.any()) for tensor in received.values()):
-        return {"taken": True}
-    labels, classes = learner.scores.labels, len(learner.client.task.labels)
-    if int(torch.bincount(labels).clamp(max=2).sum()) < 4:  # no label but one has two examples
-        return {"taken": True}
-    fold = _folds(labels, derive(learner.client.seed, "folds", learner.client.name))
-    alone, together = torch.zeros(len(labels), classes), torch.zeros(len(labels), classes)
-    for k in range(FOLDS):
-        held, kept = fold == k, fold != k
-        if not bool(held.any()):
-            continue
-        texts = torch.cat([learner.public, learner.own[held]])
-        own, answers = head_scores(learner.own[kept], labels[kept], classes, texts).split(
-            [len(learner.public), int(held.sum())]
-        )
-        known = replace(learner.scores, public=own, labels=labels[kept])
-        consensus = knowledge.scores(z, known, knowledge.upload(z, known), received)
-        scores = extrapolate(learner.public, consensus, learner.own)
-        a, b = calibration(scores[kept], labels[kept])
-        alone[held], together[held] = answers, a * scores[held] + b
-    own_loss, peers_loss = _losses(alone, labels), _losses(together, labels)
-    worse = peers_loss - own_loss
-    error = float(worse.std() / math.sqrt(len(labels)))
-    return {
-        "taken": float(worse.mean()) <= error,
-        "own_loss": round(float(own_loss.mean()), 4),
-        "peers_loss": round(float(peers_loss.mean()), 4),
-        "standard_error": round(error, 4),
-        "own_right": round(float((alone.argmax(1) == labels).float().mean()), 4),
-        "peers_right": round(float((together.argmax(1) == labels).float().mean()), 4),
-    }
-
-
-def _folds(labels: Tensor, seed: int) -> Tensor:
-    """Return the fold of each example (n,): every label is spread over the folds, so that none loses all of a label."""
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    order = order[labels[order].argsort(stable=True)]
-    fold = torch.empty_like(labels)
-    fold[order] = torch.arange(len(labels)) % FOLDS
-    return fold
-
-
-def _losses(logits: Tensor, labels: Tensor) -> Tensor:
-    return -logits.log_softmax(1).gather(1, labels[:, None])[:, 0]
+    if not taught.facts["taken"]:
+        return Lesson((), taught.facts)
+    targets = teacher(taught.public, intercepts(taught.own, labels))
+    targets = targets[:, label_order(client.task.labels).argsort()]  # in the task's own order
+    encoded = encode_texts(tokenizer, client.task, texts, causal=client.causal)
+    rows = [replace(row, target=tuple(q)) for row, q in zip(encoded, targets.tolist(), strict=True)]
+    return Lesson(tuple(rows), taught.facts)

@@ -14,9 +14,10 @@ from h2tune.federation.h2tune.model_reader import ModelReader
 from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Tensors, manifest, payload_bytes, spec_of
 from h2tune.federation.run_store import Commit, RunStore
-from h2tune.federation.teaching.client import Learner, learner_of, lesson_of, unable
+from h2tune.federation.teaching.client import known_of, lesson_of, unable
 from h2tune.federation.teaching.knowledge import KNOWLEDGE
 from h2tune.federation.teaching.lesson import Lesson
+from h2tune.federation.teaching.stacking import OwnScores
 from h2tune.files import sha256
 from h2tune.functional.quorum import Teaching
 
@@ -43,7 +44,7 @@ class TeachingExchange:
     ) -> None:
         self.teaching, self.knowledge = teaching, KNOWLEDGE[teaching]
         self.reader, self.store, self.z = reader, store, z
-        self._learner: tuple[str, Learner] | None = None  # one client's: features take memory
+        self._known: tuple[str, OwnScores] | None = None  # one client's: features take memory
 
     def upload(self, client: LocalClient) -> tuple[Tensors, dict[str, Any]]:
         """Return what a client sends, and facts: its label set, and why it takes no part (`unable`, mostly "")."""
@@ -53,7 +54,7 @@ class TeachingExchange:
             facts = {"labels": label_set(client.task.labels), "unable": unable(client, tokenizer)}
             if facts["unable"]:
                 return {"sent": {}}, facts
-            return {"sent": self.knowledge.upload(self.z, self._learner_of(client).scores)}, facts
+            return {"sent": self.knowledge.upload(self.z, self._known_of(client))}, facts
 
         tensors, facts = self.store.get_or_compute(f"clients/{client.name}/knowledge", compute)
         return tensors["sent"], facts
@@ -67,21 +68,20 @@ class TeachingExchange:
                 lesson = Lesson((), {"taken": False, "reason": facts["unable"]})
             else:
                 _, tokenizer = self.reader.get_model(client)
-                learner = self._learner_of(client)
-                lesson = lesson_of(
-                    learner, self.teaching, self.reader.texts, tokenizer, self.z, sent, received
-                )
+                known = self._known_of(client)
+                taught = self.knowledge.teach(self.z, known, sent, received)
+                lesson = lesson_of(client, taught, known.labels, self.reader.texts, tokenizer)
             return {"lesson": lesson.tensors()}, dict(lesson.facts)
 
         tensors, facts = self.store.get_or_compute(f"clients/{client.name}/lesson", compute)
         return Lesson.of(tensors["lesson"], facts)
 
-    def _learner_of(self, client: LocalClient) -> Learner:
-        if self._learner is None or self._learner[0] != client.name:
+    def _known_of(self, client: LocalClient) -> OwnScores:
+        if self._known is None or self._known[0] != client.name:
             base, tokenizer = self.reader.get_model(client)
             z = self.z if self.knowledge.needs_coordinates else None
-            self._learner = client.name, learner_of(client, self.reader, base, tokenizer, z)
-        return self._learner[1]
+            self._known = client.name, known_of(client, self.reader, base, tokenizer, z)
+        return self._known[1]
 
 
 Between = dict[str, dict[str, float]]

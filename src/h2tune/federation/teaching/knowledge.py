@@ -15,40 +15,27 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from h2tune.federation.messages import Spec, Tensors
+from h2tune.federation.teaching.stacking import OwnScores, compare_with_own, stacked
 from h2tune.functional.directions import (
     cosines,
     from_peers,
     label_coordinates,
     relevance,
-    scores_of,
     unit_variance,
 )
 from h2tune.functional.quorum import Teaching
+from h2tune.training.linear_head import extrapolate
 
 COORDINATES = 64
 """Common coordinates in which directions are written; more gain little (see EXPERIMENTS.md)."""
 MOMENTS_RIDGE = 1.0
 """Ridge of the classifier of summed moments."""
-
-
-@dataclass(frozen=True)
-class OwnScores:
-    """What a client knows before the exchange.
-
-    Args:
-        public: Its scores of the public texts (n, C), log-probabilities.
-        own_coordinates: Coordinates of its own texts (m, R), read off its model; empty without coordinates.
-        labels: Labels of its own texts (m,).
-    """
-
-    public: Tensor
-    own_coordinates: Tensor
-    labels: Tensor
 
 
 @dataclass(frozen=True)
@@ -66,13 +53,26 @@ class Combined:
     cosines: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Taught:
+    """What a client makes of the knowledge of all: scores of texts, on the scale of standard deviations.
+
+    Args:
+        public: Scores of the public texts (n, C); empty where there is nothing to learn.
+        own: Scores of the client's own texts (m, C).
+        facts: What an event says of it: whether it is `taken`, and if not, mostly a `reason`.
+    """
+
+    public: Tensor
+    own: Tensor
+    facts: Mapping[str, Any]
+
+
 class Knowledge(ABC):
-    """What travels, and the scores of the public texts that follow from it."""
+    """What travels, and the teacher that follows from it."""
 
     needs_coordinates = False
     """Whether clients must agree on common coordinates first."""
-    may_decline = False
-    """Whether a client declines what does worse on its own labels than it does alone."""
 
     @abstractmethod
     def specs(self, count: int, size: int, classes: int) -> tuple[Spec, Spec]:
@@ -93,13 +93,30 @@ class Knowledge(ABC):
         """Return what the clients of a group receive."""
 
     @abstractmethod
-    def scores(
+    def teach(
         self, z: Tensor, own: OwnScores, sent: Mapping[str, Tensor], received: Mapping[str, Tensor]
-    ) -> Tensor:
-        """Return the consensus's scores of the public texts (n, C), on the scale of standard deviations."""
+    ) -> Taught:
+        """Return what a client learns from what it sent and received."""
 
 
-class Own(Knowledge):
+class Consensus(Knowledge):
+    """Knowledge that says for itself how the public texts are scored."""
+
+    @abstractmethod
+    def scores(self, z: Tensor, own: OwnScores, received: Mapping[str, Tensor]) -> Tensor:
+        """Return scores of the public texts (n, C), on the scale of standard deviations."""
+
+    def teach(
+        self, z: Tensor, own: OwnScores, sent: Mapping[str, Tensor], received: Mapping[str, Tensor]
+    ) -> Taught:
+        scores = self.scores(z, own, received)
+        if not bool(scores.any()):
+            return nothing("nobody knows its labels")
+        mine = extrapolate(own.features, scores, own.own_features) if len(own.labels) else scores[:0]
+        return Taught(scores, mine, {"taken": True})
+
+
+class Own(Consensus):
     """Self-training: a client's own predictions, nothing shared."""
 
     def specs(self, count: int, size: int, classes: int) -> tuple[Spec, Spec]:
@@ -111,16 +128,16 @@ class Own(Knowledge):
     def combine(self, uploads: Sequence[Mapping[str, Tensor]]) -> Combined:
         return Combined([{} for _ in uploads], torch.eye(len(uploads)))
 
-    def scores(
-        self, z: Tensor, own: OwnScores, sent: Mapping[str, Tensor], received: Mapping[str, Tensor]
-    ) -> Tensor:
+    def scores(self, z: Tensor, own: OwnScores, received: Mapping[str, Tensor]) -> Tensor:
         return unit_variance(own.public)
 
 
 class Directions(Knowledge):
-    """Equations (11) and (13): label directions in the common coordinates, weighted by relevance."""
+    """Equations (11) and (13): label directions in the common coordinates, weighted by relevance.
 
-    may_decline = True
+    A client weighs what its peers say against its own scores, and declines what does worse on its own labels.
+    """
+
     needs_coordinates = True
 
     def specs(self, count: int, size: int, classes: int) -> tuple[Spec, Spec]:
@@ -138,17 +155,18 @@ class Directions(Knowledge):
         weights = relevance(similarity, size * (classes - 1), knows)
         return Combined([{"peers": part} for part in from_peers(directions, weights)], weights, similarity)
 
-    def scores(
+    def teach(
         self, z: Tensor, own: OwnScores, sent: Mapping[str, Tensor], received: Mapping[str, Tensor]
-    ) -> Tensor:
-        if not bool(received["peers"].any()):
-            return unit_variance(
-                own.public
-            )  # nobody adds anything: its own predictions, not their projection on Z
-        return scores_of(z, sent["direction"] + received["peers"])
+    ) -> Taught:
+        peers = received["peers"]
+        if not bool(peers.any()):
+            return nothing("nobody else knows its labels")
+        found = stacked(own, z, peers)
+        facts = compare_with_own(own, z, peers) | {"own_share": round(found.own_share, 4)}
+        return Taught(found.public, found.own, facts)
 
 
-class Predictions(Knowledge):
+class Predictions(Consensus):
     """FedMD (arXiv 1910.03581): the mean of all clients' predictions on the public texts."""
 
     def specs(self, count: int, size: int, classes: int) -> tuple[Spec, Spec]:
@@ -162,13 +180,11 @@ class Predictions(Knowledge):
         mean = torch.stack([upload["predictions"] for upload in uploads]).mean(0)
         return Combined([{"mean": mean} for _ in uploads], torch.ones(len(uploads), len(uploads)))
 
-    def scores(
-        self, z: Tensor, own: OwnScores, sent: Mapping[str, Tensor], received: Mapping[str, Tensor]
-    ) -> Tensor:
+    def scores(self, z: Tensor, own: OwnScores, received: Mapping[str, Tensor]) -> Tensor:
         return unit_variance(received["mean"])
 
 
-class Moments(Knowledge):
+class Moments(Consensus):
     """AFL (arXiv 2405.16240): a ridge classifier of summed moments, in the common coordinates.
 
     Deviation: the paper has one frozen model for all; here each client reads its texts in the common coordinates.
@@ -193,9 +209,7 @@ class Moments(Knowledge):
         classifier = torch.linalg.solve(second, first).float()
         return Combined([{"classifier": classifier} for _ in uploads], torch.ones(len(uploads), len(uploads)))
 
-    def scores(
-        self, z: Tensor, own: OwnScores, sent: Mapping[str, Tensor], received: Mapping[str, Tensor]
-    ) -> Tensor:
+    def scores(self, z: Tensor, own: OwnScores, received: Mapping[str, Tensor]) -> Tensor:
         return unit_variance(_with_ones(z) @ received["classifier"])
 
 
@@ -205,6 +219,11 @@ KNOWLEDGE: dict[Teaching, Knowledge] = {
     "predictions": Predictions(),
     "moments": Moments(),
 }
+
+
+def nothing(reason: str) -> Taught:
+    """Return that there is nothing to learn."""
+    return Taught(torch.empty(0, 0), torch.empty(0, 0), {"taken": False, "reason": reason})
 
 
 def _with_ones(x: Tensor) -> Tensor:

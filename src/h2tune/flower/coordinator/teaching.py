@@ -22,7 +22,16 @@ Upload = tuple[Tensors, dict[str, Any]]
 NORM = 1.001
 """The largest norm of label directions; honest ones have norm one."""
 MOST_LABELS = 1000
-DECISION = ("taken", "reason", "own_loss", "peers_loss", "standard_error", "own_right", "peers_right")
+DECISION = (
+    "taken",
+    "reason",
+    "own_loss",
+    "peers_loss",
+    "standard_error",
+    "own_right",
+    "peers_right",
+    "own_share",
+)
 
 
 class Teaching:

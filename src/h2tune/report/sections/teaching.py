@@ -91,12 +91,13 @@ def _decisions(taught: Sequence[tuple[ClientView, LessonView]]) -> Table:
             formats.number(lesson.own_loss, 3),
             formats.number(lesson.peers_loss, 3),
             formats.number(lesson.standard_error, 3),
+            formats.percent(lesson.own_share),
             "taken" if lesson.taken else (lesson.reason or "declined"),
         ]
         for client, lesson in taught
     ]
     head = [
-        "client", "own head right", "consensus right", "log-loss of own head", "log-loss of consensus",
-        "standard error", "decision",
+        "client", "own head right", "teacher right", "log-loss of own head", "log-loss of teacher",
+        "standard error", "own share of teacher", "decision",
     ]  # fmt: skip
-    return Table("On each client's own labels, cross-validated", head, rows, words=(6,))
+    return Table("On each client's own labels, cross-validated", head, rows, words=(7,))

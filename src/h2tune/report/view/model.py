@@ -75,6 +75,7 @@ class LessonView:
     standard_error: float | None
     own_right: float | None
     peers_right: float | None
+    own_share: float | None
 
 
 @dataclass
