@@ -118,7 +118,11 @@ def _secure(config: SharedConfig) -> None:
 
 
 def _consensus(config: SharedConfig) -> None:
-    """Check what goes with a consensus on public texts."""
+    """Check what goes with a consensus on public texts, and with an encoder of them."""
+    if config.basis.encoder and config.basis.kind == "free":
+        raise H2TuneError(
+            'basis.kind = "free" has no coordinates', where="basis.encoder", remedy="Leave one of the two out"
+        )
     if not config.basis.consensus:
         return
     reasons = {

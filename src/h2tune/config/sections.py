@@ -30,6 +30,11 @@ class BasisConfig(ConfigSection):
     count: Annotated[int, Field(ge=8)] = Field(
         default=480, description="Number of public texts that are read."
     )
+    encoder: str = Field(
+        default="",
+        description="A public encoder whose states of the public texts are the common coordinates: a Hub id or "
+        "`pypi:NAME`. Each client computes them, and nobody sends a view. By default all clients' models make them.",
+    )
     consensus: bool = Field(
         default=False,
         description="Whether clients with the same labels teach each other on the public texts, equation (14); "

@@ -35,6 +35,8 @@ class Settings(SharedConfig):
             raise ValueError("experimental.alone is for one machine; leave it out")
         if self.experimental.parts:
             raise ValueError("experimental.parts are for one machine; a member's file has its own part")
+        if self.basis.encoder.startswith(("/", ".", "~")):
+            raise ValueError("basis.encoder must be a Hub id or pypi:NAME, which all members can load")
         if self.train.arguments:
             raise ValueError("train.arguments are each member's own; set them in its file")
         return self

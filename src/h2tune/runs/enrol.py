@@ -10,7 +10,7 @@ from h2tune.errors import H2TuneError
 from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Enrolment
 from h2tune.runs.build import check_privacy, check_secure
-from h2tune.runs.model_info import ClientInfo, ModelInfos, client_info, enrolment
+from h2tune.runs.model_info import ClientInfo, ModelInfos, check_encoder, client_info, enrolment
 from h2tune.runs.ranks import common_rank, rank_of
 from h2tune.tasks.load import load_task
 from h2tune.tasks.task import Splits, Task
@@ -31,6 +31,7 @@ def enrol_all(federation: FederationConfig) -> tuple[list[ClientInfo], list[Enro
     check_arguments(federation.train.arguments, federation.train.scheduler)
     check_privacy(federation)
     check_secure(federation.server)
+    check_encoder(federation.basis.encoder)
     models: ModelInfos = {}
     infos = [client_info(client, models) for client in federation.sorted_clients()]
     size = common_rank(federation, infos)

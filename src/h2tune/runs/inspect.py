@@ -104,7 +104,7 @@ def _bytes_before(federation: FederationConfig, info: ClientInfo, size: int) -> 
     sums = [0, 0]
     specs = []
     coordinates = coordinate_count(size, teaching)
-    if federation.anchored:
+    if federation.anchored and not federation.basis.encoder:
         specs.append(view_spec(info.width, count, coordinates))
     if teaching != "none" and info.task.kind == "label":
         specs.append(KNOWLEDGE[teaching].specs(count, coordinates, len(info.task.labels)))

@@ -14,6 +14,18 @@ from h2tune.tasks.load import describe_task
 from h2tune.tasks.task import Task
 
 
+def check_encoder(model: str) -> None:
+    """Refuse a model that cannot be the public encoder of an anchored basis.
+
+    Raises:
+        H2TuneError: It cannot be found, or is a decoder.
+    """
+    if model and kind_of(read_config(model)) != "classifier":
+        raise H2TuneError(
+            f"{model} is a decoder", where="basis.encoder", remedy="Name an encoder, such as a small BERT"
+        )
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """A model as a client uses it, described without reading weights.

@@ -188,9 +188,17 @@ class _Job:
         z = NO_COORDINATES
         if federation.anchored or KNOWLEDGE[teaching].needs_coordinates:
             size = coordinate_count(plan.shared_rank, teaching)
-            z = compute_coordinates(plan.clients, reader, size, self.store)
+            z = compute_coordinates(plan.clients, reader, size, self.store, basis.encoder)
         if federation.anchored:
-            compute_frames(plan.clients, reader, z, plan.shared_rank, self.store, notice=self.notice)
+            compute_frames(
+                plan.clients,
+                reader,
+                z,
+                plan.shared_rank,
+                self.store,
+                encoder=basis.encoder,
+                notice=self.notice,
+            )
         if teaching != "none":
             exchange = TeachingExchange(teaching, reader, self.store, z)
             teach(plan.clients, exchange, notice=self.notice)

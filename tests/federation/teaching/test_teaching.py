@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 
 import pytest
 import torch
@@ -209,7 +210,41 @@ def test_a_consensus_is_a_choice_and_trains_all_parameters_in_one_pass(tmp_path)
     assert (taught.teaching, taught.experimental.alternation) == ("directions", "joint")
 
 
-def test_members_across_machines_have_the_lessons_of_one_machine(tmp_path, monkeypatch):
+def with_encoder(folder, monkeypatch, **changes):
+    """Return a federation whose coordinates are those of a public encoder, named as on a hub."""
+    monkeypatch.chdir(folder)
+    found = content(folder, **changes)
+    (encoder,) = [c["model"] for c in found["client"] if c["name"] == "two"]
+    shutil.copytree(encoder, folder / "public/encoder")
+    found["basis"]["encoder"] = "public/encoder"
+    return found
+
+
+def test_with_a_public_encoder_directions_alone_are_sent(tmp_path, monkeypatch):
+    found = with_encoder(tmp_path, monkeypatch)
+    file = federations.write(tmp_path, found)
+    run = h2tune.run(file, out=tmp_path / "run", strict=True)
+    once = [e for e in run.events if e["event"] in ("basis_agreed", "lesson_prepared")]
+    assert {(e["event"], e["bytes_up"], e["bytes_down"]) for e in once} == {
+        ("basis_agreed", 0, 0),
+        ("lesson_prepared", 512, 512),
+    }
+    assert {tuple(client["basis_bytes"]) for client in inspect(load(file)).clients} == {(512, 512)}
+    z = load_file(run.folder / "server/basis/basis.safetensors")["z"]
+    found["client"] = found["client"][1:]  # who takes part does not change them
+    other = h2tune.run(federations.write(tmp_path, found), out=tmp_path / "other")
+    assert torch.equal(load_file(other.folder / "server/basis/basis.safetensors")["z"], z)
+
+
+def test_a_decoder_is_no_public_encoder(tmp_path):
+    found = content(tmp_path)
+    found["basis"]["encoder"] = found["client"][0]["model"]
+    with pytest.raises(H2TuneError, match="is a decoder"):
+        inspect(load(federations.write(tmp_path, found)))
+
+
+@pytest.mark.parametrize("encoder", [False, True])
+def test_members_across_machines_have_the_lessons_of_one_machine(tmp_path, monkeypatch, encoder):
     pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
     from helpers.grids import Grid, coordinator_of, identify, lay_out
 
@@ -217,7 +252,8 @@ def test_members_across_machines_have_the_lessons_of_one_machine(tmp_path, monke
     from h2tune.flower.coordinator.app import coordinate
 
     identify(monkeypatch)
-    two = content(tmp_path, clients=THREE[:2])
+    make = with_encoder if encoder else lambda folder, _, **changes: content(folder, **changes)
+    two = make(tmp_path, monkeypatch, clients=THREE[:2])
     here = h2tune.run(federations.write(tmp_path, two), out=tmp_path / "run")
     parties = lay_out(two, tmp_path)
     grid = Grid(parties, names=("one", "two"))
@@ -226,6 +262,7 @@ def test_members_across_machines_have_the_lessons_of_one_machine(tmp_path, monke
     events = [e for e in read_events(there / "events.jsonl") if e["event"] == "lesson_prepared"]
     assert federations.comparable(events) == federations.comparable(lessons(here))
     kinds = [kind for _, kind, _ in grid.seen]
+    assert ("query.view" in kinds) == (not encoder)
     assert kinds.count("query.knowledge") == kinds.count("query.lesson") == 2
     # what left a member: its directions, and nothing of its texts, labels' names or lesson
     sent = [m for _, kind, m in grid.seen if kind == "query.knowledge"]

@@ -1,6 +1,7 @@
-"""Setup of an anchored basis, once before the first round: clients send views, receive coordinates, compute frames.
+"""Setup of an anchored basis, once before the first round: clients agree on coordinates and compute frames.
 
-A client sends only its view of public texts (n, at most `DIRECTIONS` numbers per text), never of its own texts.
+Either a client sends its view of public texts (n, at most `DIRECTIONS` numbers per text), never of its own texts, and
+receives coordinates; or a public encoder reads them, and each client computes the coordinates without sending anything.
 """
 
 from __future__ import annotations
@@ -107,19 +108,33 @@ def coordinate_count(size: int, teaching: Teaching) -> int:
 
 
 def compute_coordinates(
-    clients: Sequence[LocalClient], reader: ModelReader, size: int, store: RunStore
+    clients: Sequence[LocalClient], reader: ModelReader, size: int, store: RunStore, encoder: str = ""
 ) -> Tensor:
-    """Return the coordinates Z (n, size) of the public texts from all clients' views.
+    """Return the coordinates Z (n, size) of the public texts, from all clients' views or a public encoder.
 
     Args:
         clients: The clients.
         reader: Reads the public texts.
         size: Number of coordinates.
         store: Caches views and coordinates.
+        encoder: The public encoder; "" for none.
     """
+    if encoder:
+        return encoder_coordinates(encoder, reader, size, store)
     return get_coordinates(
         store, lambda: {client.name: get_view(client, reader, store) for client in clients}, size
     )
+
+
+def encoder_coordinates(encoder: str, reader: ModelReader, size: int, store: RunStore) -> Tensor:
+    """Return the coordinates Z (n, size) of the public texts: principal directions of an encoder's states.
+
+    They need no message: on every machine the same texts and weights give the same coordinates, up to rounding.
+
+    Raises:
+        H2TuneError: The encoder cannot be loaded.
+    """
+    return get_coordinates(store, lambda: {"": view(reader.states(encoder), DIRECTIONS)}, size)
 
 
 def compute_frames(
@@ -129,6 +144,7 @@ def compute_frames(
     size: int,
     store: RunStore,
     *,
+    encoder: str = "",
     notice: Callable[[Event], None] | None = None,
 ) -> None:
     """Compute each client's frames and store them at `clients/NAME/frames`.
@@ -139,11 +155,14 @@ def compute_frames(
         z: The common coordinates; frames use the first R.
         size: R.
         store: Caches views, coordinates and frames.
+        encoder: The public encoder; "" for none.
         notice: Called with every event.
     """
     for client in sorted(clients, key=lambda client: client.name):
         store_frames(client, reader, z[:, :size].contiguous(), store)
-        event = basis_event(client.name, get_view(client, reader, store), z)
+        event = basis_event(
+            client.name, None if encoder else get_view(client, reader, store), None if encoder else z
+        )
         store.record(f"basis/{client.name}", [event], notice)
 
 
@@ -183,14 +202,21 @@ def store_frames(client: LocalClient, reader: ModelReader, z: Tensor, store: Run
         raise H2TuneError("the stored frames of this client belong to other coordinates")
 
 
-def basis_event(client: str, sent: Tensor | None, z: Tensor) -> Event:
-    """Return the event that a client has its frames; a client that joined later sent no view."""
+def basis_event(client: str, sent: Tensor | None, received: Tensor | None) -> Event:
+    """Return the event that a client has its frames.
+
+    Args:
+        client: Its name.
+        sent: Its view; None of a client that joined later, or where an encoder makes the coordinates.
+        received: The coordinates; None where it computed them.
+    """
     up: Tensors = {} if sent is None else {"view": sent}
+    down: Tensors = {} if received is None else {"z": received}
     return {
         "event": "basis_agreed",
         "client": client,
         "sent": manifest(up),
-        "received": manifest({"z": z}),
+        "received": manifest(down),
         "bytes_up": payload_bytes(spec_of(up)),
-        "bytes_down": payload_bytes(spec_of({"z": z})),
+        "bytes_down": payload_bytes(spec_of(down)),
     }

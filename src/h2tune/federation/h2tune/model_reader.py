@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import torch
 import transformers
@@ -15,7 +16,9 @@ from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Tensors, digest
 from h2tune.files import sha256
 from h2tune.functional.frames import down_frame, up_frame
-from h2tune.training.readings import encode_texts, read_texts
+from h2tune.models import load_model, load_tokenizer
+from h2tune.tasks.task import Task
+from h2tune.training.readings import encode_texts, read_rows, read_texts
 
 GetModel = Callable[[LocalClient], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
 Reading = tuple[Tensor, Tensors, Tensors]
@@ -25,6 +28,9 @@ ROOM = 2 * 2**30
 """Bytes of readings cached in memory between views and frames; what does not fit is computed twice."""
 SMALL = 5_000_000
 """Models with fewer parameters skip the cache on disk, since reading the texts is faster than the look-up."""
+PLAIN = Task("", "label", ("",), ("",), "{text}", "", "", "label", max_length=128)
+"""How a public encoder reads texts: bare, cut at 128 tokens."""
+ENCODER_BATCH = 16
 FORMAT = 1
 """Version of the cached content; raise it when the same model and texts give other final states or frames."""
 
@@ -56,6 +62,27 @@ class ModelReader:
     def finals(self, client: LocalClient) -> Tensor:
         """Return the final states (n, width) of a client's model."""
         return self._cached(client, "finals", lambda: {"finals": self._read_finals(client)})["finals"]
+
+    def states(self, encoder: str) -> Tensor:
+        """Return the final states (n, width) of a public encoder, which is no client's.
+
+        Raises:
+            H2TuneError: It cannot be loaded.
+        """
+        model, tokenizer = load_model(encoder, "classifier", "float32", seed=0), load_tokenizer(encoder)
+        rows = encode_texts(tokenizer, PLAIN, self.texts, causal=False)
+
+        def compute() -> Tensors:
+            return {
+                "finals": read_rows(
+                    model, tokenizer, rows, causal=False, modules={}, batch_size=ENCODER_BATCH
+                )[0]
+            }
+
+        if self.cache is None:
+            return compute()["finals"]
+        content = _content(model) | {"tokens": [row.prompt for row in rows]}
+        return self.cache.get_or_compute(f"{_checksum(content)}-states", compute)["finals"]
 
     def frames(self, client: LocalClient, z: Tensor) -> Tensors:
         """Return a client's frames of coordinates Z (n, R), as NAME.down (R, d_in) and NAME.up (d_out, R)."""
@@ -97,17 +124,13 @@ class ModelReader:
         """Return a checksum of everything that a reading depends on: weights, tokens, modules, batches, libraries."""
         model, tokenizer = self.get_model(client)
         rows = encode_texts(tokenizer, client.task, self.texts, causal=client.causal)
-        content = {
-            "format": [FORMAT, torch.__version__, transformers.__version__],
-            "weights": digest(model.base_model.state_dict()),
-            "config": model.config.to_json_string(),
-            "device": model.device.type,
+        content = _content(model) | {
             "causal": client.causal,
             "modules": list(client.enrolment.modules),
             "batch_size": client.evaluate_batch_size,
             "tokens": [row.prompt for row in rows],
         }
-        return sha256(json.dumps(content, sort_keys=True).encode())
+        return _checksum(content)
 
     def _key(self, client: LocalClient) -> Hashable:
         enrolment, task = client.enrolment, client.task
@@ -127,3 +150,17 @@ class ModelReader:
             modules=modules,
             batch_size=client.evaluate_batch_size,
         )
+
+
+def _content(model: PreTrainedModel) -> dict[str, Any]:
+    """Return what a model's states depend on besides the texts: libraries, weights, configuration and device."""
+    return {
+        "format": [FORMAT, torch.__version__, transformers.__version__],
+        "weights": digest(model.base_model.state_dict()),
+        "config": model.config.to_json_string(),
+        "device": model.device.type,
+    }
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return sha256(json.dumps(content, sort_keys=True).encode())

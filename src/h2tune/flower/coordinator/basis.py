@@ -25,7 +25,7 @@ from h2tune.flower.coordinator.teaching import Teaching
 
 
 def frames_before_rounds(messenger: Messenger, store: RunStore) -> Prepare:
-    """Agree on coordinates with all enrolled clients; return a function that sends clients Z before a round.
+    """Agree on coordinates with all enrolled clients; return a function that prepares clients before a round.
 
     A client computes its frames from Z once; one that joins later gets the same Z.
 
@@ -45,15 +45,19 @@ def frames_before_rounds(messenger: Messenger, store: RunStore) -> Prepare:
         views.update(_views(messenger, texts))
         return views
 
-    z = get_coordinates(store, gather, coordinate_count(size, coordinator.teaching))
+    count = coordinate_count(size, coordinator.teaching)
+    z = (
+        None if basis.encoder else get_coordinates(store, gather, count)
+    )  # members compute those of an encoder
+    tensors = {} if z is None else {"z": z}
     framed: set[str] = set()
-    teaching = Teaching(messenger, texts, z, store)
+    teaching = Teaching(messenger, texts, tensors, count, store)
 
     def prepare(clients: Iterable[str]) -> None:
         present = set(clients)
         heads = {client: {"texts": texts} for client in sorted(present - framed)}
         answered = ask(
-            messenger, "frames", heads, lambda *_: True, seconds=coordinator.deadline, tensors={"z": z}
+            messenger, "frames", heads, lambda *_: True, seconds=coordinator.deadline, tensors=tensors
         )
         framed.update(answered)
         for client in sorted(answered):

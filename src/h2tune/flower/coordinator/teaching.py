@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from h2tune.errors import H2TuneError
 from h2tune.federation.messages import Tensors, Update, check_update
@@ -40,12 +39,16 @@ class Teaching:
     Args:
         messenger: Reaches the members.
         texts: The public texts.
-        z: Their common coordinates (n, K).
+        coordinates: Their common coordinates (n, R), under "z"; none where members compute them.
+        size: R.
         store: Keeps what members sent.
     """
 
-    def __init__(self, messenger: Messenger, texts: Sequence[str], z: Tensor, store: RunStore) -> None:
-        self.messenger, self.texts, self.z, self.store = messenger, texts, z, store
+    def __init__(
+        self, messenger: Messenger, texts: Sequence[str], coordinates: Tensors, size: int, store: RunStore
+    ) -> None:
+        self.messenger, self.texts, self.store = messenger, texts, store
+        self.coordinates, self.size = coordinates, size
         self.coordinator = messenger.coordinator
         self._taught = {unit.removeprefix("lesson/") for unit in store.logged if unit.startswith("lesson/")}
 
@@ -74,8 +77,8 @@ class Teaching:
             wanted,
             self._read,
             seconds=self.coordinator.deadline,
-            tensors={"z": self.z},
-            most=lambda _: 4 * self.z.shape[1] * MOST_LABELS,
+            tensors=self.coordinates,
+            most=lambda _: 4 * self.size * MOST_LABELS,
         )
         for name, upload in sent.items():
             self.store.commit(f"server/knowledge/{name}", {"sent": upload[0]}, upload[1])
@@ -98,7 +101,7 @@ class Teaching:
         classes = direction.shape[-1] if direction.dim() == 2 else 0
         if not 2 <= classes <= MOST_LABELS:
             raise H2TuneError("its label directions are not valid")
-        spec = KNOWLEDGE["directions"].specs(len(self.texts), self.z.shape[1], classes)[0]
+        spec = KNOWLEDGE["directions"].specs(len(self.texts), self.size, classes)[0]
         check_update(update, spec, client=member, round_number=0, examples=0)
         if float(direction.norm()) > NORM:
             raise H2TuneError(f"its label directions have a norm above {NORM}")
@@ -106,7 +109,7 @@ class Teaching:
 
     def _teach(self, name: str, upload: Upload, received: Tensors, between: Between) -> None:
         heads = {name: {"texts": self.texts}}
-        tensors = {"z": self.z, **received}
+        tensors = {**self.coordinates, **received}
         decided = ask(
             self.messenger,
             "lesson",

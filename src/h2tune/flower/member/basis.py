@@ -6,12 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from h2tune.errors import H2TuneError
-from h2tune.federation.h2tune.basis import check_z, coordinate_count, get_view, store_frames, view_spec
+from h2tune.federation.h2tune.basis import (
+    check_z,
+    coordinate_count,
+    encoder_coordinates,
+    get_view,
+    store_frames,
+    view_spec,
+)
 from h2tune.federation.h2tune.model_reader import ModelReader
 from h2tune.federation.h2tune.reading_cache import default_reading_cache
 from h2tune.federation.local_engine import BaseModels
 from h2tune.federation.messages import Tensors, Update, check_update
+from h2tune.federation.run_store import RunStore
 from h2tune.flower.member.join import Joined, join_for
 from h2tune.flower.member.requests import BasisRequest
 from h2tune.flower.member.workspace import opened_engine
@@ -57,20 +67,43 @@ def take_frames(
     joined = _joined(path, request)
     with opened_engine(joined, request, models) as engine:
         reader = ModelReader(engine.base_of, request.texts, cache=default_reading_cache())
-        store_frames(joined.client, reader, tensors["z"][:, :size].contiguous(), engine.store)
+        z = coordinates_of(tensors, request, reader, engine.store)
+        store_frames(joined.client, reader, z[:, :size].contiguous(), engine.store)
 
 
 def check_coordinates(tensors: Tensors, request: BasisRequest) -> None:
-    """Refuse a message whose one tensor is not the coordinates of the texts.
+    """Refuse a message whose one tensor is not the coordinates of the texts; with an encoder it has no tensor.
 
     Raises:
         H2TuneError: As `check_update`.
     """
-    count = coordinate_count(int(request.settings.server.shared_rank), request.settings.teaching)
-    spec = view_spec(1, len(request.texts), count)[1]
-    received = Update(request.client, 0, 0, tensors)
+    received, spec = Update(request.client, 0, 0, tensors), {}
+    if not request.settings.basis.encoder:
+        spec = view_spec(1, len(request.texts), size_of(request))[1]
     check_update(received, spec, client=request.client, round_number=0, examples=0)
-    check_z(tensors["z"])
+    if spec:
+        check_z(tensors["z"])
+
+
+def coordinates_of(tensors: Tensors, request: BasisRequest, reader: ModelReader, store: RunStore) -> Tensor:
+    """Return the coordinates of the texts: those of the message, or the encoder's, computed once.
+
+    Args:
+        tensors: The message's tensors, checked.
+        request: The message.
+        reader: Reads its texts.
+        store: The member's run.
+
+    Raises:
+        H2TuneError: The encoder cannot be loaded.
+    """
+    encoder = request.settings.basis.encoder
+    return encoder_coordinates(encoder, reader, size_of(request), store) if encoder else tensors["z"]
+
+
+def size_of(request: BasisRequest) -> int:
+    """Return the number of common coordinates."""
+    return coordinate_count(int(request.settings.server.shared_rank), request.settings.teaching)
 
 
 def texts_of(head: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from h2tune.flower.load import load_member_file
 from h2tune.flower.member.requests import Request
 from h2tune.runs.build import h2tune_settings
 from h2tune.runs.enrol import load_client
-from h2tune.runs.model_info import ClientInfo, client_info, enrolment
+from h2tune.runs.model_info import ClientInfo, check_encoder, client_info, enrolment
 from h2tune.runs.ranks import rank_of, trainable_in
 from h2tune.training.arguments import check_arguments, try_arguments
 
@@ -54,6 +54,7 @@ def join(path: Path, settings: Settings) -> Joined:
     size, slots = federation.server.shared_rank, federation.server.slots
     if not isinstance(size, int) or not isinstance(slots, int):
         raise H2TuneError("the coordinator's settings lack R or D")
+    check_encoder(federation.basis.encoder)
     info = client_info(federation.client[0])
     examples = info.client.examples(federation.data)
     enrolled = enrolment(info, rank_of(info, federation, size, slots), examples)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from h2tune.errors import H2TuneError
 from h2tune.federation.h2tune.model_reader import ModelReader
 from h2tune.federation.h2tune.reading_cache import default_reading_cache
@@ -14,7 +12,7 @@ from h2tune.federation.local_engine import BaseModels, LocalEngine
 from h2tune.federation.messages import Tensors, Update, check_tensors
 from h2tune.federation.teaching.exchange import TeachingExchange
 from h2tune.federation.teaching.knowledge import KNOWLEDGE
-from h2tune.flower.member.basis import check_coordinates
+from h2tune.flower.member.basis import check_coordinates, coordinates_of, size_of
 from h2tune.flower.member.join import Joined, join_for
 from h2tune.flower.member.requests import BasisRequest
 from h2tune.flower.member.workspace import opened_engine
@@ -31,7 +29,7 @@ def give_knowledge(
     Args:
         path: The member's file.
         request: The coordinator's message.
-        tensors: The coordinates of the texts, under "z".
+        tensors: The coordinates of the texts, under "z"; none with an encoder.
         models: Base models that are cached between messages.
 
     Raises:
@@ -40,7 +38,7 @@ def give_knowledge(
     joined = _joined(path, request)
     check_coordinates(tensors, request)
     with opened_engine(joined, request, models) as engine:
-        sent, facts = _exchange(request, engine, tensors["z"]).upload(joined.client)
+        sent, facts = _exchange(request, engine, tensors).upload(joined.client)
     return facts, Update(request.client, 0, 0, sent)
 
 
@@ -52,7 +50,7 @@ def take_lesson(
     Args:
         path: The member's file.
         request: The coordinator's message.
-        tensors: The coordinates of the texts, under "z", and what the member's peers sent together.
+        tensors: The coordinates of the texts, under "z" (none with an encoder), and what the peers sent together.
         models: Base models that are cached between messages.
 
     Raises:
@@ -60,15 +58,16 @@ def take_lesson(
     """
     joined = _joined(path, request)
     received = {key: tensor for key, tensor in tensors.items() if key != "z"}
-    check_coordinates({key: t for key, t in tensors.items() if key == "z"}, request)
+    coordinates = {key: t for key, t in tensors.items() if key == "z"}
+    check_coordinates(coordinates, request)
     if received:
         classes = len(joined.client.task.labels)
-        spec = KNOWLEDGE["directions"].specs(len(request.texts), tensors["z"].shape[1], classes)[1]
+        spec = KNOWLEDGE["directions"].specs(len(request.texts), size_of(request), classes)[1]
         check_tensors(received, spec, "lesson")
         if any(float(tensor.norm()) > NORM for tensor in received.values()):
             raise H2TuneError("the peers' directions are larger than those of honest members")
     with opened_engine(joined, request, models) as engine:
-        lesson = _exchange(request, engine, tensors["z"]).lesson(joined.client, received)
+        lesson = _exchange(request, engine, coordinates).lesson(joined.client, received)
     facts = dict(lesson.facts)
     return facts if request.settings.privacy.metrics == "shared" else {"taken": facts["taken"]}
 
@@ -79,6 +78,7 @@ def _joined(path: Path, request: BasisRequest) -> Joined:
     return join_for(path, request)
 
 
-def _exchange(request: BasisRequest, engine: LocalEngine, z: Tensor) -> TeachingExchange:
+def _exchange(request: BasisRequest, engine: LocalEngine, tensors: Tensors) -> TeachingExchange:
     reader = ModelReader(engine.base_of, request.texts, room=0, cache=default_reading_cache())
+    z = coordinates_of(tensors, request, reader, engine.store)
     return TeachingExchange(request.settings.teaching, reader, engine.store, z)
