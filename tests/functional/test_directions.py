@@ -137,7 +137,9 @@ def test_two_parts_make_the_scores_of_their_sum(seed):
 def test_other_texts_are_scored_on_the_scale_of_the_public_ones(seed):
     scores = 4 * random(40, 3, seed=seed) + random(1, 3, seed=seed + 1)
     here, there = on_scale(scores, scores[:5] + 7.0)
-    assert torch.allclose(here, unit_variance(scores), atol=1e-5) and torch.allclose(here[:5], there, atol=1e-4)
+    assert torch.allclose(here, unit_variance(scores), atol=1e-5) and torch.allclose(
+        here[:5], there, atol=1e-4
+    )
 
 
 @given(seeds)

@@ -87,7 +87,11 @@ class ExperimentalConfig(ConfigSection):
         default=8,
         description="Public texts in a batch, beside the client's own examples, where it has a teacher.",
     )
-    teacher_weight: Weight = Field(default=4.0, description="Weight μ of the teacher, equation (14).")
+    teacher_labels: Weight = Field(
+        default=128.0,
+        description="How many labels the teacher counts as: its weight μ is this number over the client's own labels, "
+        "equation (14).",
+    )
     head_start: Literal["random", "labels"] = Field(
         default="random",
         description="Whether a new classification head starts at random or fitted to the labels; with a teacher "

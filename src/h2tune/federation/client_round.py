@@ -160,7 +160,7 @@ class ClientRound:
         tokens = tuple(label_tokens(client.task, tokenizer)) if client.causal else ()
         return replace(
             adapted.terms(),
-            teacher_weight=client.training.teacher_weight,
+            teacher_weight=client.training.teacher_labels / max(1, len(client.splits.train)),
             public_items=client.training.public_batch,
             label_tokens=tokens,
         )

@@ -65,7 +65,7 @@ def local_training(federation: FederationConfig, client: ClientConfig) -> LocalT
         arguments=train.arguments,
         normalised=experimental.shared_optimizer == "normalised",
         public_batch=experimental.public_batch,
-        teacher_weight=experimental.teacher_weight,
+        teacher_labels=experimental.teacher_labels,
     )
 
 

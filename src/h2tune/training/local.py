@@ -39,7 +39,7 @@ class LocalTraining:
         arguments: Further arguments of `TrainingArguments`.
         normalised: Whether Δ is trained by normalised gradient steps; see `normalised.normalising`.
         public_batch: Public texts per local step, added to the client's own examples.
-        teacher_weight: μ of equation (14).
+        teacher_labels: How many labels the teacher counts as: μ of equation (14) is this over the number of own ones.
     """
 
     alternation: Alternation
@@ -55,7 +55,7 @@ class LocalTraining:
     arguments: Mapping[str, Any]
     normalised: bool = False
     public_batch: int = 8
-    teacher_weight: float = 4.0
+    teacher_labels: float = 128.0
 
     def trainer_arguments(
         self, folder: str, steps: int, seed: int, batch: int | None = None
