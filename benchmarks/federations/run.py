@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("federation", choices=declared["federations"])
     parser.add_argument(
-        "--labels", type=int, help="labels of each client; by default the first that is declared"
+        "--labels", help="labels of each client; by default the first number that is declared"
     )
     parser.add_argument("--seeds", type=int, default=declared["seeds"])
     parser.add_argument(
@@ -32,18 +32,24 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=declared["methods"]["all"])
     parser.add_argument("--runs", type=Path, default=Path("runs/federations"))
     options = parser.parse_args()
-    labels = options.labels if options.labels is not None else declared["federations"][options.federation][0]
-    if labels not in declared["federations"][options.federation]:
-        parser.error(f"{labels} labels are not declared: {declared['federations'][options.federation]}")
-    name = f"{options.federation}-{labels}" if labels else options.federation
+    steps = declared["federations"][options.federation]
+    labels = options.labels or next(iter(steps))
+    if labels not in steps:
+        parser.error(f"{labels} labels are not declared: {', '.join(steps)}")
+    run(options, labels, steps[labels])
+
+
+def run(options: argparse.Namespace, labels: str, steps: int) -> None:
+    """Compare the methods, and write the tables after each seed."""
+    name = options.federation if labels == "0" else f"{options.federation}-{labels}"
     split = "validation" if options.validation else "test"
-    found = None
-    for seeds in range(1, options.seeds + 1):  # the tables are complete after each seed
+    overrides = [f"train.local_steps={steps}"] + ([f"data.train={labels}"] if labels != "0" else [])
+    for seeds in range(1, options.seeds + 1):
         found = compare(
             HERE / f"{options.federation}.toml",
-            options.methods,
+            [method.replace("TWICE", str(2 * steps)) for method in options.methods],
             seeds=seeds,
-            overrides=[f"data.train={labels}"] if labels else [],
+            overrides=overrides,
             out=options.runs / (name if split == "test" else f"{name}-validation"),
             split=split,
             notice=lambda line: print(line, flush=True),
@@ -52,8 +58,7 @@ def main() -> None:
             (HERE / "results").mkdir(exist_ok=True)
             for ending in ("md", "csv"):
                 shutil.copyfile(found.folder / f"comparison.{ending}", HERE / "results" / f"{name}.{ending}")
-    if found is not None:
-        print((found.folder / "comparison.md").read_text())
+    print((found.folder / "comparison.md").read_text())
 
 
 if __name__ == "__main__":
