@@ -27,7 +27,7 @@ def exchanged(coordinator, tmp_path, answers):
         (lambda message: None, "no answer within"),
         (lambda message: Error(5, "gone"), "was lost"),
         (lambda message: pack({"reason": "training failed"}), "training failed"),
-        (lambda message: RecordDict(), "malformed"),
+        (lambda message: RecordDict(), "number of its message"),
     ],
 )
 def test_a_round_goes_on_with_those_who_answer(coordinator, cards, tmp_path, answer, reason):
@@ -126,7 +126,7 @@ def test_calls_are_retried_after_server_errors_alone(coordinator, cards, tmp_pat
     else:
         replies = exchanged(patient, tmp_path, answers)
         assert all(reply.update is not None and not reply.events for reply in replies.values())
-        assert len(calls) > 3
+        assert len(calls) >= 2
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_query_without_an_answer_leaves_its_client_out(coordinator, cards, tmp
     """Refused, malformed, or silent until time is up: the other's answer is returned, and the log has the reason."""
     for two, reason in (
         (lambda m: pack({"reason": "busy"}), "busy"),
-        (lambda m: RecordDict(), "malformed"),
+        (lambda m: RecordDict(), "an answer does not have the number of its message"),
         (lambda m: None, "no answer within 1 s"),
     ):
         answers = {1: node(cards["one"], lambda m: pack({"name": "one"})), 2: node(cards["two"], two)}

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from flwr.app import Error, Message
+from flwr.app import Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from h2tune.config import load
@@ -115,6 +115,8 @@ class ScriptedGrid(Post):
             if content is not None:
                 self.waiting[identifier] = None
                 message.metadata.__dict__["_src_node_id"] = 1
+                if isinstance(content, RecordDict) and "nonce" not in content.get("head", {"nonce": ""}):
+                    content["head"]["nonce"] = message.content["head"]["nonce"]
                 replies.append(Message(content, reply_to=message))
         return replies
 

@@ -89,8 +89,7 @@ class ExperimentalConfig(ConfigSection):
     )
     teacher_labels: Weight = Field(
         default=128.0,
-        description="How many labels the teacher counts as: its weight μ is this number over the client's own labels, "
-        "equation (14).",
+        description="How many labels the teacher counts as: μ of equation (14) is this over the number of own labels.",
     )
     head_start: Literal["random", "labels"] = Field(
         default="random",

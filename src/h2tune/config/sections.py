@@ -32,8 +32,8 @@ class BasisConfig(ConfigSection):
     )
     encoder: str = Field(
         default="",
-        description="A public encoder whose states of the public texts are the common coordinates: a Hub id or "
-        "`pypi:NAME`. Each client computes them, and nobody sends a view. By default all clients' models make them.",
+        description="A public encoder (Hub id or `pypi:NAME`) that makes the common coordinates, so that no client "
+        "sends a view; by default all clients' models make them.",
     )
     consensus: bool = Field(
         default=False,

@@ -122,6 +122,8 @@ class MemberFile(ConfigSection):
     """Whether it takes part with secure aggregation only, and refuses settings without."""
     describe: bool = True
     """Whether it sends the name of its task, its labels and its majority accuracy, for the coordinator's report."""
+    key: str | None = None
+    """File of its node's private key, with which it signs its answers."""
     superlink: str | None = None
     """HOST:PORT it connects to."""
     root_certificates: str | None = None

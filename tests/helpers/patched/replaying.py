@@ -7,7 +7,7 @@ def replay(module):
     Message = module.Message
     push, earlier = module.TolerantGrid.push, []
 
-    def again(self, old, round_number):
+    def again(self, recipient, key, old, round_number):
         content, metadata = old.content, old.metadata
         push(
             self,
@@ -18,16 +18,18 @@ def replay(module):
                 group_id=str(round_number),
                 ttl=metadata.ttl,
             ),
+            recipient,
+            key,
         )
 
-    def replaying(self, message):
-        identifier = push(self, message)
+    def replaying(self, message, recipient, key):
+        identifier = push(self, message, recipient, key)
         if message.metadata.message_type == TRAIN:
             earlier.append(message)
             for old in earlier:
                 if old.metadata.dst_node_id == message.metadata.dst_node_id:
-                    again(self, old, int(old.metadata.group_id))
-            again(self, message, int(message.metadata.group_id) + 1)
+                    again(self, recipient, key, old, int(old.metadata.group_id))
+            again(self, recipient, key, message, int(message.metadata.group_id) + 1)
         return identifier
 
     module.TolerantGrid.push = replaying

@@ -154,7 +154,8 @@ class Messenger:
         """Send the requests that are due to connected clients."""
         for client, request in pending.items():
             if client in self.nodes and request.due(silence, self.coordinator.patience):
-                identifier = self.grid.push(request.message(self.nodes[client]))
+                message, key = request.message(self.nodes[client]), self.roster.key_of(client)
+                identifier = self.grid.push(message, client, key)
                 if identifier:
                     if request.sent:
                         notify(client, request.reason)

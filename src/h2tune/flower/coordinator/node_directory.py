@@ -39,10 +39,12 @@ class NodeDirectory:
         # of connected nodes; None: the node was identified or refused
         self._pending: dict[int, PendingRequest[Message] | None] = {}
         self._refused: set[int] = set()
+        self._keys: dict[int, bytes] = {}  # of connected nodes
 
     def look(self) -> None:
         """Send the query to new nodes, and remove those that are disconnected."""
-        present = {node.node_id for node in self.grid.get_nodes()}
+        self._keys = {node.node_id: node.public_key for node in self.grid.get_nodes()}
+        present = set(self._keys)
         self.nodes = {client: node for client, node in self.nodes.items() if node in present}
         if (
             not self._pending.keys() <= present
@@ -57,7 +59,7 @@ class NodeDirectory:
                 self._pending[node] = None
             pending = self._pending.setdefault(node, PendingRequest(self._query))
             if pending is not None and pending.due(self.patience):
-                identifier = self.grid.push(pending.message(node))
+                identifier = self.grid.push(pending.message(node), f"node {node}")
                 if identifier:
                     self.queries[identifier] = node
                     pending.was_sent(identifier)
@@ -96,8 +98,9 @@ class NodeDirectory:
 
     def _card(self, node: int, answer: Answer) -> Card:
         head, _ = answer.read(0, f"node {node}")
-        key = next((n.public_key for n in self.grid.get_nodes() if n.node_id == node), b"")
-        return self.roster.admit(text(head, "card"), key)
+        card = self.roster.admit(text(head, "card"), self._keys.get(node, b""))
+        answer.check_signature(self.roster.key_of(card.name), f"'{card.name}'")
+        return card
 
     def _lost(self, node: int, pending: PendingRequest[Message], identifier: str, reason: str) -> None:
         pending.was_lost(identifier, reason)

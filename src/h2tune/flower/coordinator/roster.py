@@ -60,6 +60,11 @@ class Roster:
             files.write_json(self.file, {name: c.model_dump() for name, c in sorted(self.cards.items())})
         return self.cards[card.name]
 
+    def key_of(self, name: str) -> bytes:
+        """Return the public key (PEM) that the coordinator's file binds to a name; empty if it binds none."""
+        admitted = self.admitted.get(name)
+        return b"" if admitted is None or admitted.key is None else pem(admitted.key)
+
     def _check(self, card: Card) -> None:
         """Check a card against the coordinator's file.
 

@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 
 from h2tune.errors import H2TuneError
 from h2tune.flower.messages import text, unpack
+from h2tune.flower.seal import fault, number
 
 if TYPE_CHECKING:
     from h2tune.federation.messages import Update
@@ -31,6 +32,7 @@ class Answer:
         content: Its content, or None.
         reason: Why there is no content.
         lost: Whether the message was lost on the way, so that a retry may help.
+        nonce: Number of the message.
         certain: False if it may still come: the SuperLink failed while it was fetched, and may have dropped it.
     """
 
@@ -38,6 +40,7 @@ class Answer:
     reason: str = ""
     lost: bool = False
     certain: bool = True
+    nonce: str = ""
 
     def read(self, most: int, where: str = "") -> tuple[dict[str, Any], Update | None]:
         """Return head and update of the answer to a query.
@@ -56,6 +59,19 @@ class Answer:
             raise H2TuneError(reason_in(head), where=where)
         return head, update
 
+    def check_signature(self, key: bytes, where: str) -> None:
+        """Refuse an answer that is not signed with a key.
+
+        Args:
+            key: The public key (PEM); nothing is checked where it is empty.
+            where: The sender, for error messages.
+
+        Raises:
+            H2TuneError: It is not signed, or with another key.
+        """
+        if self.content is not None and (problem := fault(self.content, self.nonce, key)):
+            raise H2TuneError(problem, where=where)
+
 
 def reason_in(head: dict[str, Any]) -> str:
     """Return the reason that a client gives in place of an answer.
@@ -70,7 +86,8 @@ class TolerantGrid:
     """The part of a grid that is used here; a server's error (5xx) is logged, and the call may be retried.
 
     A message that could not be sent counts as not sent, an answer that could not be fetched as not there yet: callers
-    poll until their time is up. Answers are fetched one by one: Flower fetches many at once or none, so that one which
+    poll until their time is up. An answer with a broken seal, such as one in another's name, counts as lost. Answers
+    are fetched one by one: Flower fetches many at once or none, so that one which
     cannot be decoded, or an error between two of them, would lose all the others.
 
     Args:
@@ -80,15 +97,28 @@ class TolerantGrid:
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
         self._nodes: list[Any] = []
+        self._sent: dict[
+            str, tuple[str, str, bytes]
+        ] = {}  # message → recipient, number and key of its answer
 
     def get_nodes(self) -> list[Any]:
         """Return the connected nodes; those of the last successful call if the SuperLink fails."""
         self._nodes = self._tolerated(lambda: list(self.grid.get_nodes()), self._nodes)
         return self._nodes
 
-    def push(self, message: Message) -> str | None:
-        """Send a message and return its identifier, or None if it could not be sent."""
-        return self._tolerated(lambda: next(iter(self.grid.push_messages([message])), None), None)
+    def push(self, message: Message, recipient: str, key: bytes = b"") -> str | None:
+        """Send a message and return its identifier, or None if it could not be sent.
+
+        Args:
+            message: The message.
+            recipient: Name of whom it is for, for warnings.
+            key: Public key (PEM) that its answer must be signed with; empty if it is not known yet, or there is none.
+        """
+        nonce = number(message.content)
+        identifier = self._tolerated(lambda: next(iter(self.grid.push_messages([message])), None), None)
+        if identifier:
+            self._sent[identifier] = (recipient, nonce, key)
+        return identifier
 
     def pull(self, identifier: str) -> Answer | None:
         """Return the answer to a message, or None if there is none yet."""
@@ -107,7 +137,11 @@ class TolerantGrid:
             return None
         if reply.has_error():
             return Answer(None, f"it was lost (Flower's code {reply.error.code})", lost=True)
-        return Answer(reply.content)
+        recipient, nonce, key = self._sent[identifier]
+        if problem := fault(reply.content, nonce, key):
+            log.warning("'%s': %s; it is left out, and the message sent again", recipient, problem)
+            return Answer(None, problem, lost=True)
+        return Answer(reply.content, nonce=nonce)
 
     def _tolerated(self, call: Callable[[], Result], otherwise: Result) -> Result:
         """Return the result of a call, or `otherwise` where the SuperLink fails with a server's error."""

@@ -117,7 +117,7 @@ def member_content(federation: FederationConfig, client: ClientConfig, **connect
     Args:
         federation: A federation file.
         client: The member's client in it.
-        connection: `superlink` and `root_certificates` of the member's file.
+        connection: `key`, `superlink` and `root_certificates` of the member's file.
 
     Raises:
         H2TuneError: The client's settings are invalid.

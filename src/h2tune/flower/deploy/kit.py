@@ -60,7 +60,9 @@ def init(
 
 def _write_member(folder: Path, federation: FederationConfig, client: ClientConfig, superlink: str) -> None:
     """Write a member's file and README, and validate the file."""
-    content = member_content(federation, client, superlink=superlink, root_certificates="tls/ca.crt")
+    content = member_content(
+        federation, client, key="node", superlink=superlink, root_certificates="tls/ca.crt"
+    )
     (folder / "member.toml").write_text(tomli_w.dumps(content))
     (folder / "README.md").write_text(pages.member(federation.name, client.name, superlink))
     load_member_file(folder / "member.toml")

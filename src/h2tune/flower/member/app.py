@@ -5,6 +5,7 @@ Flower starts a process for every message; it imports nothing heavy where a work
 
 from __future__ import annotations
 
+import tomllib
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from flwr.clientapp import ClientApp
 from h2tune.errors import H2TuneError
 from h2tune.flower.member import worker
 from h2tune.flower.messages import parts, wrapped
+from h2tune.flower.seal import seal
 
 NODE_KEY = "h2tune"
 """Key of the node's configuration that holds the path of the member's file."""
@@ -32,18 +34,37 @@ def train(message: Message, context: Context) -> Message:
 
 
 def respond(kind: str, message: Message, context: Context) -> Message:
-    """Return the reply to a message of a kind."""
+    """Return the reply to a message of a kind, signed."""
     try:
         file = _member_file(context)
         head, tensors = parts(message.content)
     except H2TuneError as error:
-        return Message(wrapped(*worker.refusal(str(error))), reply_to=message)
+        answer = wrapped(*worker.refusal(str(error)))
+        return Message(seal(answer, message.content, None), reply_to=message)
+    answer = wrapped(*_answer(kind, file, head, tensors))
+    try:
+        sealed = seal(answer, message.content, _key(file))
+    except H2TuneError as error:
+        sealed = seal(wrapped(*worker.refusal(str(error))), message.content, None)
+    return Message(sealed, reply_to=message)
+
+
+def _answer(kind: str, file: Path, head: str, tensors: bytes | None) -> tuple[str, bytes | None]:
     answer = worker.ask(file, kind, head, tensors)
     if answer is None:
         from h2tune.flower.member import handlers
 
         answer = handlers.respond(kind, file, head, tensors)
-    return Message(wrapped(*answer), reply_to=message)
+    return answer
+
+
+def _key(file: Path) -> Path | None:
+    """Return the file of the node's private key, as the member's file says; None if it says none."""
+    try:
+        name = tomllib.loads(file.read_text(encoding="utf-8")).get("key")
+    except (OSError, ValueError):
+        return None  # the answer says what is wrong with the file
+    return file.resolve().parent / Path(name).expanduser() if isinstance(name, str) else None
 
 
 def _member_file(context: Context) -> Path:
