@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,8 @@ from h2tune.seeds import derive, generator, isolated
 
 Kind = Literal["causal", "classifier"]
 DEMO = "pypi:"
+_NEW: WeakKeyDictionary[PreTrainedModel, list[str]] = WeakKeyDictionary()
+"""Model → names of its modules that were not in its folder, besides the head."""
 PADDED_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
 
 
@@ -117,11 +120,13 @@ def load_model(model: str, kind: Kind, dtype: str, seed: int) -> PreTrainedModel
     try:
         options = _quantised(model, kind) if dtype == "nf4" else {"dtype": getattr(torch, dtype)}
         with quiet(), isolated(seed, "model", model):
-            loaded: PreTrainedModel = cls.from_pretrained(folder, **options)
+            loaded, info = cls.from_pretrained(folder, output_loading_info=True, **options)
     except (OSError, ValueError) as error:
         raise H2TuneError(
             f"cannot be loaded ({str(error).strip().splitlines()[0]})", where=f"model {model}"
         ) from None
+    if kind == "classifier":
+        _NEW[loaded] = _new_modules(loaded, info["missing_keys"], model)
     loaded.config.use_cache = False
     for module in loaded.modules() if dtype == "nf4" else ():
         # with AVX-512 BF16 bitsandbytes 0.50 repacks the weights when a model is scored on a CPU: that fails where a
@@ -130,7 +135,27 @@ def load_model(model: str, kind: Kind, dtype: str, seed: int) -> PreTrainedModel
             module.support_avx512bf16_for_cpu = False
     if (head := loaded.get_output_embeddings()) is not None:
         head.register_forward_pre_hook(_contiguous)
-    return loaded.eval()
+    return cast(PreTrainedModel, loaded.eval())
+
+
+def _new_modules(model: PreTrainedModel, missing: Iterable[str], name: str) -> list[str]:
+    """Return the names of a classifier's poolers without weights, such as that of a masked language model.
+
+    Raises:
+        H2TuneError: Something else besides the head has no weights.
+    """
+    prefix = f"{model.base_model_prefix}."
+    inside = sorted({key.rpartition(".")[0] for key in missing if key.startswith(prefix)})
+    poolers = sorted(
+        {place[: place.index("pooler") + len("pooler")] for place in inside if "pooler" in place}
+    )
+    if others := [place for place in inside if "pooler" not in place]:
+        raise H2TuneError(
+            f"it has no weights for {others[0]}",
+            where=f"model {name}",
+            remedy=f"Check that it is a model of type {model.config.model_type}",
+        )
+    return poolers
 
 
 def _quantised(model: str, kind: Kind) -> dict[str, Any]:
@@ -178,8 +203,12 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
 
 
 def head_modules(model: PreTrainedModel) -> list[str]:
-    """Return the names of a classifier's modules outside its encoder; they are trained and stay private."""
-    return [
+    """Return the names of a classifier's modules that are trained and stay private.
+
+    They are those outside its encoder, and before them a pooler that has no weights in the model's folder: it is drawn
+    anew at each load, so that an adapter without it would be useless.
+    """
+    return _NEW.get(model, []) + [
         name
         for name, child in model.named_children()
         if name != model.base_model_prefix and any(True for _ in child.parameters())
