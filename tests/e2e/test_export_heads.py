@@ -15,7 +15,17 @@ from h2tune.errors import H2TuneError
 from h2tune.models import load_model
 from h2tune.runs.plan import planned
 
-FAMILIES = ("bert", "albert", "rembert", "ernie", "megatron-bert", "electra", "roberta", "distilbert", "modernbert")
+FAMILIES = (
+    "bert",
+    "albert",
+    "rembert",
+    "ernie",
+    "megatron-bert",
+    "electra",
+    "roberta",
+    "distilbert",
+    "modernbert",
+)
 
 
 def save_masked_model(folder, family, seed=0):
@@ -55,7 +65,9 @@ def test_an_exported_classifier_predicts_in_a_new_process_what_it_predicted_in_t
     model = save_masked_model(tmp_path / family, family)
     file = federations.write(tmp_path, federation_of(tmp_path, model))
     run = h2tune.run(file, out=tmp_path / "run", strict=True)
-    (event,) = [e for e in run.events if e["event"] == "evaluated" and e["client"] == "one" and e["round"] == 0]
+    (event,) = [
+        e for e in run.events if e["event"] == "evaluated" and e["client"] == "one" and e["round"] == 0
+    ]
     client = planned(load(file)).clients[0]
     words = AutoTokenizer.from_pretrained(model)
     batch = words([e.text for e in client.splits.test], return_tensors="pt", padding=True)
@@ -76,6 +88,10 @@ def test_a_folder_that_lacks_more_than_a_head_is_refused(tmp_path):
     model = save_masked_model(tmp_path / "bert", "bert")
     tensors = load_file(model / "model.safetensors")
     gone = "bert.encoder.layer.1.attention.self.query.weight"
-    save_file({k: t for k, t in tensors.items() if k != gone}, model / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(H2TuneError, match="no weights for bert.encoder.layer.1"):
+    save_file(
+        {k: t for k, t in tensors.items() if k != gone},
+        model / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    with pytest.raises(H2TuneError, match=r"no weights for bert\.encoder\.layer\.1"):
         load_model(str(model), "classifier", "float32", 0)

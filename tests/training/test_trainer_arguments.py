@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from helpers.locally import adapted, download, train, trained
+from transformers import TrainingArguments
 
 from h2tune.errors import H2TuneError
+from h2tune.training import allowed
 from h2tune.training.arguments import check_arguments, try_arguments
 
 
@@ -69,3 +75,77 @@ def test_an_optimiser_that_does_not_exist_is_refused_before_training():
     with pytest.raises(H2TuneError, match="adamm is not a valid"):
         try_arguments({"optim": "adamm"})
     try_arguments({"optim": "adafactor"})
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "federation-file.md"
+MARKS = "<!-- trainer arguments -->\n", "<!-- end of trainer arguments -->\n"
+FIELDS = sorted(field.name for field in dataclasses.fields(TrainingArguments) if field.init)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_argument_is_honoured_or_refused_with_a_reason(name):
+    reasons = allowed.reasons()
+    assert (name in allowed.honoured()) != (name in reasons)
+    if name in reasons:
+        with pytest.raises(H2TuneError, match=f"'{name}' is refused: ") as caught:
+            check_arguments({name: None}, "constant")
+        assert reasons[name] in str(caught.value)
+    else:
+        check_arguments({name: {} if name.endswith("kwargs") else None}, "constant")
+
+
+def test_no_group_names_an_argument_that_is_none():
+    groups = [
+        name for names in (*allowed.HONOURED.values(), *allowed.REFUSED.values()) for name in names.split()
+    ]
+    assert sorted(groups) == FIELDS
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"optim": "sgd"},
+        {"optim": "adamw_torch", "optim_args": "amsgrad=True"},
+        {"adam_beta1": 0.5},
+        {"adam_beta2": 0.5},
+        {"adam_epsilon": 1.0},
+        {"neftune_noise_alpha": 50.0},
+    ],
+)
+def test_what_is_honoured_changes_what_is_trained(arguments):
+    plain, _ = after_two_rounds("llama")
+    changed, _ = after_two_rounds("llama", **arguments)
+    assert any(not torch.equal(plain[name], changed[name]) for name in plain)
+
+
+def test_arguments_of_the_scheduler_reach_it():
+    found = []
+    for cycles in (1, 3):
+        one = adapted("llama")
+        one.receive(download(one, 0))
+        kwargs = {"num_cycles": cycles}
+        train(one, 0, steps=4, scheduler="cosine_with_restarts", arguments={"lr_scheduler_kwargs": kwargs})
+        found.append(trained(one))
+    assert any(not torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"dataloader_num_workers": 1}, {"full_determinism": True}, {"torch_empty_cache_steps": 1}]
+)
+def test_what_concerns_the_machine_alone_changes_nothing(arguments, monkeypatch):
+    plain, losses = after_two_rounds("llama")
+    again, same = after_two_rounds("llama", **arguments)
+    torch.use_deterministic_algorithms(False)
+    assert losses == same and all(torch.equal(plain[name], again[name]) for name in plain)
+
+
+def test_the_page_has_the_table_of_arguments():
+    text = PAGE.read_text(encoding="utf-8")
+    assert f"{MARKS[0]}{allowed.table()}{MARKS[1]}" in text, f"run python {Path(__file__).name}"
+
+
+if __name__ == "__main__":
+    page = PAGE.read_text(encoding="utf-8")
+    before, after = page.index(MARKS[0]) + len(MARKS[0]), page.index(MARKS[1])
+    PAGE.write_text(page[:before] + allowed.table() + page[after:], encoding="utf-8")
+    sys.exit()

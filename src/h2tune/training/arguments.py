@@ -12,39 +12,33 @@ from transformers.trainer_utils import SchedulerType
 
 from h2tune.errors import H2TuneError, nearest
 from h2tune.quiet import quiet
+from h2tune.training.allowed import honoured, reasons
 
-OWNED = frozenset(
-    {
-        *("output_dir", "max_steps", "num_train_epochs", "per_device_train_batch_size"),
-        *("gradient_accumulation_steps", "learning_rate", "weight_decay", "seed", "data_seed"),
-        *("lr_scheduler_type", "warmup_steps", "max_grad_norm", "remove_unused_columns", "label_names"),
-        *("disable_tqdm", "train_batch_size"),
-    }
-)
-"""Arguments of the Trainer that h2tune sets itself, by its own keys or because it depends on them."""
 DEFAULTS = {
     "save_strategy": "no",
     "report_to": "none",
     "logging_strategy": "no",
     "dataloader_pin_memory": False,
 }
-"""Defaults of h2tune that differ from the Trainer's; a federation file can override them."""
+"""Defaults of h2tune that differ from the Trainer's."""
 
 
 def check_arguments(arguments: Mapping[str, Any], scheduler: str) -> None:
-    """Validate a federation file's Trainer arguments by name: unknown, unsupported, or set by h2tune itself.
+    """Validate a federation file's Trainer arguments by name: unknown ones, and those that would have no effect.
 
     Raises:
         H2TuneError: An argument or scheduler is refused; the message names it and the closest known name.
     """
     known = [field.name for field in dataclasses.fields(TrainingArguments) if field.init]
+    why = reasons()
     for name in arguments:
-        if name in OWNED:
-            raise H2TuneError(
-                f"'{name}' is set by h2tune's own keys", where="train.arguments", remedy="Leave it out"
-            )
         if name not in known:
             raise H2TuneError(f"no argument '{name}'{nearest(name, known)}", where="train.arguments")
+        if name not in honoured():
+            reason = why.get(name, "h2tune was not tried with it")
+            raise H2TuneError(
+                f"'{name}' is refused: {reason}", where="train.arguments", remedy="Leave it out"
+            )
     schedulers = [kind.value for kind in SchedulerType]
     if scheduler not in schedulers:
         raise H2TuneError(

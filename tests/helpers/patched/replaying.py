@@ -22,7 +22,7 @@ def replay(module):
             key,
         )
 
-    def replaying(self, message, recipient, key):
+    def replaying(self, message, recipient, key=b""):
         identifier = push(self, message, recipient, key)
         if message.metadata.message_type == TRAIN:
             earlier.append(message)
