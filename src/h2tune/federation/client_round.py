@@ -137,12 +137,14 @@ class ClientRound:
         )
 
     def _train(self, adapted: AdaptedModel, tokenizer: PreTrainedTokenizerBase) -> Record:
-        client, public = self.client, self.lesson.rows if self.lesson else ()
+        client, numbers, public = self.client, self.client.training, self.lesson.rows if self.lesson else ()
+        if self.lesson and not public:  # it has no teacher: its own examples take the place of public texts
+            numbers = replace(numbers, batch_size=numbers.batch_size + numbers.public_batch)
         return LocalRound(
             adapted.model,
             client.encoded("train", tokenizer),
             tokenizer,
-            client.training,
+            numbers,
             causal=client.causal,
             phases=adapted.phases(),
             terms=self._terms(adapted, tokenizer) if public else adapted.terms(),

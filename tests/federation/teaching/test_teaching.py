@@ -176,6 +176,22 @@ def test_a_client_without_labels_is_taught(tmp_path, client, sends):
     }
 
 
+def test_a_client_that_nobody_can_teach_trains_on_as_many_rows_of_its_own(tmp_path):
+    found = content(tmp_path)
+    found["client"][1]["task"]["labels"] = ["yes", "nay"]
+    rows = (tmp_path / "two.jsonl").read_text().replace('"no"', '"nay"')
+    (tmp_path / "two.jsonl").write_text(rows)
+    losses = []
+    for own, public in ((4, 4), (6, 2), (4, 2)):
+        found["train"]["batch_size"], found["experimental"]["public_batch"] = own, public
+        run = h2tune.run(federations.write(tmp_path, found), out=tmp_path / f"run-{own}-{public}")
+        by_name = {e["client"]: e for e in lessons(run)}
+        assert by_name["two"]["reason"] == "nobody else knows its labels" and by_name["one"]["taken"]
+        trained = (e for e in run.events if e["event"] == "client_trained")
+        losses.append(next(e["losses"] for e in trained if e["client"] == "two" and e["round"] == 0))
+    assert losses[0] == losses[1] != losses[2]  # eight rows a step, however many would be public
+
+
 def test_no_labels_without_a_consensus_is_an_error(tmp_path):
     base = federations.federation(tmp_path, THREE)
     base["client"][0]["train"] = 0
