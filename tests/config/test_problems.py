@@ -31,7 +31,7 @@ def complaint(**changes) -> str:
         ({"labels": ["yes"]}, "client.m.task.labels: must be two or more", "leave labels out for free text"),
         ({"scorer": "bleu"}, "client.m.task.scorer: must be 'label', 'number', 'option'", "not 'bleu'"),
         ({"prompt": "Text:"}, "client.m.task.prompt: must name at least one field", '"{question}"'),
-        ({"prompt": "{meta.text}"}, "client.m.task.prompt: '{meta.text}'", "top level of each row"),
+        ({"prompt": "{meta[text]}"}, "client.m.task.prompt: '{meta[text]}'", "Write fields as {name}"),
         ({"labels": "yes"}, "client.m.task.labels: must be a list", "table from each answer"),
         ({"labels": {"a": " yes", "b": " yes"}}, "client.m.task.labels: two answers", "give each its own"),
         ({"labels": {"a": " yes", "b": 3}}, "client.m.task.labels: the words for 'b'", "must be a text"),

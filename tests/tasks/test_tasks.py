@@ -192,6 +192,37 @@ def test_csv_with_quotes_line_breaks_and_a_byte_order_mark(tmp_path: Path) -> No
     assert own("own.tsv").read(tmp_path).train[0].text == "a, b"
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_delimiter_of_a_table_is_found(tmp_path: Path, delimiter: str) -> None:
+    lines = (("question", "answer"), ('"one, two; three|\t"', "yes"), ("d", "no"))
+    (tmp_path / "own.csv").write_text("\n".join(delimiter.join(line) for line in lines), encoding="utf-8")
+    assert [e.text for e in own("own.csv").read(tmp_path).train] == ["one, two; three|\t", "d"]
+
+
+def test_another_encoding_is_named_and_a_wrong_one_refused(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_bytes("question;answer\nGröße – ja;x\n".encode("cp1252"))
+    assert own("own.csv", encoding="cp1252").read(tmp_path).train[0].text == "Größe – ja"
+    with pytest.raises(H2TuneError, match=r'own\.csv:2: is not UTF-8 .*encoding = "cp1252"'):
+        own("own.csv").read(tmp_path)
+    with pytest.raises(ValidationError, match="no encoding 'latin-99'"):
+        own("own.csv", encoding="latin-99")
+
+
+def test_a_long_cell_is_read_and_a_field_within_an_object_too(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text(f"question,answer\n{'word ' * 60_000},x\n", encoding="utf-8")
+    assert len(own("own.csv").read(tmp_path).train[0].text) == 300_000
+    rows = [{"meta": {"text": "q"}, "a.b": "x", "a": {"b": "y"}}]
+    write(tmp_path / "own.jsonl", rows)
+    task = FileTask(file="own.jsonl", prompt="{meta.text} {a.b}", answer="a.b")
+    assert task.read(tmp_path).train[0].prompt == "q x"  # a key with a dot comes first
+    for prompt, message in (
+        ("{meta.txt}", r"no field 'txt' \(of 'meta\.txt'\).*did you mean 'text'"),
+        ("{meta.text.x}", "no object"),
+    ):
+        with pytest.raises(H2TuneError, match=message):
+            FileTask(file="own.jsonl", prompt=prompt, answer="a.b").read(tmp_path)
+
+
 def test_own_test_file_is_used_whole(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", [{"question": f"q{i}", "answer": "x"} for i in range(10)])
     write(tmp_path / "test.jsonl", [{"question": f"t{i}", "answer": "x"} for i in range(4)])
@@ -217,6 +248,14 @@ def test_own_test_file_is_used_whole(tmp_path: Path) -> None:
         ("a.jsonl", b'{"question": "", "answer": "x"}', r"a\.jsonl:1: the text is empty"),
         ("a.jsonl", b'{"question": ["q"], "answer": "x"}', r"a\.jsonl:1: field 'question' is a list"),
         ("a.jsonl", b'{"question": "q", "answer": "x"}\n\xff', r"a\.jsonl:2: is not UTF-8"),
+        (
+            "a.jsonl",
+            b'{"question": "q", "question": "p", "answer": "x"}',
+            r"a\.jsonl:1: field 'question' stands twice",
+        ),
+        ("a.jsonl", b'{"question": NaN, "answer": "x"}', r"a\.jsonl:1: a field is NaN"),
+        ("a.jsonl", b'{"question": "q", "answer": -Infinity}', r"a\.jsonl:1: a field is -Infinity"),
+        ("a.csv", b"question,answer,question\nq,x,p\n", r"a\.csv:1: column 'question' stands twice"),
         ("a.jsonl", b"\n\n", r"a\.jsonl: has no rows"),
         ("a.csv", b"question,answer\n", r"a\.csv: has no rows"),
         ("a.csv", b"question,answer\n\nq,x\nq,x,y\n", r"a\.csv:4: has 3 cells, the header has 2"),

@@ -12,8 +12,8 @@ from h2tune.errors import H2TuneError, nearest
 def parse(template: str) -> tuple[tuple[str, str | None], ...]:
     """Return the template as pairs (literal text, name of the field after it or None).
 
-    Only `{name}` is a field; `{{` and `}}` are braces. Attributes, indices, conversions and format specifications are
-    errors, as a template may come from an untrusted source.
+    `{name}` is a field, and `{name.name}` one within an object; `{{` and `}}` are braces. Only keys are looked up:
+    indices, conversions and format specifications are errors, as a template may come from an untrusted source.
 
     Raises:
         H2TuneError: The template is malformed.
@@ -24,14 +24,8 @@ def parse(template: str) -> tuple[tuple[str, str | None], ...]:
     except ValueError as error:
         raise H2TuneError(f"malformed template {template!r} ({error})", remedy=remedy) from None
     for _, name, spec, conversion in parts:
-        if name is not None and (spec or conversion or not name.replace("-", "_").isidentifier()):
-            deep = "." in name or "[" in name
-            raise H2TuneError(
-                f"'{{{name}}}' in template {template!r} is not a plain field",
-                remedy="Nested fields are not supported: move them to the top level of each row"
-                if deep
-                else remedy,
-            )
+        if name is not None and (spec or conversion or not _is_field(name)):
+            raise H2TuneError(f"'{{{name}}}' in template {template!r} is not a field", remedy=remedy)
     merged: list[tuple[str, str | None]] = []
     before = ""  # the standard parser starts a new part after every {{ and }}
     for literal, name, _, _ in parts:
@@ -40,6 +34,11 @@ def parse(template: str) -> tuple[tuple[str, str | None], ...]:
             merged.append((before, name))
             before = ""
     return (*merged, (before, None)) if before else tuple(merged)
+
+
+def _is_field(name: str) -> bool:
+    parts = name.split(".")
+    return all(part.replace("-", "_").isidentifier() and not part.startswith("__") for part in parts)
 
 
 def fields(template: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,11 +45,22 @@ class FileTask(BaseModel):
         description="How answers are scored; `label` with labels and `word` without if left out; `program` runs them "
         "in a sandbox.",
     )
+    encoding: str = Field(
+        default="utf-8", description="Encoding of the files, such as `cp1252` of older spreadsheets."
+    )
     max_length: int = Field(
         default=256,
         ge=1,
         description="Tokens of a prompt that are kept: the fields are cut, not the template.",
     )
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str) -> str:
+        try:
+            return codecs.lookup(value).name
+        except LookupError:
+            raise ValueError(f"no encoding '{value}'; utf-8 and cp1252 are common ones") from None
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -129,7 +141,7 @@ class FileTask(BaseModel):
 
     def _examples(self, file: str, base: Path | None) -> list[Example]:
         path = (base or Path()) / Path(file).expanduser()
-        examples = [self._example(row, f"{path}:{line}") for line, row in read_rows(path)]
+        examples = [self._example(row, f"{path}:{line}") for line, row in read_rows(path, self.encoding)]
         if not examples:
             raise H2TuneError("has no rows", where=str(path))
         return examples
@@ -163,12 +175,16 @@ class FileTask(BaseModel):
 
 
 def _value(row: Mapping[str, Any], name: str, where: str) -> str:
-    if name not in row:
-        known = [str(key) for key in row]
-        raise H2TuneError(
-            f"no field '{name}'{nearest(name, known)}", where=where, remedy=f"Its fields: {', '.join(known)}"
-        )
-    value = row[name]
+    value: Any = row
+    for part in (
+        [name] if name in row else name.split(".")
+    ):  # "meta.text" is the field text of the object meta
+        if not isinstance(value, Mapping) or part not in value:
+            known = [str(key) for key in value] if isinstance(value, Mapping) else []
+            place = f" (of '{name}')" if part != name else ""
+            remedy = f"Its fields: {', '.join(known)}" if known else "The field before it is no object"
+            raise H2TuneError(f"no field '{part}'{place}{nearest(part, known)}", where=where, remedy=remedy)
+        value = value[part]
     if value is None or isinstance(value, list | dict):
         kind = "null" if value is None else "a list" if isinstance(value, list) else "an object"
         remedy = "Use a text, a number, true or false"
