@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 from h2tune.errors import H2TuneError
 from h2tune.training import allowed
 from h2tune.training.arguments import check_arguments, try_arguments
+from h2tune.training.local import LocalTraining
 
 
 def after_two_rounds(family: str, **arguments):
@@ -116,6 +117,24 @@ def test_what_is_honoured_changes_what_is_trained(arguments):
     plain, _ = after_two_rounds("llama")
     changed, _ = after_two_rounds("llama", **arguments)
     assert any(not torch.equal(plain[name], changed[name]) for name in plain)
+
+
+def test_a_client_trains_on_one_device_where_there_are_several(monkeypatch, tmp_path):
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: self._n_gpu))
+    setup = TrainingArguments.__post_init__
+
+    def several(self):
+        setup(self)
+        self._n_gpu = 2
+
+    monkeypatch.setattr(TrainingArguments, "__post_init__", several)
+    assert TrainingArguments(str(tmp_path), per_device_train_batch_size=4).train_batch_size == 8
+    numbers = LocalTraining(
+        alternation="joint", rounds=1, local_steps=1, batch_size=4, accumulation=1,
+        learning_rates={"specific": 1e-3}, weight_decay=0.0, scheduler="constant", warmup_steps=0,
+        max_grad_norm=1.0, arguments={},
+    )  # fmt: skip
+    assert numbers.trainer_arguments(str(tmp_path), 1, 0).train_batch_size == 4
 
 
 def test_arguments_of_the_scheduler_reach_it():

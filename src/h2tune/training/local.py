@@ -68,7 +68,7 @@ class LocalTraining:
             seed: The Trainer's seed.
             batch: Texts of a local step, own and public ones; `batch_size` if left out.
         """
-        return TrainingArguments(
+        found = TrainingArguments(
             output_dir=folder,
             max_steps=steps,
             per_device_train_batch_size=(batch or self.batch_size) // self.accumulation,
@@ -83,6 +83,11 @@ class LocalTraining:
             disable_tqdm=True,
             **(DEFAULTS | dict(self.arguments)),
         )
+        if (
+            found.n_gpu > 1
+        ):  # the Trainer would split each batch over all devices, and make it as many times as large
+            found._n_gpu = 1
+        return found
 
 
 @dataclass(frozen=True)
