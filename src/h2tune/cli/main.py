@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import logging
 import os
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ import typer
 
 from h2tune._version import __version__
 from h2tune.cli.deploy import deploy_app
-from h2tune.cli.paths import FederationFile, RunFolder, check_file, check_run_folder
+from h2tune.cli.paths import FederationFile, RunFolder, check_file, check_resumable, check_run_folder
 from h2tune.errors import H2TuneError
 
 app = typer.Typer(
@@ -24,6 +26,19 @@ app = typer.Typer(
 assets_app = typer.Typer(help="Demo models and data sets, pinned by checksum.", no_args_is_help=True)
 app.add_typer(assets_app, name="assets")
 app.add_typer(deploy_app, name="deploy")
+
+REMEDIES = {
+    errno.ENOSPC: "Free some space, and run the same command again (h2tune run needs --resume)",
+    errno.EDQUOT: "Free some space, and run the same command again (h2tune run needs --resume)",
+    errno.EACCES: "Choose a place that you may write to",
+    errno.EPERM: "Choose a place that you may write to",
+    errno.EROFS: "Choose a place that can be written to",
+    errno.EEXIST: "Choose another name",
+    errno.EISDIR: "Name a file",
+    errno.ENOTDIR: "Name a folder",
+    errno.ENOENT: "Check the path",
+}
+"""What to do about errors of the file system, which are no faults of h2tune."""
 
 Override = Annotated[
     list[str] | None,
@@ -60,9 +75,12 @@ def run(
     check_file(file)
     from h2tune.cli.display import TerminalDisplay, results_table, terminal, total_steps
     from h2tune.config import load
+    from h2tune.runs.run import default_folder
     from h2tune.runs.run import run as run_federation
 
     federation = load(file, override or ())
+    if resume:
+        check_resumable(out or default_folder(federation.name))
     console = terminal()
     with TerminalDisplay(console, total_steps(federation)) as display:
         finished = run_federation(federation, out=out, resume=resume, strict=strict, display=display)
@@ -72,7 +90,7 @@ def run(
 
 @app.command()
 def inspect(file: FederationFile, override: Override = None) -> None:
-    """Show what a run would train and send. Loads no weights and no data."""
+    """Show what a run would train and send. Loads no weights, and of data the first rows."""
     check_file(file)
     from h2tune.cli.display import terminal
     from h2tune.cli.forecast import print_forecast
@@ -152,10 +170,14 @@ def evaluate(
 ) -> None:
     """Score the saved adapters of a run."""
     check_run_folder(folder)
+    from h2tune.quiet import quiet
     from h2tune.runs.results import evaluate_run
 
-    for name, score in evaluate_run(folder, client or (), split):
-        typer.echo(f"{name}: accuracy {score.accuracy:.4f}, loss {score.loss:.4f}, {score.examples} examples")
+    with quiet():
+        for name, score in evaluate_run(folder, client or (), split):
+            typer.echo(
+                f"{name}: accuracy {score.accuracy:.4f}, loss {score.loss:.4f}, {score.examples} examples"
+            )
 
 
 @app.command()
@@ -172,9 +194,11 @@ def export(
 ) -> None:
     """Write a client's adapter as plain LoRA or h2tune adapter, or its model with the adapter merged."""
     check_run_folder(folder)
+    from h2tune.quiet import quiet
     from h2tune.runs.results import export_client
 
-    typer.echo(str(export_client(folder, client, out, form)))
+    with quiet():
+        typer.echo(str(export_client(folder, client, out, form)))
 
 
 @assets_app.command("list")
@@ -211,10 +235,18 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # torch and Transformers leave a million objects alive: a collection every 700 allocations would take seconds.
     gc.set_threshold(50_000, 20, 100)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of a kernel that nothing here uses
     try:
         app()
     except H2TuneError as error:
         typer.echo(f"h2tune: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        typer.echo(
+            f"h2tune: {error.filename or 'a file'}: {error.strerror}. {REMEDIES[error.errno]}", err=True
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         typer.echo(

@@ -32,6 +32,18 @@ def check_run_folder(path: Path) -> None:
         )
 
 
+def check_resumable(path: Path) -> None:
+    """Check that there is a run to resume.
+
+    Raises:
+        H2TuneError: The folder does not exist.
+    """
+    if not path.exists():
+        raise H2TuneError(
+            "there is no run to resume", where=str(path), remedy="Leave --resume out to start one"
+        )
+
+
 FederationFile = Annotated[Path, typer.Argument(help="Federation file (TOML).", metavar="FEDERATION.toml")]
 ClientFile = Annotated[Path, typer.Argument(help="File of one client (TOML).", metavar="MEMBER.toml")]
 RunFolder = Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")]

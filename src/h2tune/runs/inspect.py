@@ -15,6 +15,7 @@ from h2tune.runs.build import build_strategy, mechanism_of
 from h2tune.runs.enrol import enrol_all
 from h2tune.runs.model_info import ClientInfo
 from h2tune.runs.ranks import ADAM_BYTES, trainable_in
+from h2tune.tasks.rows import FileTask
 
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 QUANTISED = 0.5625
@@ -53,9 +54,13 @@ def inspect(federation: FederationConfig) -> Forecast:
     """Return exactly what a run trains and sends.
 
     Raises:
-        H2TuneError: Every problem for which `run` would stop before training.
+        H2TuneError: Every problem for which `run` would stop before training, as far as weights, tokens and all but
+            the first rows of files do not matter.
     """
     infos, enrolments, size, slots = enrol_all(federation)
+    for client in federation.sorted_clients():
+        if isinstance(client.task, FileTask):
+            client.task.check()
     strategy = build_strategy(federation, enrolments, size, slots)
     clients = [
         _client(federation, strategy, info, enrolled, size, slots)

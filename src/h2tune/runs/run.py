@@ -66,6 +66,11 @@ class Run:
         return read_events(self.folder / "events.jsonl")
 
 
+def default_folder(name: str) -> Path:
+    """Return the run folder of a federation of that name."""
+    return Path("runs") / name
+
+
 def run(
     federation: FederationConfig | str | Path,
     *,
@@ -90,7 +95,7 @@ def run(
     """
     if not isinstance(federation, FederationConfig):
         federation = load(Path(federation), overrides)
-    folder = Path(out) if out is not None else Path("runs") / federation.name
+    folder = Path(out) if out is not None else default_folder(federation.name)
     plan = planned(federation)
     if resume:
         check_same(folder / "config.toml", federation)

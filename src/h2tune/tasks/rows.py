@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,9 @@ from h2tune.errors import H2TuneError, nearest
 from h2tune.tasks.prompts import fields, fill
 from h2tune.tasks.row_files import read_rows
 from h2tune.tasks.task import Example, Pools, Task
+
+CHECKED = 20
+"""Rows of a file that are checked before it is read."""
 
 
 class FileTask(BaseModel):
@@ -138,6 +142,18 @@ class FileTask(BaseModel):
             validation=None if self.validation_file is None else self._examples(self.validation_file, base),
             test=None if self.test_file is None else self._examples(self.test_file, base),
         )
+
+    def check(self, base: Path | None = None) -> None:
+        """Check that the files are there, and the first rows of each.
+
+        Raises:
+            H2TuneError: A file is missing or malformed, or one of these rows is; names the file and the line.
+        """
+        for file in (self.file, self.validation_file, self.test_file):
+            if file is not None:
+                path = (base or Path()) / Path(file).expanduser()
+                for line, row in itertools.islice(read_rows(path, self.encoding), CHECKED):
+                    self._example(row, f"{path}:{line}")
 
     def _examples(self, file: str, base: Path | None) -> list[Example]:
         path = (base or Path()) / Path(file).expanduser()

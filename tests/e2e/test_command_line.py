@@ -1,0 +1,103 @@
+"""Every command in a process of its own: what it prints, and errors of the file system in one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from helpers import federations
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("commands")
+    file = federations.write(folder, federations.federation(folder))
+    done = federations.h2tune("run", str(file), "--out", str(folder / "run"))
+    return folder, file, done
+
+
+def test_a_run_prints_nothing_but_what_h2tune_says(ready):
+    _, _, done = ready
+    assert done.stderr == "" and "Adapters, events and report" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("inspect", "FILE"),
+        ("run", "FILE", "--out", "RUN", "--resume"),
+        ("evaluate", "RUN"),
+        ("report", "RUN"),
+        ("export", "RUN", "OUT/lora", "--client", "one"),
+        ("export", "RUN", "OUT/merged", "--client", "two", "--format", "merged"),
+        ("compare", "FILE", "--methods", "local", "--seeds", "1", "--out", "OUT/compared"),
+        ("assets", "list"),
+    ],
+    ids=lambda arguments: " ".join(arguments[:1]),
+)
+def test_a_command_that_works_prints_nothing_on_stderr(ready, tmp_path, arguments):
+    folder, file, _ = ready
+    places = {"FILE": str(file), "RUN": str(folder / "run"), "OUT": str(tmp_path)}
+    words = [
+        "/".join(places.get(part, part) for part in word.split("/"))
+        if word.isupper() or "/" in word
+        else word
+        for word in arguments
+    ]
+    assert federations.h2tune(*words).stderr == ""
+
+
+def line(*arguments: str) -> str:
+    """Return the one line that a command prints before it ends with status 2."""
+    done = federations.h2tune(*arguments, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stderr.startswith("h2tune: "), done
+    return done.stderr
+
+
+def test_errors_of_the_file_system_are_one_line(ready, tmp_path):
+    folder, _, _ = ready
+    assert "directory" in line("report", str(folder / "run"), "--out", str(tmp_path)).lower()
+    (tmp_path / "file").write_text("")
+    assert "Choose another name" in line(
+        "report", str(folder / "run"), "--out", str(tmp_path / "file" / "report.html")
+    )
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_place_that_cannot_be_written_is_one_line(ready, tmp_path):
+    (tmp_path / "read-only").mkdir(mode=0o500)
+    assert "write" in line(
+        "report", str(ready[0] / "run"), "--out", str(tmp_path / "read-only" / "report.html")
+    )
+
+
+def test_a_full_disk_is_one_line_that_says_how_to_go_on(tmp_path):
+    code = (
+        "import sys, errno\n"
+        "from h2tune.cli import main\n"
+        "def full(): raise OSError(errno.ENOSPC, 'No space left on device', 'run/events.jsonl')\n"
+        "main.app = full\n"
+        "main.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("h2tune: run/events.jsonl: No space left on device. Free some space")
+    assert "--resume" in done.stderr
+
+
+def test_there_must_be_a_run_to_resume(ready, tmp_path):
+    assert "no run to resume" in line("run", str(ready[1]), "--out", str(tmp_path / "none"), "--resume")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [(None, "cannot be read"), ('{"words": "a b"}\n', "no field 'label'"), ("{\n", "malformed JSON")],
+)
+def test_inspect_looks_at_the_first_rows(tmp_path, rows, words):
+    file = federations.write(tmp_path, federations.federation(tmp_path))
+    place = tmp_path / "one.jsonl"
+    place.unlink() if rows is None else place.write_text(rows)
+    assert words in line("inspect", str(file))
