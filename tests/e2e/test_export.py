@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import pytest
 import torch
 from helpers import federations, tiny
-from peft import PeftModel
+from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification, PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 import h2tune.adapter  # noqa: F401 - registers the adapter with PEFT
 
 PLAIN = """
 import sys, torch
-from peft import PeftModel
+from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification, PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 folder, out = sys.argv[1:]
 logits = {}
@@ -91,6 +92,43 @@ def test_the_merged_model_is_an_ordinary_model(run, tmp_path):
     with torch.no_grad():
         assert torch.allclose(merged(ids).logits, adapted(ids).logits, atol=1e-5)
         assert not torch.allclose(merged(ids).logits, base(ids).logits, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("client", "cls", "options"),
+    [
+        ("one", AutoPeftModelForCausalLM, {}),
+        ("two", AutoPeftModelForSequenceClassification, {"num_labels": 2}),
+    ],
+)
+def test_peft_finds_the_base_model_by_itself(run, plain_logits, client, cls, options):
+    model = cls.from_pretrained(run / "run" / "clients" / client / "lora", **options).eval()
+    ids = torch.tensor([[1, 5, 9, 14, 20]])
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    assert torch.allclose(logits, plain_logits[client], atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["lora", "adapter"])
+def test_the_model_card_says_what_it_is_and_its_code_runs(run, form):
+    from h2tune.events import read_events
+
+    events = read_events(run / "run" / "events.jsonl")
+    for client, rank in (("one", 4), ("two", 8)):
+        folder = run / "run" / "clients" / client / form
+        card = (folder / "README.md").read_text()
+        assert card.startswith("---\nlibrary_name: peft\n") and "`yes`, `no`" in card
+        accuracy = [e for e in events if e["event"] == "evaluated" and e["client"] == client][-1]["accuracy"]
+        assert f"| test | 20 | {accuracy:.3f} | " in card
+        whole = json.loads((folder / "adapter_config.json").read_text())["r"]
+        assert whole == rank  # the free basis adds none
+        assert f"| rank | {whole}" in card and ("--max-lora-rank" in card) == (form == "lora")
+        code = card.split("```python\n")[1].split("```")[0]
+        done = subprocess.run(
+            [sys.executable, "-c", f"folder = {str(folder)!r}\n{code}\nprint(model.config.id2label)"],
+            env=federations.environment(), capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert client == "one" or done.stdout.strip().endswith("{0: 'yes', 1: 'no'}")
 
 
 def test_evaluate_gives_what_the_run_recorded(run):

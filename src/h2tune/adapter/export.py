@@ -10,6 +10,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
 
 from h2tune import files
 from h2tune.adapter.layer import H2TuneLayer
@@ -44,11 +48,19 @@ def to_lora(model: PeftModel, adapter_name: str = "default") -> tuple[LoraConfig
         exclude_modules=own.exclude_modules,
         modules_to_save=own.modules_to_save,
         fan_in_fan_out=conv1d,
-        task_type=own.task_type,
+        task_type=own.task_type or _task_type(model),
         base_model_name_or_path=own.base_model_name_or_path,
         inference_mode=True,
     )
     return config, {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
+
+
+def _task_type(model: PeftModel) -> str | None:
+    """Return PEFT's name of what the base model does, which `AutoPeftModel` needs; None if it is neither."""
+    name = type(model.get_base_model()).__name__
+    if name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        return "CAUSAL_LM"
+    return "SEQ_CLS" if name in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values() else None
 
 
 def save_lora(model: PeftModel, folder: Path, adapter_name: str = "default") -> None:

@@ -207,6 +207,14 @@ class LocalEngine(Channel):
         kind = "alone" if self.stage == "alone" else "state"
         return f"clients/{client}/{kind}/round-{round_number:04d}"
 
+    def last_events(self, client: str, before: int) -> list[Event]:
+        """Return the events of a client's last round before `before`; none if there was no such round."""
+        for round_number in range(before - 1, -1, -1):
+            commit = self.store.committed(self.path(client, round_number))
+            if commit is not None:
+                return list(commit[1]["events"])
+        return []
+
     def last_state(self, client: str, before: int) -> Tensors | None:
         """Return a client's private state after its last round before `before`; None if there was none.
 

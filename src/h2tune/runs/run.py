@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from h2tune.federation.strategy import Strategy
 from h2tune.federation.teaching.exchange import NO_COORDINATES, TeachingExchange, teach
 from h2tune.federation.teaching.knowledge import KNOWLEDGE
 from h2tune.runs.build import build_strategy
+from h2tune.runs.card import model_card
 from h2tune.runs.plan import Plan, check_same, planned, started
 from h2tune.runs.record import accuracy_table
 from h2tune.training.encode import label_answers
@@ -250,7 +252,7 @@ def _only(client: str, chosen: Sequence[frozenset[str]]) -> Choice:
 
 def export_adapters(engine: LocalEngine, client: LocalClient, rounds: int, folder: Path) -> None:
     """Write a client's adapter in PEFT's format and as plain LoRA."""
-    state = engine.last_state(client.name, rounds)
+    state, events = engine.last_state(client.name, rounds), engine.last_events(client.name, rounds)
     if state is None:
         return  # the client never finished a round; the events hold its failures
     base, tokenizer = engine.base_of(client)
@@ -260,5 +262,9 @@ def export_adapters(engine: LocalEngine, client: LocalClient, rounds: int, folde
         adapted.save_lora(folder / "lora")
         for name in ("adapter", "lora"):
             tokenizer.save_pretrained(folder / name)
+            rank = int(json.loads((folder / name / "adapter_config.json").read_bytes())["r"])
+            files.write_text(
+                folder / name / "README.md", model_card(client, rank, events, plain=name == "lora")
+            )
     finally:
         adapted.detach()
