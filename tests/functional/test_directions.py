@@ -7,18 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from h2tune.functional.directions import (
+    centred,
+    cosines,
+    from_peers,
+    label_coordinates,
+    loadings,
+    relevance,
+)
+from h2tune.functional.teacher import (
     OWN_SPREAD,
     PEERS_SPREAD,
     TYPICAL,
     blend,
-    centred,
-    cosines,
-    from_peers,
     intercepts,
-    label_coordinates,
-    loadings,
     on_scale,
-    relevance,
     teacher,
     two_parts,
     unit_variance,

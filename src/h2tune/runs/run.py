@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +11,10 @@ from typing import Any, Protocol
 import tomli_w
 
 from h2tune import files
-from h2tune.adapter.export import save_adapter
 from h2tune.config import FederationConfig, dump, load
 from h2tune.errors import H2TuneError
 from h2tune.events import Event, read_events
 from h2tune.federation.channel import Channel
-from h2tune.federation.client_round import attach_adapter
 from h2tune.federation.h2tune.basis import (
     anchor_texts,
     compute_coordinates,
@@ -33,8 +30,8 @@ from h2tune.federation.run_store import RunStore
 from h2tune.federation.strategy import Strategy
 from h2tune.federation.teaching.exchange import NO_COORDINATES, TeachingExchange, teach
 from h2tune.federation.teaching.knowledge import KNOWLEDGE
+from h2tune.runs.adapters import export_adapters
 from h2tune.runs.build import build_strategy
-from h2tune.runs.card import model_card
 from h2tune.runs.plan import Plan, check_same, planned, started
 from h2tune.runs.record import accuracy_table
 from h2tune.training.encode import label_answers
@@ -248,23 +245,3 @@ def _channel(engine: LocalEngine, federation: FederationConfig) -> Channel:
 def _only(client: str, chosen: Sequence[frozenset[str]]) -> Choice:
     """Return a choice of one client, in the rounds in which the federation had chosen it."""
     return lambda _, round_number: [client] if client in chosen[round_number] else []
-
-
-def export_adapters(engine: LocalEngine, client: LocalClient, rounds: int, folder: Path) -> None:
-    """Write a client's adapter in PEFT's format and as plain LoRA."""
-    state, events = engine.last_state(client.name, rounds), engine.last_events(client.name, rounds)
-    if state is None:
-        return  # the client never finished a round; the events hold its failures
-    base, tokenizer = engine.base_of(client)
-    adapted = attach_adapter(base, client, engine.strategy, state, engine.frames(client.name))
-    try:
-        save_adapter(adapted.model, folder / "adapter")
-        adapted.save_lora(folder / "lora")
-        for name in ("adapter", "lora"):
-            tokenizer.save_pretrained(folder / name)
-            rank = int(json.loads((folder / name / "adapter_config.json").read_bytes())["r"])
-            files.write_text(
-                folder / name / "README.md", model_card(client, rank, events, plain=name == "lora")
-            )
-    finally:
-        adapted.detach()

@@ -14,7 +14,7 @@ from h2tune.federation.local_client import LocalClient
 from h2tune.federation.teaching.knowledge import Taught
 from h2tune.federation.teaching.lesson import Lesson
 from h2tune.federation.teaching.stacking import OwnScores
-from h2tune.functional.directions import intercepts, teacher
+from h2tune.functional.teacher import intercepts, teacher
 from h2tune.seeds import derive
 from h2tune.training.encode import label_tokens
 from h2tune.training.linear_head import extrapolate, head_scores, standardise

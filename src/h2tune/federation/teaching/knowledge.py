@@ -27,9 +27,9 @@ from h2tune.functional.directions import (
     from_peers,
     label_coordinates,
     relevance,
-    unit_variance,
 )
 from h2tune.functional.quorum import Teaching
+from h2tune.functional.teacher import unit_variance
 from h2tune.training.linear_head import extrapolate
 
 COORDINATES = 64

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from h2tune.functional.directions import blend, label_coordinates, on_scale, two_parts, unit_variance
+from h2tune.functional.directions import label_coordinates
+from h2tune.functional.teacher import blend, on_scale, two_parts, unit_variance
 from h2tune.training.linear_head import extrapolate, head_scores
 
 FOLDS = 5

@@ -15,7 +15,7 @@ from h2tune.flower.member.join import join_for
 from h2tune.flower.member.requests import RoundRequest
 from h2tune.flower.member.secure import masked_reply, masked_strategy
 from h2tune.flower.member.workspace import opened_engine
-from h2tune.runs.run import export_adapters
+from h2tune.runs.adapters import export_adapters
 
 NO_METRICS = (
     "event", "client", "round", "stage", "steps", "bytes_up", "bytes_down", "sent", "received", "received_matches",

@@ -1,0 +1,33 @@
+"""The adapters that a run leaves for each client, with their model cards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from h2tune import files
+from h2tune.adapter.export import save_adapter
+from h2tune.federation.client_round import attach_adapter
+from h2tune.federation.local_client import LocalClient
+from h2tune.federation.local_engine import LocalEngine
+from h2tune.runs.card import model_card
+
+
+def export_adapters(engine: LocalEngine, client: LocalClient, rounds: int, folder: Path) -> None:
+    """Write a client's adapter in PEFT's format and as plain LoRA."""
+    state, events = engine.last_state(client.name, rounds), engine.last_events(client.name, rounds)
+    if state is None:
+        return  # the client never finished a round; the events hold its failures
+    base, tokenizer = engine.base_of(client)
+    adapted = attach_adapter(base, client, engine.strategy, state, engine.frames(client.name))
+    try:
+        save_adapter(adapted.model, folder / "adapter")
+        adapted.save_lora(folder / "lora")
+        for name in ("adapter", "lora"):
+            tokenizer.save_pretrained(folder / name)
+            rank = int(json.loads((folder / name / "adapter_config.json").read_bytes())["r"])
+            files.write_text(
+                folder / name / "README.md", model_card(client, rank, events, plain=name == "lora")
+            )
+    finally:
+        adapted.detach()
