@@ -30,6 +30,7 @@ def test_a_run_prints_nothing_but_what_h2tune_says(ready):
         ("run", "FILE", "--out", "RUN", "--resume"),
         ("evaluate", "RUN"),
         ("report", "RUN"),
+        ("predict", "RUN", "DIR/one.jsonl", "--client", "two"),
         ("export", "RUN", "OUT/lora", "--client", "one"),
         ("export", "RUN", "OUT/merged", "--client", "two", "--format", "merged"),
         ("compare", "FILE", "--methods", "local", "--seeds", "1", "--out", "OUT/compared"),
@@ -39,7 +40,7 @@ def test_a_run_prints_nothing_but_what_h2tune_says(ready):
 )
 def test_a_command_that_works_prints_nothing_on_stderr(ready, tmp_path, arguments):
     folder, file, _ = ready
-    places = {"FILE": str(file), "RUN": str(folder / "run"), "OUT": str(tmp_path)}
+    places = {"DIR": str(folder), "FILE": str(file), "RUN": str(folder / "run"), "OUT": str(tmp_path)}
     words = [
         "/".join(places.get(part, part) for part in word.split("/"))
         if word.isupper() or "/" in word

@@ -181,6 +181,32 @@ def evaluate(
 
 
 @app.command()
+def predict(
+    folder: RunFolder,
+    file: Annotated[Path, typer.Argument(help="JSON Lines, CSV or TSV file of rows.", metavar="ROWS")],
+    client: Annotated[str, typer.Option(help="Name of the client that predicts.")],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write, .csv or .jsonl.", show_default="the terminal")
+    ] = None,
+) -> None:
+    """Predict the answers of new rows: labels with probabilities, or text."""
+    check_run_folder(folder)
+    check_file(file)
+    from h2tune.files import write_text
+    from h2tune.quiet import quiet
+    from h2tune.runs.predict import predict as predictions
+    from h2tune.runs.predict import written
+
+    with quiet():
+        rows = predictions(folder, client, file)
+    if out is None:
+        typer.echo(written(rows, file.suffix.lower()), nl=False)
+    else:
+        write_text(out, written(rows, out.suffix.lower()))
+        typer.echo(str(out))
+
+
+@app.command()
 def export(
     folder: RunFolder,
     out: Annotated[Path, typer.Argument(help="Folder to write; must not exist.", metavar="OUT")],

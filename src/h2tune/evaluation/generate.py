@@ -30,26 +30,36 @@ def evaluate_generated(
 ) -> Score:
     """Generate greedily after the (one-shot) prompt and score the text; the loss is that of the correct answer."""
     device = next(model.parameters()).device
-    pad = pad_token(tokenizer)
-    settings = GenerationConfig(
-        max_new_tokens=new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=tokenizer.eos_token_id
-    )
     right, loss = 0, 0.0
     collate = collator(model, tokenizer, causal=True)
     for start in range(0, len(examples), batch_size):
         batch = examples[start : start + batch_size]
-        prompts = [
-            task.one_shot + shorten(e.prompt, task.template, tokenizer, task.max_length) for e in batch
-        ]
-        rows = [tokenizer(prompt)["input_ids"] for prompt in prompts]
-        length = max(map(len, rows))
-        inputs = torch.tensor([[pad] * (length - len(row)) + row for row in rows], device=device)
-        mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows], device=device)
-        output = model.generate(input_ids=inputs, attention_mask=mask, generation_config=settings)  # type: ignore[operator]
-        for answer, example in zip(output[:, length:], batch, strict=True):
-            text = tokenizer.decode(answer, skip_special_tokens=True)
+        texts = generated(model, task, [e.prompt for e in batch], tokenizer, new_tokens=new_tokens)
+        for text, example in zip(texts, batch, strict=True):
             right += SCORERS[task.scorer](text, example.answer)
         answers = {name: t.to(device) for name, t in collate(encoded[start : start + batch_size]).items()}
         per_token = task_loss(kept_logits(model, answers, causal=True), answers["labels"], 1)
         loss += float(per_token) / sum(len(item.answer) for item in encoded)
     return Score(accuracy=right / len(examples), loss=loss, examples=len(examples))
+
+
+def generated(
+    model: nn.Module,
+    task: Task,
+    prompts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    new_tokens: int = NEW_TOKENS,
+) -> list[str]:
+    """Return greedy answers to the (one-shot) prompts, in one batch."""
+    device, pad = next(model.parameters()).device, pad_token(tokenizer)
+    settings = GenerationConfig(
+        max_new_tokens=new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=tokenizer.eos_token_id
+    )
+    shortened = [shorten(prompt, task.template, tokenizer, task.max_length) for prompt in prompts]
+    rows = [tokenizer(task.one_shot + prompt)["input_ids"] for prompt in shortened]
+    length = max(map(len, rows))
+    inputs = torch.tensor([[pad] * (length - len(row)) + row for row in rows], device=device)
+    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows], device=device)
+    output = model.generate(input_ids=inputs, attention_mask=mask, generation_config=settings)  # type: ignore[operator]
+    return [tokenizer.decode(answer, skip_special_tokens=True) for answer in output[:, length:]]

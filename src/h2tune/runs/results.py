@@ -27,6 +27,7 @@ from h2tune.federation.messages import Enrolment
 from h2tune.models import read_config
 from h2tune.runs.enrol import load_client, without_data
 from h2tune.runs.model_info import ClientInfo, client_info, enrolment
+from h2tune.tasks.rows import FileTask
 
 SPLITS = ("test", "validation")
 FORMATS = ("lora", "adapter", "merged")
@@ -112,6 +113,19 @@ def evaluate_run(folder: Path, clients: Sequence[str], split: str) -> Iterator[t
         restored = _restore(models, client, config, source)
         yield config.name, _score(restored)
         take_off(restored.model, restored.heads)
+
+
+def restored_client(folder: Path, client: str) -> tuple[RestoredClient, str | FileTask]:
+    """Return a client of a finished run with its trained adapter, without examples, and its task as its file says.
+
+    Raises:
+        H2TuneError: No such run or client.
+    """
+    federation = read_run(folder)
+    config = _client_of(federation, client, folder)
+    source, info = adapter_folder(folder, config.name, "adapter"), client_info(config)
+    local = without_data(info, _enrolled(federation, info, source), federation)
+    return _restore(BaseModels(federation.seed), local, config, source), config.task
 
 
 def export_client(folder: Path, client: str, out: Path, form: str = "lora") -> Path:

@@ -163,14 +163,8 @@ class FileTask(BaseModel):
         return examples
 
     def _example(self, row: Mapping[str, Any], where: str) -> Example:
-        names = dict.fromkeys((*fields(self.prompt), *fields(self.text or ""), self.answer))
-        values = {name: _value(row, name, where) for name in names}
-        prompt, answer = fill(self.prompt, values), values[self.answer]
-        text = (
-            "\n".join(values[name] for name in fields(self.prompt))
-            if self.text is None
-            else fill(self.text, values)
-        )
+        prompt, text = asked(self.prompt, self.text, row, where)
+        answer = _value(row, self.answer, where)
         if not answer.strip() or not text.strip():
             empty = f"field '{self.answer}'" if text.strip() else "the text"
             raise H2TuneError(f"{empty} is empty", where=where, remedy="Fill it in, or remove the row")
@@ -188,6 +182,25 @@ class FileTask(BaseModel):
             )
         label = labels.index(answer)
         return Example(prompt, self._verbalisers()[label], label, text)
+
+
+def asked(template: str, text: str | None, row: Mapping[str, Any], where: str) -> tuple[str, str]:
+    """Return what a decoder and what an encoder reads of a row.
+
+    Args:
+        template: The task's template.
+        text: Template of what an encoder reads; None for the fields of `template`, one a line.
+        row: The row.
+        where: Its place, for errors.
+
+    Raises:
+        H2TuneError: The row lacks a field, or it is no text.
+    """
+    values = {
+        name: _value(row, name, where) for name in dict.fromkeys((*fields(template), *fields(text or "")))
+    }
+    plain = "\n".join(values[name] for name in fields(template)) if text is None else fill(text, values)
+    return fill(template, values), plain
 
 
 def _value(row: Mapping[str, Any], name: str, where: str) -> str:

@@ -1,0 +1,85 @@
+"""Predictions of a finished run's client for rows without an answer."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from h2tune.errors import H2TuneError
+from h2tune.evaluation.evaluate import label_scores
+from h2tune.evaluation.generate import generated
+from h2tune.runs.results import RestoredClient, restored_client
+from h2tune.tasks.row_files import LINES, read_rows
+from h2tune.tasks.rows import FileTask, asked
+from h2tune.tasks.task import Example
+from h2tune.training.encode import encode_causal, encode_texts
+
+PREDICTION, PROBABILITY = "prediction", "probability of {}"
+
+
+def predict(folder: Path, client: str, file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file with a client's predictions: its label and all probabilities, or a free answer.
+
+    Args:
+        folder: The run folder.
+        client: The client's name.
+        file: JSON Lines, CSV or TSV with the fields of the task's template.
+
+    Raises:
+        H2TuneError: No such run, client or file; a row lacks a field, or has one that the predictions are called.
+    """
+    restored, task = restored_client(folder, client)
+    own = task if isinstance(task, FileTask) else None
+    rows, examples = [], []
+    for line, row in read_rows(file, own.encoding if own else "utf-8"):
+        prompt, text = asked(restored.client.task.template, own.text if own else None, row, f"{file}:{line}")
+        rows.append(dict(row))
+        examples.append(Example(prompt, "", None, text))
+    if not rows:
+        raise H2TuneError("has no rows", where=str(file))
+    found = list(_predictions(restored, examples))
+    for name in found[0]:
+        if name in rows[0]:
+            raise H2TuneError(f"it has a field '{name}' already", where=str(file), remedy="Rename that field")
+    return [row | one for row, one in zip(rows, found, strict=True)]
+
+
+def written(rows: Sequence[Mapping[str, Any]], ending: str) -> str:
+    """Return rows as JSON Lines or as CSV, by the ending of the file's name."""
+    if ending in LINES:
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    stream = io.StringIO(newline="")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(stream, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def _predictions(restored: RestoredClient, examples: Sequence[Example]) -> Iterator[dict[str, Any]]:
+    client, tokenizer = restored.client, restored.tokenizer
+    size, task = client.evaluate_batch_size, client.task
+    with torch.inference_mode():
+        if task.kind == "generate":
+            for start in range(0, len(examples), size):
+                prompts = [example.prompt for example in examples[start : start + size]]
+                for text in generated(restored.model, task, prompts, tokenizer):
+                    yield {PREDICTION: text.strip()}
+            return
+        # a decoder scores all labels after the prompt; the first stands for the answer, which is not known
+        encoded = encode_texts(task, examples, tokenizer)
+        if client.causal:
+            asking = [Example(e.prompt, task.verbalisers[0], 0, e.text) for e in examples]
+            encoded = encode_causal(task, asking, tokenizer)
+        scores = label_scores(restored.model, task, encoded, tokenizer, causal=client.causal, batch_size=size)
+    for row in scores.softmax(1):
+        probabilities = {
+            PROBABILITY.format(label): round(float(p), 6) for label, p in zip(task.labels, row, strict=True)
+        }
+        yield {PREDICTION: task.labels[int(row.argmax())], **probabilities}
