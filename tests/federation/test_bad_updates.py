@@ -235,3 +235,30 @@ except H2TuneError: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - b
     )
     grown = int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
     assert grown < 50e6
+
+
+@pytest.mark.parametrize("key", ["round", "examples"])
+@pytest.mark.parametrize("text", ["1_0", " 2", "+2", "２", "-1", "1e3", "9" * 19, ""])
+def test_a_count_is_written_in_plain_digits(key, text):
+    data = to_bytes(good())
+    length = int.from_bytes(data[:8], "little")
+    head = json.loads(data[8 : 8 + length])
+    head["__metadata__"][key] = text
+    changed = json.dumps(head).encode()
+    changed += b" " * (-len(changed) % 8)
+    with pytest.raises(H2TuneError, match="is no count"):
+        from_bytes(len(changed).to_bytes(8, "little") + changed + data[8 + length :])
+
+
+def test_int8_values_are_checked_after_they_are_decoded():
+    strategy = h2tune([RICH], shared_rank=4, slots=3, wire_dtype="int8")
+    tensors: Tensors = {"relation": torch.eye(3)}
+    for role in RICH.roles:
+        tensors |= wire.write_matrices("delta", role, torch.full((3, 4, 4), 1e14), "int8")
+    tensors = {
+        name: t * 1000 if t.is_floating_point() and name != "relation" else t for name, t in tensors.items()
+    }
+    update = Update("rich", ROUND, 10, tensors)
+    check_update(update, strategy.upload_spec("rich", ROUND), client="rich", round_number=ROUND, examples=10)
+    with pytest.raises(H2TuneError, match="beyond 1e\\+15"):
+        strategy.codec.decode(update)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -151,9 +152,19 @@ def check_tensors(tensors: Mapping[str, Tensor], spec: Spec, where: str) -> None
     for name, expected in spec.items():
         if actual[name] != expected:
             raise H2TuneError(f"'{name}' is {actual[name]}, expected {expected}", where=where)
-        if tensors[name].is_floating_point() and not bool(torch.isfinite(tensors[name]).all()):
+    check_size(tensors, where)
+
+
+def check_size(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse values that are not finite, or beyond what sums can hold.
+
+    Raises:
+        H2TuneError: Some are.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise H2TuneError(f"'{name}' holds values that are not finite", where=where)
-        if tensors[name].is_floating_point() and bool((tensors[name].abs() > LARGEST).any()):
+        if tensor.is_floating_point() and bool((tensor.abs() > LARGEST).any()):
             raise H2TuneError(f"'{name}' holds values beyond {LARGEST:g}", where=where)
 
 
@@ -187,9 +198,20 @@ def from_bytes(data: bytes, most: int | None = None) -> Update:
     if head.get("format") != "h2tune-update-1":
         raise H2TuneError("no h2tune update", where="update")
     try:
-        return Update(head["client"], int(head["round"]), int(head["examples"]), tensors)
+        return Update(head["client"], _count(head["round"]), _count(head["examples"]), tensors)
     except (ValueError, KeyError) as error:
         raise H2TuneError(f"malformed update ({error})", where="update") from None
+
+
+def _count(text: str) -> int:
+    """Return a count that is written as `to_bytes` does; int() would also take "1_0", " 1" and digits of other scripts.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise ValueError(f"{text[:20]!r} is no count")
+    return int(text)
 
 
 def tensors_from_bytes(data: bytes, where: str) -> Tensors:

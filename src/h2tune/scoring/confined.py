@@ -1,6 +1,6 @@
 """The child process of `h2tune.scoring.sandbox`: restricts itself, then runs a generated program.
 
-An isolated interpreter runs it as a file (`python -I -S`), and it imports the standard library alone. The order
+An isolated interpreter runs it as a file (`python -P -s -S`), and it imports the standard library alone. The order
 matters: modules first, then limits, then the system call filter, and the program's text last. After `lock` this process
 can compute, allocate memory, read the clock, and write to its open pipes; any other system call, such as opening a
 file, kills it. Its output is untrusted: `sandbox` validates it.

@@ -2,8 +2,8 @@
 
 The restrictions (`confined` is the child's side):
 
-* a separate process: isolated interpreter, standard library only, empty environment, own session, an empty read-only
-  working folder, no inherited files;
+* a separate process: isolated interpreter, standard library only, no environment but a fixed hash seed, own session,
+  an empty read-only working folder, no inherited files;
 * limits of the operating system on CPU time, memory, file size, open files and processes; the parent limits wall time
   and output;
 * on Linux (x86-64, ARM64) a system call filter that kills the process if it opens a file, a socket, a process or a
@@ -92,7 +92,8 @@ def _run_child(source: bytes, limits: Limits, allow_unconfined: bool) -> tuple[b
         "memory_bytes": limits.memory_bytes,
         "allow_unconfined": allow_unconfined,
     }
-    command = [sys.executable, "-I", "-S", "-B", "-W", "ignore", str(CHILD), json.dumps(settings)]
+    # isolated as by -I, but for the hash seed: with a random one a program that orders a set scores differently
+    command = [sys.executable, "-P", "-s", "-S", "-B", "-W", "ignore", str(CHILD), json.dumps(settings)]
     with tempfile.TemporaryDirectory(prefix="h2tune-program-") as folder, tempfile.TemporaryFile() as stdin:
         Path(folder).chmod(0o555)
         stdin.write(source)
@@ -103,7 +104,7 @@ def _run_child(source: bytes, limits: Limits, allow_unconfined: bool) -> tuple[b
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=folder,
-            env={},
+            env={"PYTHONHASHSEED": "0"},
             start_new_session=True,
         )
         try:

@@ -11,7 +11,7 @@ from h2tune.adapter.roles import ROLES
 from h2tune.errors import H2TuneError
 from h2tune.federation.h2tune import wire
 from h2tune.federation.h2tune.settings import H2TuneSettings
-from h2tune.federation.messages import Enrolment, Spec, Update
+from h2tune.federation.messages import Enrolment, Spec, Update, check_size
 from h2tune.functional.alignment import fixed_relation
 from h2tune.functional.factors import Factors, Route
 from h2tune.functional.masks import choose_mask
@@ -56,7 +56,7 @@ class FactorCodec:
         """Return the factors in an update.
 
         Raises:
-            H2TuneError: A mask or the relation is not valid.
+            H2TuneError: A mask or the relation is not valid, or decoded values are too large.
         """
         enrolment = self.enrolments[update.client]
         rank, blocks = enrolment.rank, {role: enrolment.roles[role] for role in self.roles_of(update.client)}
@@ -69,6 +69,8 @@ class FactorCodec:
                 "the relation's columns are not distributions", where=f"update of client '{update.client}'"
             )
         increments = {role: wire.read_matrices("delta", role, update.tensors) for role in blocks}
+        if self.settings.wire_dtype == "int8":  # each part was checked, and their product is larger
+            check_size(increments, f"update of client '{update.client}'")
         leading = rank if self.settings.mask == "leading" else None
         return Factors(increments, masks, blocks, relation, leading, routes)
 
