@@ -64,6 +64,8 @@ class ClientFacts(TypedDict):
     width: int  # hidden size
     labels: list[str]  # label names; empty for free answers
     examples: ExampleCounts  # number of examples by split
+    unused: NotRequired[int]  # examples left to train on that data.train does not ask for
+    repeated: NotRequired[int]  # examples left out since their prompt occurs before
     trainable_parameters: int  # number of trained parameters
     # how the strategy treats it, such as why it shares nothing; mostly empty. Absent across machines
     note: NotRequired[str]

@@ -125,3 +125,13 @@ def test_a_run_of_one_round_is_announced_in_the_singular(capsys):
     event = {"event": "run_started", "name": "tiny", "rounds": 1, "clients": [client]}
     TerminalDisplay(terminal(), steps=1).notice(event)
     assert "tiny: 1 round, one (llama, rank 4, films)" in capsys.readouterr().out
+
+
+def test_rows_that_are_not_used_are_said_before_training(capsys):
+    client = {"name": "one", "family": "llama", "rank": 4, "task": "films", "examples": {"train": 128}}
+    event = {"event": "run_started", "name": "tiny", "rounds": 2}
+    clients = [client | {"unused": 19_672, "repeated": 12}, client | {"name": "two"}]
+    TerminalDisplay(terminal(), steps=1).notice(event | {"clients": clients})
+    text = capsys.readouterr().out
+    assert "one: 128 examples to train on (data.train); 19,672 more are not used" in text
+    assert "one: 12 examples repeat a prompt and do not count" in text and "  two:" not in text

@@ -223,6 +223,14 @@ def test_a_long_cell_is_read_and_a_field_within_an_object_too(tmp_path: Path) ->
             FileTask(file="own.jsonl", prompt=prompt, answer="a.b").read(tmp_path)
 
 
+def test_rows_that_repeat_a_prompt_or_are_not_used_are_counted(tmp_path: Path) -> None:
+    write(tmp_path / "own.jsonl", [{"question": f"q{i % 30}", "answer": "x"} for i in range(50)])
+    _, splits = load_task(own("own.jsonl"), train=10, validation=5, test=4, seed=0, base=tmp_path)
+    assert (splits.repeated, splits.unused) == (20, 30 - 6 - 5 - 10)  # a fifth is reserved for tests
+    with pytest.raises(H2TuneError, match="of 50 rows, 20 repeat a prompt and do not count"):
+        load_task(own("own.jsonl"), train=40, validation=0, test=4, seed=0, base=tmp_path)
+
+
 def test_own_test_file_is_used_whole(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", [{"question": f"q{i}", "answer": "x"} for i in range(10)])
     write(tmp_path / "test.jsonl", [{"question": f"t{i}", "answer": "x"} for i in range(4)])

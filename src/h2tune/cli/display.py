@@ -80,7 +80,14 @@ def _line(event: dict[str, Any]) -> str:
         clients = ", ".join(
             f"{c['name']} ({c['family']}, rank {c['rank']}, {c['task']})" for c in event["clients"]
         )
-        return f"{event['name']}: {counted(event['rounds'], 'round')}, {clients}"
+        lines = [f"{event['name']}: {counted(event['rounds'], 'round')}, {clients}"]
+        for c in event["clients"]:
+            if unused := c.get("unused"):
+                used = f"{c['examples']['train']:,} examples to train on (data.train)"
+                lines.append(f"  {c['name']}: {used}; {unused:,} more are not used")
+            if repeated := c.get("repeated"):
+                lines.append(f"  {c['name']}: {repeated:,} examples repeat a prompt and do not count")
+        return "\n".join(lines)
     if kind == "basis_agreed":
         return f"  {client} · basis computed from public texts · {event['bytes_up']:,} bytes up, once"
     if kind == "evaluated":

@@ -122,6 +122,8 @@ def started(plan: Plan) -> Event:
                     ("test", client.splits.test),
                 )
             },
+            **({"unused": client.splits.unused} if client.splits.unused else {}),
+            **({"repeated": client.splits.repeated} if client.splits.repeated else {}),
             "trainable_parameters": trainable_in(federation, info, e.rank, plan.shared_rank, plan.slots),
             "note": strategy.note(e.name),
             "majority_accuracy": majority(client.scored),

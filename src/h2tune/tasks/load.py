@@ -110,6 +110,7 @@ def split(
     if not 0 <= k < n:
         raise H2TuneError(f"part {k} of {n} does not exist", where=where, remedy=f"Count from 0 to {n - 1}")
     pool = _ordered(pools.train)
+    repeated = len(pools.train) - len(pool)
     if pools.test is None:
         # All of it is reserved, so that a larger test set later has no example that was trained on.
         reserved = max(test, len(pool) // TEST_SHARE)
@@ -134,12 +135,18 @@ def split(
     ):
         if wanted > len(available):
             share = f" in part {k} of {n}" if n > 1 else ""
+            dropped = (
+                f"; of {len(pools.train)} rows, {repeated} repeat a prompt and do not count"
+                if repeated
+                else ""
+            )
             raise H2TuneError(
-                f"{wanted} {name} examples are requested, {len(available)} are available{share}",
+                f"{wanted} {name} examples are requested, {len(available)} are available{share}{dropped}",
                 where=where,
                 remedy="Request fewer train, validation or test examples, or give more data",
             )
-    return Splits(tuple(pool[:train]), tuple(validation_pool[:validation]), tuple(test_pool[:test]))
+    parts = tuple(pool[:train]), tuple(validation_pool[:validation]), tuple(test_pool[:test])
+    return Splits(*parts, unused=len(pool) - train, repeated=repeated)
 
 
 def _key(example: Example) -> str:

@@ -35,11 +35,21 @@ class Example:
 
 @dataclass(frozen=True)
 class Splits:
-    """Disjoint examples for training, validation and test."""
+    """Disjoint examples for training, validation and test.
+
+    Args:
+        train: Training examples.
+        validation: Validation examples.
+        test: Test examples.
+        unused: Number of examples left to train on that were not asked for.
+        repeated: Number of examples left out since their prompt occurs before.
+    """
 
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
+    unused: int = 0
+    repeated: int = 0
 
 
 @dataclass(frozen=True)
