@@ -106,6 +106,7 @@ class ClientRound:
         private, facts = adapted.state(), adapted.facts()
         clock.lap("save")
         measured = {"received_matches": loaded == self.download.digest, "moved": movement, **facts}
+        measured["without_gradient"] = sorted(record.without_gradient - adapted.idle())
         events.append(self._trained(record, clock, released) | measured)
         events += checks.warnings_of(
             client=client.name,
@@ -115,7 +116,7 @@ class ClientRound:
             sent=sent,
             learned=learned,
             movement=movement,
-            without_gradient=record.without_gradient,
+            without_gradient=record.without_gradient - adapted.idle(),
             trained=bool(record.losses),
         )
         if score is not None:
@@ -196,7 +197,6 @@ class ClientRound:
             "bytes_down": payload_bytes(spec_of(self.download.tensors)),
             "sent": manifest(released),
             "received": manifest(self.download.tensors),
-            "without_gradient": sorted(record.without_gradient),
         }
 
     def _evaluated(self, round_number: int, stage: str, score: Score, seconds: float) -> Event:

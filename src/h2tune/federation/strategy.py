@@ -96,6 +96,10 @@ class AdaptedModel(ABC):
         """Return facts for the report besides training (relation, coverage); by default none."""
         return {}
 
+    def idle(self) -> frozenset[str]:
+        """Return the names of trained parameters that cannot have a gradient on this model; by default none."""
+        return frozenset()
+
     def set_frames(self, frames: Mapping[str, Tensor]) -> None:
         """Load the frames of an anchored basis.
 

@@ -22,6 +22,9 @@ from h2tune.training.normalised import normalising
 from h2tune.training.schedule import Alternation, Phase, phase_of
 from h2tune.training.terms import Progress, Record, Terms
 
+NOISE = 1e-9
+"""Norm of a gradient, relative to the largest of a step, that counts as none."""
+
 
 class FixedOrder(Sampler[int]):
     """Yields the given indices, in order."""
@@ -215,9 +218,12 @@ class _Phases(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         missing = self.trainer.record.without_gradient
-        for name, parameter in self.trainer.trained(self.trainer.phase()).items():
-            if name in missing and parameter.grad is not None and bool(parameter.grad.any()):
-                missing.discard(name)
+        trained = self.trainer.trained(self.trainer.phase())
+        if missing.isdisjoint(trained):
+            return
+        sizes = {name: float(p.grad.norm()) for name, p in trained.items() if p.grad is not None}
+        least = NOISE * max(sizes.values(), default=0.0)  # what is smaller comes of rounding
+        missing.difference_update(name for name, size in sizes.items() if size > least)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # global_step counts this step already

@@ -216,3 +216,32 @@ def test_a_reading_keeps_no_more_than_its_pooled_states(causal):
     """A tensor view would keep the states of all tokens of all modules in memory: gigabytes."""
     pooled = pooling(torch.ones(3, 50), causal=causal)(torch.zeros(3, 50, 7))
     assert pooled.untyped_storage().nbytes() == 3 * 7 * 4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_module_that_is_the_same_for_all_texts_is_no_warning(tmp_path, dtype):
+    """A decoder's first attention reads the template's last token, whatever the text: its T has no gradient."""
+    content = federations.on_anchored_basis(tmp_path, rounds=1)
+    for client in content["client"]:
+        client["dtype"] = dtype
+    run = h2tune.run(federations.write(tmp_path, content), out=tmp_path / "run", strict=True)
+    trained = [e for e in run.events if e["event"] == "client_trained"]
+    assert trained and all(e["without_gradient"] == [] for e in trained)
+    frames = load_file(run.folder / "clients/one/frames/frames.safetensors")
+    sizes = {name: float(t.float().norm()) for name, t in frames.items() if name.endswith(".up")}
+    idle = [name for name, size in sizes.items() if size < 1e-6]
+    assert sorted(idle) == [f"model.layers.0.self_attn.{p}_proj.up" for p in ("k", "q", "v")]
+
+
+def test_noise_of_rounding_is_no_gradient():
+    from helpers.locally import adapted, download, train
+
+    one = adapted("llama")
+    one.receive(download(one, 0))
+    name, parameter = next(
+        (n, p) for n, p in one.phases()["specific"].items() if ".lora_A." in n or "h2tune_down" in n
+    )
+    handle = parameter.register_hook(lambda gradient: gradient * 1e-20)
+    record = train(one, 0, steps=3)
+    handle.remove()
+    assert name in record.without_gradient

@@ -27,6 +27,9 @@ from h2tune.training.schedule import Alternation
 from h2tune.training.start import start_from_labels
 from h2tune.training.terms import Terms
 
+NOISE = 1e-6
+"""Norm of a frame B₀, relative to the median of all modules, that counts as none: see `set_frames`."""
+
 
 class H2TuneAdaptedModel(AdaptedModel):
     """An h2tune adapter on a base model, and its steps in a round.
@@ -73,6 +76,7 @@ class H2TuneAdaptedModel(AdaptedModel):
         self.alternation: Alternation = "joint"
         self.carryover = Carryover(self.shared, settings.wire_dtype)
         self.received: dict[tuple[int, str], Tensor] = {}
+        self._idle: set[str] = set()  # beginnings of the names of parameters between degenerate frames
 
     def phases(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
         in_shared, in_specific = phase_parameters(self.model, self.shared)
@@ -146,10 +150,22 @@ class H2TuneAdaptedModel(AdaptedModel):
         }
 
     def set_frames(self, frames: Mapping[str, Tensor]) -> None:
-        """Set A₀ and B₀ of every module, given as NAME.down and NAME.up."""
-        for name in {name.rpartition(".")[0] for name in frames}:
+        """Set A₀ and B₀ of every module, given as NAME.down and NAME.up.
+
+        A module whose outputs are the same for all public texts has a B₀ of rounding noise, and its T learns nothing:
+        in a decoder whose prompts all end in one token, these are the attention inputs of the first block.
+        """
+        names = sorted({name.rpartition(".")[0] for name in frames})
+        for name in names:
             layer = self.model.get_submodule(f"base_model.model.{name}")
             layer.set_frames(ADAPTER, frames[f"{name}.down"], frames[f"{name}.up"])
+        sizes = torch.stack([frames[f"{name}.up"].float().norm() for name in names])
+        idle = [name for name, size in zip(names, sizes, strict=True) if size <= NOISE * sizes.median()]
+        self._idle = {f"base_model.model.{name}.h2tune_" for name in idle}
+
+    def idle(self) -> frozenset[str]:
+        shared = self.phases()["shared"]
+        return frozenset(name for name in shared if any(name.startswith(place) for place in self._idle))
 
     def state(self) -> Tensors:
         middles = self.shared.middles()
