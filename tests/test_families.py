@@ -9,7 +9,7 @@ from helpers.strategies import h2tune
 
 from h2tune.adapter.export import save_lora
 from h2tune.adapter.roles import depth, find_roles
-from h2tune.federation.client_round import attach_adapter
+from h2tune.federation.attach import attach_adapter
 from h2tune.federation.local_client import LocalClient
 from h2tune.federation.local_engine import LocalEngine
 from h2tune.federation.messages import Enrolment

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from h2tune.config import FederationConfig, parse
-from h2tune.federation.client_round import attach_adapter
+from h2tune.federation.attach import attach_adapter
 from h2tune.federation.h2tune.adapted_model import ADAPTER, H2TuneAdaptedModel
 from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Download, Tensors, Update

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from h2tune.config import load
-from h2tune.federation.client_round import attach_adapter
+from h2tune.federation.attach import attach_adapter
 from h2tune.federation.h2tune.adapted_model import H2TuneAdaptedModel
 from h2tune.federation.local_client import LocalClient
 from h2tune.federation.strategy import AdaptedModel

@@ -85,7 +85,7 @@ def test_inspect_predicts_exactly_what_the_run_records(finished):
 
 def test_trainable_parameters_are_counted_right(finished):
     from h2tune.config import load
-    from h2tune.federation.client_round import attach_adapter
+    from h2tune.federation.attach import attach_adapter
     from h2tune.models import load_model
     from h2tune.runs.build import build_strategy
     from h2tune.runs.enrol import enrol_all, load_client

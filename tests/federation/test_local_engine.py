@@ -13,7 +13,7 @@ from h2tune.errors import H2TuneError
 from h2tune.events import read_events
 from h2tune.federation import client_round as client_module
 from h2tune.federation import local_client
-from h2tune.federation.client_round import attach_adapter
+from h2tune.federation.attach import attach_adapter
 from h2tune.federation.h2tune.strategy import H2Tune
 from h2tune.models import load_model
 from h2tune.runs.build import build_strategy

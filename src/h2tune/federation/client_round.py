@@ -14,19 +14,17 @@ from h2tune.evaluation.evaluate import evaluate
 from h2tune.evaluation.result import Score
 from h2tune.events import Event
 from h2tune.federation import checks
+from h2tune.federation.attach import HeadStart, attach_adapter
 from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Download, Tensors, Update, manifest, payload_bytes, spec_of
 from h2tune.federation.strategy import AdaptedModel, Strategy
 from h2tune.federation.teaching.lesson import Lesson
-from h2tune.models import base_seed, head_modules, last_layer, set_head
+from h2tune.models import last_layer
 from h2tune.seeds import derive
 from h2tune.training.encode import label_tokens
 from h2tune.training.head_start import start_head
-from h2tune.training.local import LocalRound, training_device
+from h2tune.training.local import LocalRound
 from h2tune.training.terms import Progress, Record, Terms
-
-HeadStart = Callable[[PreTrainedModel], None]
-"""Sets the last layer of a classifier's new head."""
 
 
 @dataclass(frozen=True)
@@ -211,56 +209,6 @@ class ClientRound:
             "examples": score.examples,
             "seconds": round(seconds, 3),
         }
-
-
-def attach_adapter(
-    base: PreTrainedModel,
-    client: LocalClient,
-    strategy: Strategy[Any],
-    state: Tensors | None,
-    frames: Tensors | None = None,
-    head_start: HeadStart | None = None,
-) -> AdaptedModel:
-    """Attach the strategy's adapter to a client's base model, and load the client's state.
-
-    Args:
-        base: The base model.
-        client: The client.
-        strategy: The method.
-        state: The client's private state; None in its first round.
-        frames: The client's frames, in an anchored basis.
-        head_start: Sets the new head's last layer.
-    """
-    heads = prepare_base(base, client)
-    if head_start is not None:
-        head_start(base)
-    seed = base_seed(client.seed, client.enrolment.model)
-    adapted = strategy.attach(base, client.enrolment, heads=heads, seed=seed)
-    try:
-        if frames is not None:
-            adapted.set_frames(frames)
-        if state is not None:
-            adapted.load_state(state)
-    except BaseException:
-        adapted.detach()  # the base model is shared by clients: remove the adapter of one that failed
-        raise
-    return adapted
-
-
-def prepare_base(base: PreTrainedModel, client: LocalClient) -> list[str]:
-    """Prepare a base model for a client's adapter, and return the names of its trained heads.
-
-    The model is moved to the Trainer's device, so that the adapter is created there. A classifier gets a new last
-    layer for the client's labels.
-    """
-    device = training_device(client.training)
-    if base.device != device:
-        base.to(device)
-    if client.causal:
-        return []
-    heads = head_modules(base)
-    set_head(base, client.task.labels, derive(client.seed, "head", client.name))
-    return heads
 
 
 class Clock:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from h2tune import files
 from h2tune.adapter.export import save_adapter
-from h2tune.federation.client_round import attach_adapter
+from h2tune.federation.attach import attach_adapter
 from h2tune.federation.local_client import LocalClient
 from h2tune.federation.local_engine import LocalEngine
 from h2tune.runs.card import model_card

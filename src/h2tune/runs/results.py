@@ -20,7 +20,7 @@ from h2tune.config import ClientConfig, FederationConfig, load_resolved
 from h2tune.errors import H2TuneError, nearest
 from h2tune.evaluation.evaluate import evaluate
 from h2tune.evaluation.result import Score
-from h2tune.federation.client_round import prepare_base
+from h2tune.federation.attach import prepare_base
 from h2tune.federation.local_client import LocalClient
 from h2tune.federation.local_engine import BaseModels
 from h2tune.federation.messages import Enrolment
