@@ -11,7 +11,7 @@ from h2tune.adapter.layer import H2TuneLayer
 from h2tune.config import load
 from h2tune.errors import H2TuneError
 from h2tune.events import read_events
-from h2tune.federation import client_round as client_module
+from h2tune.federation import attach as client_module
 from h2tune.federation import local_client
 from h2tune.federation.attach import attach_adapter
 from h2tune.federation.h2tune.strategy import H2Tune
