@@ -1,6 +1,6 @@
 """Measure the cost of a round on Flower without training: seconds, and bytes on the wire against the payload.
 
-    python benchmarks/flower.py --clients 3 10
+    python benchmarks/flower.py --members 3 10
 
 Real SuperLink and SuperNode processes on the loopback interface, without TLS, through a proxy that counts bytes.
 Training and scoring are stubbed to nothing (flower_stub.py). Prints one row of a table for each number of clients.

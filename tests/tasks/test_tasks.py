@@ -231,6 +231,19 @@ def test_rows_that_repeat_a_prompt_or_are_not_used_are_counted(tmp_path: Path) -
         load_task(own("own.jsonl"), train=40, validation=0, test=4, seed=0, base=tmp_path)
 
 
+def test_a_free_answer_is_as_long_as_those_to_train_on(tmp_path: Path) -> None:
+    def tokens(longest: str, **changes: Any) -> int:
+        rows = [{"question": f"q{i}", "answer": longest[: i + 1]} for i in range(len(longest))]
+        write(tmp_path / "own.jsonl", rows)
+        task, _ = load_task(own("own.jsonl", **changes), train=1, validation=0, test=1, seed=0, base=tmp_path)
+        return task.new_tokens
+
+    assert tokens("forty-two") == 16  # a number or a word: nobody waits for 512 tokens
+    assert tokens("x" * 99) == 100  # with the space before it
+    assert tokens("x" * 700) == 512
+    assert tokens("forty-two", max_new_tokens=3) == 3
+
+
 def test_own_test_file_is_used_whole(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", [{"question": f"q{i}", "answer": "x"} for i in range(10)])
     write(tmp_path / "test.jsonl", [{"question": f"t{i}", "answer": "x"} for i in range(4)])

@@ -15,8 +15,6 @@ from h2tune.tasks.prompts import shorten
 from h2tune.tasks.task import Example, Task
 from h2tune.training.encode import Encoded, collator, kept_logits, pad_token
 
-NEW_TOKENS = 512
-
 
 def evaluate_generated(
     model: nn.Module,
@@ -26,7 +24,6 @@ def evaluate_generated(
     tokenizer: PreTrainedTokenizerBase,
     *,
     batch_size: int,
-    new_tokens: int = NEW_TOKENS,
 ) -> Score:
     """Generate greedily after the (one-shot) prompt and score the text; the loss is that of the correct answer."""
     device = next(model.parameters()).device
@@ -34,7 +31,7 @@ def evaluate_generated(
     collate = collator(model, tokenizer, causal=True)
     for start in range(0, len(examples), batch_size):
         batch = examples[start : start + batch_size]
-        texts = generated(model, task, [e.prompt for e in batch], tokenizer, new_tokens=new_tokens)
+        texts = generated(model, task, [e.prompt for e in batch], tokenizer)
         for text, example in zip(texts, batch, strict=True):
             right += SCORERS[task.scorer](text, example.answer)
         answers = {name: t.to(device) for name, t in collate(encoded[start : start + batch_size]).items()}
@@ -48,13 +45,11 @@ def generated(
     task: Task,
     prompts: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
-    *,
-    new_tokens: int = NEW_TOKENS,
 ) -> list[str]:
     """Return greedy answers to the (one-shot) prompts, in one batch."""
     device, pad = next(model.parameters()).device, pad_token(tokenizer)
     settings = GenerationConfig(
-        max_new_tokens=new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=tokenizer.eos_token_id
+        max_new_tokens=task.new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=tokenizer.eos_token_id
     )
     shortened = [shorten(prompt, task.template, tokenizer, task.max_length) for prompt in prompts]
     rows = [tokenizer(task.one_shot + prompt)["input_ids"] for prompt in shortened]

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from h2tune.errors import H2TuneError, nearest
@@ -76,6 +77,8 @@ def load_task(
         pools: Pools = importlib.import_module(MODULES[task]).read(described)
     else:
         pools = task.read(base)
+        if described.kind == "generate":
+            described = replace(described, new_tokens=task.answer_tokens(e.answer for e in pools.train))
     return described, split(
         pools, train=train, validation=validation, test=test, seed=seed, part=part, where=described.name
     )

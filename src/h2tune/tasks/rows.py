@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ from h2tune.tasks.prompts import fields, fill
 from h2tune.tasks.row_files import read_rows
 from h2tune.tasks.task import Example, Pools, Task
 
+LEAST_NEW_TOKENS, MOST_NEW_TOKENS = 16, 512
+"""Bounds of the tokens of a free answer, where the task does not say."""
 CHECKED = 20
 """Rows of a file that are checked before it is read."""
 
@@ -48,6 +50,12 @@ class FileTask(BaseModel):
         default=None,
         description="How answers are scored; `label` with labels and `word` without if left out; `program` runs them "
         "in a sandbox.",
+    )
+    max_new_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most tokens of a free answer; if left out, as many as the longest answer to train on has "
+        "characters, from 16 to 512.",
     )
     encoding: str = Field(
         default="utf-8", description="Encoding of the files, such as `cp1252` of older spreadsheets."
@@ -129,7 +137,13 @@ class FileTask(BaseModel):
             license="the user's own file",
             scorer=self.scorer or ("word" if self.labels is None else "label"),
             max_length=self.max_length,
+            new_tokens=self.max_new_tokens or MOST_NEW_TOKENS,
         )
+
+    def answer_tokens(self, answers: Iterable[str]) -> int:
+        """Return the most tokens of a free answer, which has at most one for each character of the longest one."""
+        longest = max((len(answer) for answer in answers), default=MOST_NEW_TOKENS)
+        return self.max_new_tokens or min(MOST_NEW_TOKENS, max(LEAST_NEW_TOKENS, longest))
 
     def read(self, base: Path | None = None) -> Pools:
         """Return the examples of the files; relative paths start from `base`.

@@ -76,6 +76,7 @@ class Task:
         scorer: "label", "number", "option", "program" or "word".
         max_length: Maximal number of tokens of a prompt; see `prompts.shorten`.
         one_shot: A solved problem that precedes the prompt in scoring; "" for none.
+        new_tokens: Maximal number of tokens of a free answer.
     """
 
     name: str
@@ -88,3 +89,4 @@ class Task:
     scorer: str
     max_length: int
     one_shot: str = ""
+    new_tokens: int = 512
