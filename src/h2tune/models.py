@@ -170,7 +170,10 @@ def _quantised(model: str, kind: Kind) -> dict[str, Any]:
             where=f"model {model}",
             remedy="Run pip install 'h2tune[quantized]', or set another client.dtype",
         )
-    heads = [] if kind == "causal" else head_modules(empty_model(read_config(model), kind, 2))
+    heads: list[str] = []
+    if kind == "classifier":  # a pooler may be a part of the head: see `head_modules`
+        plain = empty_model(read_config(model), kind, 2)
+        heads = head_modules(plain) + [name for name, _ in plain.named_modules() if name.endswith("pooler")]
     settings = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -64,6 +64,7 @@ def test_free_answers_are_text_and_go_to_the_terminal(ready, tmp_path):
         ("wrds\nfilm\n", "one", "no field 'words'"),
         ("words,prediction\nfilm,x\n", "one", "has a field 'prediction' already"),
         ("words\n", "one", "has no rows"),
+        ("words,probability of yes\nfilm,1\n", "one", "has a field 'probability of yes' already"),
     ],
 )
 def test_what_cannot_be_predicted_says_why(ready, tmp_path, rows, client, message):

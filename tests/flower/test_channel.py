@@ -27,7 +27,7 @@ def exchanged(coordinator, tmp_path, answers):
         (lambda message: None, "no answer within"),
         (lambda message: Error(5, "gone"), "was lost"),
         (lambda message: pack({"reason": "training failed"}), "training failed"),
-        (lambda message: RecordDict(), "number of its message"),
+        (lambda message: RecordDict(), "malformed"),
     ],
 )
 def test_a_round_goes_on_with_those_who_answer(coordinator, cards, tmp_path, answer, reason):
@@ -183,7 +183,7 @@ def test_a_query_without_an_answer_leaves_its_client_out(coordinator, cards, tmp
     """Refused, malformed, or silent until time is up: the other's answer is returned, and the log has the reason."""
     for two, reason in (
         (lambda m: pack({"reason": "busy"}), "busy"),
-        (lambda m: RecordDict(), "an answer does not have the number of its message"),
+        (lambda m: RecordDict(), "malformed"),
         (lambda m: None, "no answer within 1 s"),
     ):
         answers = {1: node(cards["one"], lambda m: pack({"name": "one"})), 2: node(cards["two"], two)}

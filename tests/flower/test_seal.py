@@ -66,6 +66,15 @@ def test_answers_in_anothers_name_old_ones_and_altered_ones_are_refused(keys):
         assert "another key" in seal.fault(altered, nonce, public)
 
 
+def test_an_answer_of_another_version_and_a_reason_without_a_signature_say_so(keys):
+    message, nonce = asked()
+    old = answer_of()
+    old["head"]["format"] = "h2tune-1"
+    assert "format 'h2tune-1'" in seal.fault(old, nonce, keys["one"][1])
+    reason = seal.seal(pack({"reason": "the node's key cannot be used"}), message, None)
+    assert "it says: the node's key cannot be used" in seal.fault(reason, nonce, keys["one"][1])
+
+
 @pytest.mark.parametrize("signature", ["", "not base64 ü", "AAAA", "A" * 200])
 def test_a_signature_that_is_none_is_refused(keys, signature):
     message, nonce = asked()

@@ -37,7 +37,7 @@ MEMBER = {
     "client": {"name": "one", "model": "/m", "rank": 2,
                "task": {"file": "/t.jsonl", "prompt": "{words}", "answer": "label", "labels": ["yes", "no"]}},
 }  # fmt: skip
-CONFIG = """format = 2
+CONFIG = """format = 3
 name = "fuzz"
 [server]
 rounds = 3

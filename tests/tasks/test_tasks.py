@@ -204,8 +204,9 @@ def test_another_encoding_is_named_and_a_wrong_one_refused(tmp_path: Path) -> No
     assert own("own.csv", encoding="cp1252").read(tmp_path).train[0].text == "Größe – ja"
     with pytest.raises(H2TuneError, match=r'own\.csv:2: is not UTF-8 .*encoding = "cp1252"'):
         own("own.csv").read(tmp_path)
-    with pytest.raises(ValidationError, match="no encoding 'latin-99'"):
-        own("own.csv", encoding="latin-99")
+    for encoding in ("latin-99", "hex", "rot13", "undefined"):
+        with pytest.raises(ValidationError, match=f"no encoding '{encoding}'"):
+            own("own.csv", encoding=encoding)
 
 
 def test_a_long_cell_is_read_and_a_field_within_an_object_too(tmp_path: Path) -> None:
@@ -239,7 +240,8 @@ def test_a_free_answer_is_as_long_as_those_to_train_on(tmp_path: Path) -> None:
         return task.new_tokens
 
     assert tokens("forty-two") == 16  # a number or a word: nobody waits for 512 tokens
-    assert tokens("x" * 99) == 100  # with the space before it
+    assert tokens("x" * 99) == 101  # with the space before it, and its end
+    assert tokens("語" * 20) == 62  # a character may take three tokens
     assert tokens("x" * 700) == 512
     assert tokens("forty-two", max_new_tokens=3) == 3
 

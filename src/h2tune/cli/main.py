@@ -90,7 +90,7 @@ def run(
 
 @app.command()
 def inspect(file: FederationFile, override: Override = None) -> None:
-    """Show what a run would train and send. Loads no weights, and of data the first rows."""
+    """Show what a run would train and send. Loads no weights, and only the first rows of data."""
     check_file(file)
     from h2tune.cli.display import terminal
     from h2tune.cli.forecast import print_forecast
@@ -192,6 +192,8 @@ def predict(
     """Predict the answers of new rows: labels with probabilities, or text."""
     check_run_folder(folder)
     check_file(file)
+    if out is not None and out.suffix.lower() not in (".csv", ".jsonl", ".ndjson"):
+        raise H2TuneError("its ending is not .csv or .jsonl", where=str(out), remedy="Name such a file")
     from h2tune.files import write_text
     from h2tune.quiet import quiet
     from h2tune.runs.predict import predict as predictions

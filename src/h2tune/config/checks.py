@@ -123,6 +123,13 @@ def _consensus(config: SharedConfig) -> None:
         raise H2TuneError(
             'basis.kind = "free" has no coordinates', where="basis.encoder", remedy="Leave one of the two out"
         )
+    public, parts = config.experimental.public_batch, config.train.accumulation
+    if config.teaching != "none" and public % parts:
+        raise H2TuneError(
+            f"{public} public texts do not divide into {parts} micro-batches",
+            where="train.accumulation",
+            remedy="Let it divide train.batch_size and experimental.public_batch",
+        )
     if not config.basis.consensus:
         return
     reasons = {

@@ -16,7 +16,7 @@ from h2tune.config.sections import FederationConfig
 from h2tune.errors import H2TuneError, nearest
 from h2tune.tasks.rows import FileTask
 
-FORMAT = 2
+FORMAT = 3
 """Number of the format of `config.toml` in a run folder; a new one for every change that old files do not survive."""
 
 
@@ -177,5 +177,9 @@ def _absolute(federation: FederationConfig, folder: Path) -> FederationConfig:
                 update={k: absolute(v, folder) for k, v in files.items() if v}
             )
         clients.append(client.model_copy(update=changes))
-    basis = federation.basis.model_copy(update={"texts": absolute_texts(federation.basis.texts, folder)})
+    encoder = federation.basis.encoder
+    if encoder.startswith((".", "/", "~")):
+        encoder = absolute(encoder, folder)
+    texts = absolute_texts(federation.basis.texts, folder)
+    basis = federation.basis.model_copy(update={"texts": texts, "encoder": encoder})
     return federation.model_copy(update={"client": tuple(clients), "basis": basis})

@@ -9,6 +9,7 @@ is ECDSA with SHA-256. Imports nothing heavy.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import secrets
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 from flwr.app import RecordDict
 
 from h2tune.errors import H2TuneError
-from h2tune.flower.messages import FORMAT, parts
+from h2tune.flower.messages import FORMAT, parts, read_head
 
 NONCE, SIGNATURE = "nonce", "signature"
 """Entries of a message's head record."""
@@ -56,18 +57,28 @@ def fault(answer: RecordDict, nonce: str, key: bytes) -> str:
         nonce: Number of the message.
         key: The public key (PEM) that must have signed it; empty where nodes have no keys.
     """
+    try:
+        head, _ = parts(answer)  # first of all: a member of another version sends no number
+    except H2TuneError as error:
+        return str(error)
     if not secrets.compare_digest(_entry(answer, NONCE).encode(), nonce.encode()):
         return "an answer does not have the number of its message"
     if not key:
         return ""
     signature = _entry(answer, SIGNATURE)
     if not signature:
-        return 'an answer is not signed (has the member\'s file `key = "node"`?)'
-    try:
-        statement = _statement(answer, nonce)
-    except H2TuneError as error:
-        return str(error)
+        return f'an answer is not signed (has the member\'s file `key = "node"`?){_said(head)}'
+    statement = _statement(answer, nonce)
     return "" if _is_signed(statement, signature, key) else "an answer is signed with another key"
+
+
+def _said(head: str) -> str:
+    """Return the reason that an answer without a signature gives in place of an answer; only for the log."""
+    with contextlib.suppress(H2TuneError):
+        reason = read_head(head).get("reason")
+        if isinstance(reason, str):
+            return f"; it says: {reason[:200]}"
+    return ""
 
 
 def _entry(content: RecordDict, name: str) -> str:

@@ -36,18 +36,19 @@ def predict(folder: Path, client: str, file: Path) -> list[dict[str, Any]]:
     """
     restored, task = restored_client(folder, client)
     own = task if isinstance(task, FileTask) else None
+    names = {PREDICTION, *(PROBABILITY.format(label) for label in restored.client.task.labels)}
     rows, examples = [], []
     for line, row in read_rows(file, own.encoding if own else "utf-8"):
         prompt, text = asked(restored.client.task.template, own.text if own else None, row, f"{file}:{line}")
+        if taken := sorted(row.keys() & names):
+            raise H2TuneError(
+                f"it has a field '{taken[0]}' already", where=f"{file}:{line}", remedy="Rename that field"
+            )
         rows.append(dict(row))
         examples.append(Example(prompt, "", None, text))
     if not rows:
         raise H2TuneError("has no rows", where=str(file))
-    found = list(_predictions(restored, examples))
-    for name in found[0]:
-        if name in rows[0]:
-            raise H2TuneError(f"it has a field '{name}' already", where=str(file), remedy="Rename that field")
-    return [row | one for row, one in zip(rows, found, strict=True)]
+    return [row | one for row, one in zip(rows, _predictions(restored, examples), strict=True)]
 
 
 def written(rows: Sequence[Mapping[str, Any]], ending: str) -> str:

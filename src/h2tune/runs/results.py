@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -125,6 +126,10 @@ def restored_client(folder: Path, client: str) -> tuple[RestoredClient, str | Fi
     config = _client_of(federation, client, folder)
     source, info = adapter_folder(folder, config.name, "adapter"), client_info(config)
     local = without_data(info, _enrolled(federation, info, source), federation)
+    if isinstance(config.task, FileTask) and local.task.kind == "generate":
+        with contextlib.suppress(H2TuneError):  # without the data, answers may have as many tokens as any
+            tokens = config.task.answer_tokens(e.answer for e in config.task.read().train)
+            local = replace(local, task=replace(local.task, new_tokens=tokens))
     return _restore(BaseModels(federation.seed), local, config, source), config.task
 
 

@@ -55,7 +55,7 @@ class FileTask(BaseModel):
         default=None,
         ge=1,
         description="Most tokens of a free answer; if left out, as many as the longest answer to train on has "
-        "characters, from 16 to 512.",
+        "bytes, from 16 to 512.",
     )
     encoding: str = Field(
         default="utf-8", description="Encoding of the files, such as `cp1252` of older spreadsheets."
@@ -70,8 +70,9 @@ class FileTask(BaseModel):
     @classmethod
     def _known_encoding(cls, value: str) -> str:
         try:
+            b"a".decode(value)
             return codecs.lookup(value).name
-        except LookupError:
+        except (LookupError, UnicodeError):
             raise ValueError(f"no encoding '{value}'; utf-8 and cp1252 are common ones") from None
 
     @field_validator("labels", mode="before")
@@ -141,8 +142,8 @@ class FileTask(BaseModel):
         )
 
     def answer_tokens(self, answers: Iterable[str]) -> int:
-        """Return the most tokens of a free answer, which has at most one for each character of the longest one."""
-        longest = max((len(answer) for answer in answers), default=MOST_NEW_TOKENS)
+        """Return the most tokens of a free answer: one for each byte of the longest one, and one for its end."""
+        longest = max((len(answer.encode()) + 1 for answer in answers), default=MOST_NEW_TOKENS)
         return self.max_new_tokens or min(MOST_NEW_TOKENS, max(LEAST_NEW_TOKENS, longest))
 
     def read(self, base: Path | None = None) -> Pools:

@@ -138,6 +138,21 @@ def test_other_labels_share_nothing():
     assert not bool(received["c"]["peers"].any()) and received["d"] == {}
 
 
+def test_directions_of_another_shape_harm_nobody_else():
+    two, three = ({"direction": torch.eye(3, n) / n**0.5} for n in (2, 3))
+    facts = {"labels": label_set(("x", "y")), "unable": ""}
+    received, between = combined("directions", {"a": (two, facts), "b": (two, facts), "evil": (three, facts)})
+    assert set(between["a"]["weights"]) == {"b"} and between["evil"]["weights"] == {}
+    assert received["a"]["peers"].shape == (3, 2)
+
+
+def test_micro_batches_must_divide_the_public_texts_too(tmp_path):
+    found = content(tmp_path)
+    found["train"] |= {"batch_size": 8, "accumulation": 8}  # of four public texts none would be left
+    with pytest.raises(H2TuneError, match="4 public texts do not divide into 8"):
+        parse(found, "file")
+
+
 def test_free_answers_take_no_part_and_say_why(tmp_path):
     found = content(tmp_path)
     del found["client"][2]["task"]["labels"]

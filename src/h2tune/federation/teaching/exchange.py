@@ -97,10 +97,11 @@ def combined(
         teaching: The kind of knowledge.
         uploads: Client → what it sent, and its facts: `labels`, and `unable`.
     """
-    groups: dict[str, list[str]] = {}
+    groups: dict[tuple[str, str], list[str]] = {}
     for name in sorted(uploads):
-        if not uploads[name][1]["unable"]:
-            groups.setdefault(uploads[name][1]["labels"], []).append(name)
+        tensors, facts = uploads[name]
+        if not facts["unable"]:  # tensors of another shape belong to other labels, whatever the checksum says
+            groups.setdefault((facts["labels"], repr(spec_of(tensors))), []).append(name)
     received: dict[str, Tensors] = {name: {} for name in uploads}
     between: dict[str, Between] = {name: {"weights": {}, "cosines": {}} for name in uploads}
     for names in groups.values():

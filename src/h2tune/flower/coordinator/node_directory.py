@@ -98,9 +98,11 @@ class NodeDirectory:
 
     def _card(self, node: int, answer: Answer) -> Card:
         head, _ = answer.read(0, f"node {node}")
-        card = self.roster.admit(text(head, "card"), self._keys.get(node, b""))
-        answer.check_signature(self.roster.key_of(card.name), f"'{card.name}'")
-        return card
+
+        def verify(name: str) -> None:
+            answer.check_signature(self.roster.key_of(name), f"'{name}'")
+
+        return self.roster.admit(text(head, "card"), self._keys.get(node, b""), verify)
 
     def _lost(self, node: int, pending: PendingRequest[Message], identifier: str, reason: str) -> None:
         pending.was_lost(identifier, reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,13 @@ class Roster:
                 self._check(card)
                 self.cards[card.name] = card
 
-    def admit(self, text: str, key: bytes = b"") -> Card:
+    def admit(self, text: str, key: bytes = b"", verify: Callable[[str], None] = lambda name: None) -> Card:
         """Check a member's card, store it if it is new, and return it.
 
         Args:
             text: Its card as it came over the wire.
             key: Public key that its node authenticated with (PEM); empty without authentication.
+            verify: Called with its name before the card counts; may raise `H2TuneError`.
 
         Raises:
             H2TuneError: It may not join, contradicts the coordinator's file, or differs from its stored card.
@@ -48,6 +50,7 @@ class Roster:
         stated = self.admitted[card.name].key
         if stated is not None and key.strip() != pem(stated).strip():
             raise H2TuneError("its node authenticated with another key than its name has", where=where)
+        verify(card.name)
         known = self.cards.get(card.name)
         if known is not None and known.enrolment != card.enrolment:
             raise H2TuneError(

@@ -136,8 +136,9 @@ class TolerantGrid:
         if reply is None:
             return None
         if reply.has_error():
+            self._sent.pop(identifier, None)
             return Answer(None, f"it was lost (Flower's code {reply.error.code})", lost=True)
-        recipient, nonce, key = self._sent[identifier]
+        recipient, nonce, key = self._sent.pop(identifier)  # Flower delivers an answer once
         if problem := fault(reply.content, nonce, key):
             log.warning("'%s': %s; it is left out, and the message sent again", recipient, problem)
             return Answer(None, problem, lost=True)
