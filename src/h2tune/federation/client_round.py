@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from h2tune.evaluation.evaluate import evaluate
@@ -87,7 +88,7 @@ class ClientRound:
             events.append(self._evaluated(-1, "before", start, clock.lap("before")))
         adapted.receive(self.download)
         loaded = adapted.loaded_digest()
-        parameters = {name: p for group in adapted.phases().values() for name, p in group.items()}
+        parameters = {name: p for group in self._phases(adapted).values() for name, p in group.items()}
         before = checks.snapshot(parameters)
         if number == 0:
             rows, size = client.encoded("train", tokenizer), client.evaluate_batch_size
@@ -112,7 +113,7 @@ class ClientRound:
             download=self.download,
             loaded_digest=loaded,
             sent=sent,
-            learned=learned,
+            learned={} if self.untaught else learned,
             movement=movement,
             without_gradient=record.without_gradient - adapted.idle(),
             trained=bool(record.losses),
@@ -120,6 +121,16 @@ class ClientRound:
         if score is not None:
             events.append(self._evaluated(number, self.stage, score, clock.seconds["evaluate"]))
         return RoundResult(Update(client.name, number, len(client.splits.train), released), private, events)
+
+    @property
+    def untaught(self) -> bool:
+        """Whether clients teach each other, and nobody can teach this one, or it declined its teacher."""
+        return self.lesson is not None and not self.lesson.rows
+
+    def _phases(self, adapted: AdaptedModel) -> Mapping[str, Mapping[str, nn.Parameter]]:
+        """Return the trained parameters; a client without a teacher trains LoRA and its head alone, as `local` does."""
+        phases = adapted.phases()
+        return {**phases, "shared": {}} if self.untaught else phases
 
     def _head_start(self, tokenizer: PreTrainedTokenizerBase) -> HeadStart | None:
         """Return what sets a new head to the lesson's answers or to the labels, in the client's first round."""
@@ -137,7 +148,7 @@ class ClientRound:
 
     def _train(self, adapted: AdaptedModel, tokenizer: PreTrainedTokenizerBase) -> Record:
         client, numbers, public = self.client, self.client.training, self.lesson.rows if self.lesson else ()
-        if self.lesson and not public:  # it has no teacher: its own examples take the place of public texts
+        if self.untaught:  # its own examples take the place of public texts
             numbers = replace(numbers, batch_size=numbers.batch_size + numbers.public_batch)
         return LocalRound(
             adapted.model,
@@ -145,7 +156,7 @@ class ClientRound:
             tokenizer,
             numbers,
             causal=client.causal,
-            phases=adapted.phases(),
+            phases=self._phases(adapted),
             terms=self._terms(adapted, tokenizer) if public else adapted.terms(),
             alternation=adapted.alternation,
             round_number=self.download.round,

@@ -199,12 +199,19 @@ def test_a_client_that_nobody_can_teach_trains_on_as_many_rows_of_its_own(tmp_pa
     losses = []
     for own, public in ((4, 4), (6, 2), (4, 2)):
         found["train"]["batch_size"], found["experimental"]["public_batch"] = own, public
-        run = h2tune.run(federations.write(tmp_path, found), out=tmp_path / f"run-{own}-{public}")
+        run = h2tune.run(
+            federations.write(tmp_path, found), out=tmp_path / f"run-{own}-{public}", strict=True
+        )
         by_name = {e["client"]: e for e in lessons(run)}
         assert by_name["two"]["reason"] == "nobody else knows its labels" and by_name["one"]["taken"]
         trained = (e for e in run.events if e["event"] == "client_trained")
         losses.append(next(e["losses"] for e in trained if e["client"] == "two" and e["round"] == 0))
     assert losses[0] == losses[1] != losses[2]  # eight rows a step, however many would be public
+    found["train"]["batch_size"], found["server"]["strategy"] = 8, "local"
+    alone = h2tune.run(federations.write(tmp_path, found), out=tmp_path / "alone")
+    trained = (e for e in alone.events if e["event"] == "client_trained")
+    local = next(e["losses"] for e in trained if e["client"] == "two" and e["round"] == 0)
+    assert [x["loss"] for x in losses[0]] == pytest.approx([x["loss"] for x in local], abs=1e-5)
 
 
 def test_no_labels_without_a_consensus_is_an_error(tmp_path):
