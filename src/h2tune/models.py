@@ -109,8 +109,17 @@ def empty_model(config: PretrainedConfig, kind: Kind, labels: int) -> PreTrained
     return model
 
 
-def load_model(model: str, kind: Kind, dtype: str, seed: int) -> PreTrainedModel:
+def load_model(
+    model: str, kind: Kind, dtype: str, seed: int, *, safetensors: bool = False
+) -> PreTrainedModel:
     """Load a base model; missing weights, such as those of a head, are drawn from the seed.
+
+    Args:
+        model: A folder, a Hub id or a demo asset.
+        kind: Whether it gets a classification head.
+        dtype: Number format of its weights.
+        seed: Seed of missing weights.
+        safetensors: Whether weights in other formats are refused, as of a model that somebody else named.
 
     Raises:
         H2TuneError: The model cannot be loaded.
@@ -119,6 +128,8 @@ def load_model(model: str, kind: Kind, dtype: str, seed: int) -> PreTrainedModel
     cls = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
     try:
         options = _quantised(model, kind) if dtype == "nf4" else {"dtype": getattr(torch, dtype)}
+        if safetensors:
+            options["use_safetensors"] = True
         with quiet(), isolated(seed, "model", model):
             loaded, info = cls.from_pretrained(folder, output_loading_info=True, **options)
     except (OSError, ValueError) as error:

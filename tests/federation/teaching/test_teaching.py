@@ -274,6 +274,15 @@ def test_with_a_public_encoder_directions_alone_are_sent(tmp_path, monkeypatch):
     assert torch.equal(load_file(other.folder / "server/basis/basis.safetensors")["z"], z)
 
 
+def test_a_public_encoder_is_read_from_safetensors_only(tmp_path, monkeypatch):
+    found = with_encoder(tmp_path, monkeypatch)
+    weights = tmp_path / "public/encoder/model.safetensors"
+    torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+    weights.unlink()
+    with pytest.raises(H2TuneError, match="public/encoder: cannot be loaded"):
+        h2tune.run(federations.write(tmp_path, found), out=tmp_path / "run")
+
+
 def test_a_decoder_is_no_public_encoder(tmp_path):
     found = content(tmp_path)
     found["basis"]["encoder"] = found["client"][0]["model"]

@@ -69,7 +69,10 @@ class ModelReader:
         Raises:
             H2TuneError: It cannot be loaded.
         """
-        model, tokenizer = load_model(encoder, "classifier", "float32", seed=0), load_tokenizer(encoder)
+        model = load_model(
+            encoder, "classifier", "float32", 0, safetensors=True
+        )  # somebody else may have named it
+        tokenizer = load_tokenizer(encoder)
         rows = encode_texts(tokenizer, PLAIN, self.texts, causal=False)
 
         def compute() -> Tensors:
