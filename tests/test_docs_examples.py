@@ -137,6 +137,7 @@ def execute(page: str, folder: Path, **names: Any) -> dict[str, Any]:
 def test_a_reader_who_does_what_a_page_says_gets_there(page, here, monkeypatch):
     raw = on_tiny_models(tomllib.loads(blocks(page, "toml")[0]), here)
     (here / "federation.toml").write_text(tomli_w.dumps(raw))
+    (here / "new.csv").write_text("words\ngood film\n")  # rows that the page predicts
     for program, *arguments in typed(page):
         if program == "h2tune":
             done = CliRunner().invoke(app, arguments)

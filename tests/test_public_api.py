@@ -29,6 +29,7 @@ COMMANDS = {
     "report": "folder --out",
     "evaluate": "folder --client --split",
     "export": "folder out --client --format",
+    "predict": "folder file --client --out",
     "assets list": "",
     "assets fetch": "names",
     "deploy init": "file out --host --port --control-port",

@@ -22,7 +22,7 @@ from h2tune.training.normalised import normalising
 from h2tune.training.schedule import Alternation, Phase, phase_of
 from h2tune.training.terms import Progress, Record, Terms
 
-NOISE = 1e-9
+NOISE = 1e-12
 """Norm of a gradient, relative to the largest of a step, that counts as none."""
 
 
