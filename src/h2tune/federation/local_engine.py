@@ -207,16 +207,17 @@ class LocalEngine(Channel):
         kind = "alone" if self.stage == "alone" else "state"
         return f"clients/{client}/{kind}/round-{round_number:04d}"
 
-    def last_events(self, client: str, before: int) -> list[Event]:
-        """Return the events of a client's last round before `before`; none if there was no such round."""
-        for round_number in range(before - 1, -1, -1):
-            commit = self.store.committed(self.path(client, round_number))
-            if commit is not None:
-                return list(commit[1]["events"])
-        return []
-
     def last_state(self, client: str, before: int) -> Tensors | None:
         """Return a client's private state after its last round before `before`; None if there was none.
+
+        Raises:
+            H2TuneError: As `last_round`.
+        """
+        commit = self.last_round(client, before)
+        return None if commit is None else commit[0]["private"]
+
+    def last_round(self, client: str, before: int) -> Commit | None:
+        """Return a client's last round before `before`, its tensors and facts; None if there was none.
 
         Raises:
             H2TuneError: It was altered on disk; continuing from an older state would give other results.
@@ -225,7 +226,7 @@ class LocalEngine(Channel):
             path = self.path(client, round_number)
             commit = self.store.committed(path)
             if commit is not None:
-                return commit[0]["private"]
+                return commit
             if self.store.is_damaged(path):
                 raise H2TuneError(
                     f"the state of client '{client}' after round {round_number} was altered or is incomplete",

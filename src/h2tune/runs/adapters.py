@@ -15,9 +15,10 @@ from h2tune.runs.card import model_card
 
 def export_adapters(engine: LocalEngine, client: LocalClient, rounds: int, folder: Path) -> None:
     """Write a client's adapter in PEFT's format and as plain LoRA."""
-    state, events = engine.last_state(client.name, rounds), engine.last_events(client.name, rounds)
-    if state is None:
+    last = engine.last_round(client.name, rounds)
+    if last is None:
         return  # the client never finished a round; the events hold its failures
+    state, events = last[0]["private"], last[1]["events"]
     base, tokenizer = engine.base_of(client)
     adapted = attach_adapter(base, client, engine.strategy, state, engine.frames(client.name))
     try:

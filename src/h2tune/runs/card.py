@@ -7,6 +7,7 @@ from typing import Any
 
 from h2tune._version import __version__
 from h2tune.federation.local_client import LocalClient
+from h2tune.report.intervals import wilson
 
 LOADED = {
     "causal": "AutoPeftModelForCausalLM.from_pretrained(folder)",
@@ -61,16 +62,14 @@ def _scores(events: Sequence[Mapping[str, Any]]) -> str:
     scored = [event for event in events if event.get("event") == "evaluated"]
     if not scored:
         return ""
-    from scipy.stats import binomtest
-
     event = scored[-1]
-    count = int(event["examples"])
-    interval = binomtest(round(event["accuracy"] * count), count).proportion_ci(method="wilson")
+    accuracy, count = event["accuracy"], event["examples"]
+    low, high = wilson(accuracy, count)
     return "\n".join(
         [
             "| split | examples | accuracy | 95 % interval (Wilson) |",
             "|---|---|---|---|",
-            f"| {event['split']} | {count} | {event['accuracy']:.3f} | {interval.low:.3f} to {interval.high:.3f} |",
+            f"| {event['split']} | {count} | {accuracy:.3f} | {low:.3f} to {high:.3f} |",
         ]
     )
 

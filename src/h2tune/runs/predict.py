@@ -45,7 +45,9 @@ def predict(folder: Path, client: str, file: Path) -> list[dict[str, Any]]:
                 f"it has a field '{taken[0]}' already", where=f"{file}:{line}", remedy="Rename that field"
             )
         rows.append(dict(row))
-        examples.append(Example(prompt, "", None, text))
+        examples.append(
+            Example(prompt, "", 0 if names - {PREDICTION} else None, text)
+        )  # its label is not read
     if not rows:
         raise H2TuneError("has no rows", where=str(file))
     return [row | one for row, one in zip(rows, _predictions(restored, examples), strict=True)]
@@ -73,11 +75,7 @@ def _predictions(restored: RestoredClient, examples: Sequence[Example]) -> Itera
                 for text in generated(restored.model, task, prompts, tokenizer):
                     yield {PREDICTION: text.strip()}
             return
-        # a decoder scores all labels after the prompt; the first stands for the answer, which is not known
-        encoded = encode_texts(task, examples, tokenizer)
-        if client.causal:
-            asking = [Example(e.prompt, task.verbalisers[0], 0, e.text) for e in examples]
-            encoded = encode_causal(task, asking, tokenizer)
+        encoded = (encode_causal if client.causal else encode_texts)(task, examples, tokenizer)
         scores = label_scores(restored.model, task, encoded, tokenizer, causal=client.causal, batch_size=size)
     for row in scores.softmax(1):
         probabilities = {

@@ -30,11 +30,11 @@ def check_arguments(arguments: Mapping[str, Any], scheduler: str) -> None:
         H2TuneError: An argument or scheduler is refused; the message names it and the closest known name.
     """
     known = [field.name for field in dataclasses.fields(TrainingArguments) if field.init]
-    why = reasons()
+    allowed, why = honoured(), reasons()
     for name in arguments:
         if name not in known:
             raise H2TuneError(f"no argument '{name}'{nearest(name, known)}", where="train.arguments")
-        if name not in honoured():
+        if name not in allowed:
             reason = why.get(name, "h2tune was not tried with it")
             raise H2TuneError(
                 f"'{name}' is refused: {reason}", where="train.arguments", remedy="Leave it out"

@@ -83,10 +83,8 @@ class LocalTraining:
             disable_tqdm=True,
             **(DEFAULTS | dict(self.arguments)),
         )
-        if (
-            found.n_gpu > 1
-        ):  # the Trainer would split each batch over all devices, and make it as many times as large
-            found._n_gpu = 1
+        if found.n_gpu > 1:
+            found._n_gpu = 1  # the Trainer would multiply the batch, and split it over all devices
         return found
 
 

@@ -69,9 +69,8 @@ class ModelReader:
         Raises:
             H2TuneError: It cannot be loaded.
         """
-        model = load_model(
-            encoder, "classifier", "float32", 0, safetensors=True
-        )  # somebody else may have named it
+        # somebody else may have named it
+        model = load_model(encoder, "classifier", "float32", 0, safetensors=True)
         tokenizer = load_tokenizer(encoder)
         rows = encode_texts(tokenizer, PLAIN, self.texts, causal=False)
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from h2tune.federation.messages import Spec, Tensors
-from h2tune.federation.teaching.stacking import OwnScores, compare_with_own, stacked
+from h2tune.federation.teaching.stacking import OwnScores, compare_with_own, on_own_texts, stacked
 from h2tune.functional.directions import (
     cosines,
     from_peers,
@@ -55,7 +55,7 @@ class Combined:
 
 @dataclass(frozen=True)
 class Taught:
-    """What a client makes of the knowledge of all: scores of texts, on the scale of standard deviations.
+    """A client's teacher: scores of texts, in standard deviations.
 
     Args:
         public: Scores of the public texts (n, C); empty where there is nothing to learn.
@@ -161,8 +161,9 @@ class Directions(Knowledge):
         peers = received["peers"]
         if not bool(peers.any()):
             return nothing("nobody else knows its labels")
-        found = stacked(own, z, peers)
-        facts = compare_with_own(own, z, peers) | {"own_share": round(found.own_share, 4)}
+        on_own = on_own_texts(own, z, peers)
+        found = stacked(own, z, peers, on_own)
+        facts = compare_with_own(own, z, peers, on_own) | {"own_share": round(found.own_share, 4)}
         return Taught(found.public, found.own, facts)
 
 

@@ -58,16 +58,17 @@ class Stacked:
     own_share: float
 
 
-def stacked(own: OwnScores, z: Tensor, peers: Tensor) -> Stacked:
+def stacked(own: OwnScores, z: Tensor, peers: Tensor, on_own: Tensor) -> Stacked:
     """Return the teacher of equation (14).
 
     Args:
         own: What the client knows.
         z: Common coordinates of the public texts (n, R).
         peers: Σ_j a_ij W_j (R, C).
+        on_own: What the peers say of the client's own texts, from `on_own_texts`.
     """
     share, theirs, unit = two_parts(z, label_coordinates(z, own.public), peers)
-    on_own = _on_own(own, z, peers) / unit
+    on_own = on_own / unit
     mine = unit_variance(own.public)
     held_out = _held_out(own, torch.ones(len(own.labels), dtype=torch.bool))
     c, a, _ = blend(held_out, on_own, own.labels, share)
@@ -76,7 +77,7 @@ def stacked(own: OwnScores, z: Tensor, peers: Tensor) -> Stacked:
     return Stacked(scores, of_own, sizes[0] / max(sum(sizes), 1e-9))
 
 
-def compare_with_own(own: OwnScores, z: Tensor, peers: Tensor) -> dict[str, Any]:
+def compare_with_own(own: OwnScores, z: Tensor, peers: Tensor, on_own: Tensor) -> dict[str, Any]:
     """Compare the teacher with the client alone by cross-validated log-loss on the client's own labels.
 
     Both are scored on labels that they have not seen: all that is fitted is fitted to the other folds. The teacher is
@@ -86,6 +87,7 @@ def compare_with_own(own: OwnScores, z: Tensor, peers: Tensor) -> dict[str, Any]
         own: What the client knows.
         z: Common coordinates of the public texts (n, R).
         peers: Σ_j a_ij W_j (R, C).
+        on_own: What the peers say of the client's own texts, from `on_own_texts`.
 
     Returns:
         `taken`; and where there is something to compare `own_loss`, `peers_loss` and `standard_error` of their
@@ -94,7 +96,7 @@ def compare_with_own(own: OwnScores, z: Tensor, peers: Tensor) -> dict[str, Any]
     labels = own.labels
     if int((torch.bincount(labels) >= 2).sum()) < 2:  # no label but one has two examples
         return {"taken": True}
-    alone, together = _cross_validated(own, z, peers)
+    alone, together = _cross_validated(own, z, peers, on_own)
     own_loss, peers_loss = _losses(alone, labels), _losses(together, labels)
     worse = peers_loss - own_loss
     error = float(worse.std() / math.sqrt(len(labels)))
@@ -108,11 +110,11 @@ def compare_with_own(own: OwnScores, z: Tensor, peers: Tensor) -> dict[str, Any]
     }
 
 
-def _cross_validated(own: OwnScores, z: Tensor, peers: Tensor) -> tuple[Tensor, Tensor]:
+def _cross_validated(own: OwnScores, z: Tensor, peers: Tensor, on_own: Tensor) -> tuple[Tensor, Tensor]:
     """Return logits (m, C) of the client's own head, and of the teacher, on labels that neither has seen."""
     labels, count = own.labels, len(own.features)
     alone, together = torch.zeros(len(labels), own.classes), torch.zeros(len(labels), own.classes)
-    on_own, fold = _on_own(own, z, peers), _folds(labels, own.seed)
+    fold = _folds(labels, own.seed)
     for held, kept in ((fold == k, fold != k) for k in fold.unique()):
         answers = _head(own, kept, torch.cat([own.features, own.own_features[held]]))
         alone[held] = answers[count:]
@@ -132,7 +134,7 @@ def _folds(labels: Tensor, seed: int) -> Tensor:
     return fold
 
 
-def _on_own(own: OwnScores, z: Tensor, peers: Tensor) -> Tensor:
+def on_own_texts(own: OwnScores, z: Tensor, peers: Tensor) -> Tensor:
     """Return Z Σ_j a_ij W_j on the client's own texts (m, C), read off its features."""
     return extrapolate(own.features, z @ peers, own.own_features) if len(own.labels) else own.public[:0]
 

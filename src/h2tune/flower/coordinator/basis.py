@@ -46,9 +46,8 @@ def frames_before_rounds(messenger: Messenger, store: RunStore) -> Prepare:
         return views
 
     count = coordinate_count(size, coordinator.teaching)
-    z = (
-        None if basis.encoder else get_coordinates(store, gather, count)
-    )  # members compute those of an encoder
+    # members compute those of an encoder
+    z = None if basis.encoder else get_coordinates(store, gather, count)
     tensors = {} if z is None else {"z": z}
     framed: set[str] = set()
     teaching = Teaching(messenger, texts, tensors, count, store)

@@ -87,8 +87,8 @@ class TolerantGrid:
 
     A message that could not be sent counts as not sent, an answer that could not be fetched as not there yet: callers
     poll until their time is up. An answer with a broken seal, such as one in another's name, counts as lost. Answers
-    are fetched one by one: Flower fetches many at once or none, so that one which
-    cannot be decoded, or an error between two of them, would lose all the others.
+    are fetched one by one: Flower fetches many at once or none, so that one which cannot be decoded, or an error
+    between two of them, would lose all the others.
 
     Args:
         grid: Flower's grid.
@@ -97,9 +97,8 @@ class TolerantGrid:
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
         self._nodes: list[Any] = []
-        self._sent: dict[
-            str, tuple[str, str, bytes]
-        ] = {}  # message → recipient, number and key of its answer
+        # message → recipient, number and key of its answer
+        self._sent: dict[str, tuple[str, str, bytes]] = {}
 
     def get_nodes(self) -> list[Any]:
         """Return the connected nodes; those of the last successful call if the SuperLink fails."""
