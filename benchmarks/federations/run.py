@@ -2,19 +2,28 @@
 
     python benchmarks/federations/run.py related --labels 32 [--seeds 3] [--validation] [--methods M …]
 
-Run it again to resume, or with more seeds to add some. Writes `results/NAME-LABELS.md` and `.csv` after each seed.
+Run it again to resume, or with more seeds to add some. `results/NAME.runs.csv` keeps the result of every run, and the
+tables `NAME.md` and `NAME.csv` are made of it; a run that it holds is not repeated. Delete its lines to run it again.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import tomllib
 from pathlib import Path
 
+from kept_runs import KeptRuns
+
+from h2tune import files
 from h2tune.compare import compare
+from h2tune.compare.comparison import Comparison
+from h2tune.compare.methods import parse_methods
+from h2tune.compare.rows import ALL
+from h2tune.compare.tables import cells, csv_text, markdown
+from h2tune.config import load
 
 HERE = Path(__file__).resolve().parent
+AGAINST = "h2tune"
 
 
 def main() -> None:
@@ -36,29 +45,61 @@ def main() -> None:
     labels = options.labels or next(iter(steps))
     if labels not in steps:
         parser.error(f"{labels} labels are not declared: {', '.join(steps)}")
-    run(options, labels, steps[labels])
+    run(options, labels, steps[labels], declared["methods"]["all"])
 
 
-def run(options: argparse.Namespace, labels: str, steps: int) -> None:
-    """Compare the methods, and write the tables after each seed."""
+def run(options: argparse.Namespace, labels: str, steps: int, declared: list[str]) -> None:
+    """Run what is not kept yet, seed by seed, and write the tables after each seed."""
     name = options.federation if labels == "0" else f"{options.federation}-{labels}"
     split = "validation" if options.validation else "test"
+    out = options.runs / (name if split == "test" else f"{name}-validation")
+    results = HERE / "results" if split == "test" else out
     overrides = [f"train.local_steps={steps}"] + ([f"data.train={labels}"] if labels != "0" else [])
-    for seeds in range(1, options.seeds + 1):
-        found = compare(
-            HERE / f"{options.federation}.toml",
-            [method.replace("TWICE", str(2 * steps)) for method in options.methods],
-            seeds=seeds,
-            overrides=overrides,
-            out=options.runs / (name if split == "test" else f"{name}-validation"),
-            split=split,
-            notice=lambda line: print(line, flush=True),
-        )
-        if split == "test":
-            (HERE / "results").mkdir(exist_ok=True)
-            for ending in ("md", "csv"):
-                shutil.copyfile(found.folder / f"comparison.{ending}", HERE / "results" / f"{name}.{ending}")
-    print((found.folder / "comparison.md").read_text())
+    wanted = [method.replace("TWICE", str(2 * steps)) for method in options.methods]
+    known = [method.replace("TWICE", str(2 * steps)) for method in declared]
+    file = HERE / f"{options.federation}.toml"
+    first = load(file).seed
+    kept = KeptRuns(results / f"{name}.runs.csv")
+    for seed in range(first, first + options.seeds):
+        missing = [method for method in wanted if not kept.has(method, seed)]
+        if missing:
+            found = compare(
+                file,
+                missing,
+                seeds=1,
+                overrides=[*overrides, f"seed={seed}"],
+                out=out,
+                split=split,
+                notice=lambda line: print(line, flush=True),
+            )
+            kept.add(found)
+        kept.write()
+        write_tables(kept, known, options.federation, split, results / name)
+    print((results / f"{name}.md").read_text())
+
+
+def write_tables(kept: KeptRuns, known: list[str], federation: str, split: str, path: Path) -> None:
+    """Write PATH.md and PATH.csv: differences to `local`, and on the mean over clients also to h2tune."""
+    texts = [*(text for text in known if text in kept.methods()), *sorted(kept.methods() - set(known))]
+    methods = parse_methods(texts)
+    results = {method.label: kept.results(method.text) for method in methods}
+    local = methods[0].label
+    seeds = sorted({seed for runs in results.values() for seed in runs})
+    clients = sorted({client for runs in results.values() for r in runs.values() for client in r.clients})
+    found = Comparison(path.parent, federation, split, local, methods, seeds, clients, results)
+    rows = found.rows()
+    text = markdown(rows, found.facts())
+    if AGAINST in results and local != AGAINST:
+        found.reference = AGAINST
+        table = [row for row in found.rows() if row.client == ALL and row.method != AGAINST]
+        lines = ["", f"## Mean over clients, difference to {AGAINST}", ""]
+        lines += ["| method | difference, points | p (Holm) |", "|---|---|---|"]
+        for row in table:
+            shown = cells(row)
+            lines.append(f"| {row.method} | {shown[3]} | {shown[6]} |")
+        text += "\n".join(lines) + "\n"
+    files.write_text(path.with_name(f"{path.name}.md"), text)
+    files.write_text(path.with_name(f"{path.name}.csv"), csv_text(rows))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,85 @@
+"""A CSV file of the results of single runs, from which tables are made and to which further seeds are added."""
+
+from __future__ import annotations
+
+import csv
+import io
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+
+from h2tune import files
+from h2tune.compare.comparison import Comparison
+from h2tune.compare.results import ClientResult, RunResult
+
+FIELDS = ("method", "seed", "client", "accuracy", "bytes_up", "bytes_down", "seconds", "commit")
+
+
+class KeptRuns:
+    """The results of runs by method, as written in the command, and seed.
+
+    Args:
+        path: The file; read if it exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.runs: dict[tuple[str, int], dict[str, ClientResult]] = {}
+        self.commits: dict[tuple[str, int], str] = {}
+        if path.exists():
+            for row in csv.DictReader(io.StringIO(path.read_text())):
+                key = row["method"], int(row["seed"])
+                self.runs.setdefault(key, {})[row["client"]] = ClientResult(
+                    float(row["accuracy"]),
+                    int(row["bytes_up"]),
+                    int(row["bytes_down"]),
+                    float(row["seconds"]),
+                )
+                self.commits[key] = row["commit"]
+
+    def has(self, method: str, seed: int) -> bool:
+        """Return whether a run's result is kept."""
+        return (method, seed) in self.runs
+
+    def methods(self) -> set[str]:
+        """Return the methods with a result."""
+        return {method for method, _ in self.runs}
+
+    def results(self, method: str) -> dict[int, RunResult]:
+        """Return a method's results by seed."""
+        return {seed: RunResult(c) for (m, seed), c in sorted(self.runs.items()) if m == method}
+
+    def add(self, found: Comparison) -> None:
+        """Add the complete runs of a comparison; a run with a problem is not kept."""
+        broken = {(label, seed) for label, seed, _ in found.problems}
+        for label, seed, reason in found.problems:
+            print(f"not kept: {label}, seed {seed}: {reason}", flush=True)
+        for method in found.methods:
+            for seed, result in found.results.get(method.label, {}).items():
+                if (method.label, seed) not in broken:
+                    self.runs[method.text, seed] = result.clients
+                    self.commits[method.text, seed] = commit()
+
+    def write(self) -> None:
+        """Write the file."""
+        stream = io.StringIO()
+        writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        for (method, seed), clients in sorted(self.runs.items()):
+            for client, result in sorted(clients.items()):
+                key = {"method": method, "seed": seed, "client": client}
+                writer.writerow({**key, **asdict(result), "commit": self.commits[method, seed]})
+        files.write_text(self.path, stream.getvalue())
+
+
+def commit() -> str:
+    """Return the commit of the code; with "+" where files differ from it, "" outside a repository."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + (
+        "+" if git("status", "--porcelain", "--", "../../src") else ""
+    )
