@@ -18,7 +18,7 @@ from h2tune.federation.h2tune.strategy import NAME, H2Tune
 from h2tune.federation.messages import Download, Enrolment
 from h2tune.functional.factors import contribution
 from h2tune.functional.losses import IGNORED, task_loss
-from h2tune.models import head_modules, set_head
+from h2tune.heads import head_modules, set_head
 from h2tune.quiet import quiet
 from h2tune.seeds import derive, isolated
 from h2tune.training.encode import Encoded, collator, kept_logits

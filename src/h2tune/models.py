@@ -1,12 +1,10 @@
-"""Base models: their folders, configurations, weights, tokenizers and classification heads."""
+"""Base models: their folders, configurations, weights and tokenizers."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -27,13 +25,12 @@ from transformers.models.auto.modeling_auto import (
 
 from h2tune import assets
 from h2tune.errors import H2TuneError
+from h2tune.heads import head_modules, note_new_modules
 from h2tune.quiet import quiet
-from h2tune.seeds import derive, generator, isolated
+from h2tune.seeds import derive, isolated
 
 Kind = Literal["causal", "classifier"]
 DEMO = "pypi:"
-_NEW: WeakKeyDictionary[PreTrainedModel, list[str]] = WeakKeyDictionary()
-"""Model → names of its modules that were not in its folder, besides the head."""
 PADDED_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
 
 
@@ -52,8 +49,12 @@ def folder_of(model: str) -> str:
     return model
 
 
-def read_config(model: str) -> PretrainedConfig:
+def read_config(model: str, *, code: bool = False) -> PretrainedConfig:
     """Return a model's configuration; no weights are read, and demo assets need not be fetched.
+
+    Args:
+        model: A folder, a Hub id or a demo asset.
+        code: Whether Python files of the model's own may run.
 
     Raises:
         H2TuneError: The model is unknown or cannot be downloaded.
@@ -63,12 +64,28 @@ def read_config(model: str) -> PretrainedConfig:
         return AutoConfig.for_model(**raw)
     try:
         with quiet():
-            return AutoConfig.from_pretrained(folder_of(model))
+            return AutoConfig.from_pretrained(folder_of(model), trust_remote_code=code)
     except (OSError, ValueError) as error:
+        _refuse_code(error, model)
         raise H2TuneError(
             f"cannot be located or read ({str(error).strip().splitlines()[0]})",
             where=f"model {model}",
             remedy="Give a folder with config.json, an accessible Hub id, or pypi:NAME (h2tune assets list)",
+        ) from None
+
+
+def _refuse_code(error: Exception, model: str) -> None:
+    """Raise where Transformers would run Python files of a model's own; it would ask on a terminal.
+
+    Raises:
+        H2TuneError: The error is about such files.
+    """
+    if "trust_remote_code" in str(error):
+        raise H2TuneError(
+            "it comes with Python code of its own, which could do anything on this machine and was not run",
+            where=f"model {model}",
+            remedy="Use a model of a type that Transformers knows, or read its code and then set "
+            "client.trust_remote_code = true",
         ) from None
 
 
@@ -87,8 +104,11 @@ def kind_of(config: PretrainedConfig, head: Literal["auto", "verbaliser", "class
             where="head",
             remedy='Remove head, or set head = "classifier"',
         )
-    if encoder:
+    own = getattr(config, "auto_map", None) or {}
+    if encoder or ("AutoModelForSequenceClassification" in own and "AutoModelForCausalLM" not in own):
         return "classifier"
+    if "AutoModelForCausalLM" in own:
+        return "causal"
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise H2TuneError(
             f"models of type '{config.model_type}' are not supported",
@@ -98,19 +118,19 @@ def kind_of(config: PretrainedConfig, head: Literal["auto", "verbaliser", "class
     return "causal"
 
 
-def empty_model(config: PretrainedConfig, kind: Kind, labels: int) -> PreTrainedModel:
+def empty_model(config: PretrainedConfig, kind: Kind, labels: int, *, code: bool = False) -> PreTrainedModel:
     """Return a model without weights, on the meta device, for its modules and shapes."""
     with quiet(), torch.device("meta"):
         if kind == "causal":
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=code)
         else:
             config.num_labels = labels
-            model = AutoModelForSequenceClassification.from_config(config)
+            model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=code)
     return model
 
 
 def load_model(
-    model: str, kind: Kind, dtype: str, seed: int, *, safetensors: bool = False
+    model: str, kind: Kind, dtype: str, seed: int, *, safetensors: bool = False, code: bool = False
 ) -> PreTrainedModel:
     """Load a base model; missing weights, such as those of a head, are drawn from the seed.
 
@@ -120,6 +140,7 @@ def load_model(
         dtype: Number format of its weights.
         seed: Seed of missing weights.
         safetensors: Whether weights in other formats are refused, as of a model that somebody else named.
+        code: Whether Python files of the model's own may run.
 
     Raises:
         H2TuneError: The model cannot be loaded.
@@ -128,16 +149,18 @@ def load_model(
     cls = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
     try:
         options = _quantised(model, kind) if dtype == "nf4" else {"dtype": getattr(torch, dtype)}
+        options["trust_remote_code"] = code
         if safetensors:
             options["use_safetensors"] = True
         with quiet(), isolated(seed, "model", model):
             loaded, info = cls.from_pretrained(folder, output_loading_info=True, **options)
     except (OSError, ValueError) as error:
+        _refuse_code(error, model)
         raise H2TuneError(
             f"cannot be loaded ({str(error).strip().splitlines()[0]})", where=f"model {model}"
         ) from None
     if kind == "classifier":
-        _NEW[loaded] = _new_modules(loaded, info["missing_keys"], model)
+        note_new_modules(loaded, info["missing_keys"], model)
     loaded.config.use_cache = False
     for module in loaded.modules() if dtype == "nf4" else ():
         # with AVX-512 BF16 bitsandbytes 0.50 repacks the weights when a model is scored on a CPU: that fails where a
@@ -147,26 +170,6 @@ def load_model(
     if (head := loaded.get_output_embeddings()) is not None:
         head.register_forward_pre_hook(_contiguous)
     return cast(PreTrainedModel, loaded.eval())
-
-
-def _new_modules(model: PreTrainedModel, missing: Iterable[str], name: str) -> list[str]:
-    """Return the names of a classifier's poolers without weights, such as that of a masked language model.
-
-    Raises:
-        H2TuneError: Something else besides the head has no weights.
-    """
-    prefix = f"{model.base_model_prefix}."
-    inside = sorted({key.rpartition(".")[0] for key in missing if key.startswith(prefix)})
-    poolers = sorted(
-        {place[: place.index("pooler") + len("pooler")] for place in inside if "pooler" in place}
-    )
-    if others := [place for place in inside if "pooler" not in place]:
-        raise H2TuneError(
-            f"it has no weights for {others[0]}",
-            where=f"model {name}",
-            remedy=f"Check that it is a model of type {model.config.model_type}",
-        )
-    return poolers
 
 
 def _quantised(model: str, kind: Kind) -> dict[str, Any]:
@@ -199,64 +202,24 @@ def _contiguous(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(x.contiguous() if isinstance(x, Tensor) else x for x in inputs)
 
 
-def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
-    """Load a model's tokenizer.
+def load_tokenizer(model: str, *, code: bool = False) -> PreTrainedTokenizerBase:
+    """Load a model's tokenizer; arguments as in `read_config`.
 
     Raises:
         H2TuneError: It is missing or cannot be read.
     """
     try:
         with quiet():
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder_of(model))
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                folder_of(model), trust_remote_code=code
+            )
     except (OSError, ValueError) as error:
+        _refuse_code(error, model)
         raise H2TuneError(
             f"has no readable tokenizer ({str(error).strip().splitlines()[0]})",
             where=f"model {model}",
         ) from None
     return tokenizer
-
-
-def head_modules(model: PreTrainedModel) -> list[str]:
-    """Return the names of a classifier's modules that are trained and stay private.
-
-    They are those outside its encoder, and before them a pooler that has no weights in the model's folder: it is drawn
-    anew at each load, so that an adapter without it would be useless.
-    """
-    return _NEW.get(model, []) + [
-        name
-        for name, child in model.named_children()
-        if name != model.base_model_prefix and any(True for _ in child.parameters())
-    ]
-
-
-def last_layer(model: PreTrainedModel) -> tuple[str, nn.Linear]:
-    """Return the name of a classifier's last layer, which gives the scores of the labels, and the layer."""
-    *_, (path, last) = [
-        (f"{name}.{inner}" if inner else name, module)
-        for name in head_modules(model)
-        for inner, module in model.get_submodule(name).named_modules()
-        if isinstance(module, nn.Linear)
-    ]
-    return path, last
-
-
-def set_head(model: PreTrainedModel, labels: Sequence[str], seed: int) -> None:
-    """Give a classifier a fresh last layer for `labels`, drawn from the seed, and put their names in its configuration.
-
-    A model that was trained on a task before has that task's label names, which an export must not keep.
-    """
-    path, last = last_layer(model)
-    fresh = nn.Linear(last.in_features, len(labels), bias=last.bias is not None)
-    with torch.no_grad():
-        fresh.weight.normal_(0.0, 0.02, generator=generator(seed, "head"))
-        if fresh.bias is not None:
-            fresh.bias.zero_()
-    parent, _, attribute = path.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, fresh.to(last.weight.device, last.weight.dtype))
-    model.config.id2label = dict(enumerate(labels))
-    model.config.label2id = {label: index for index, label in enumerate(labels)}
-    if hasattr(model, "num_labels"):
-        model.num_labels = len(labels)
 
 
 def base_seed(seed: int, model: str) -> int:

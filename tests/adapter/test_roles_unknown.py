@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,13 @@ from helpers import federations, tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from transformers import AutoConfig, AutoModel, T5EncoderModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    T5EncoderModel,
+)
 
 from h2tune.adapter.families import ANYWHERE
 from h2tune.adapter.roles import ROLES, depth, find_roles
@@ -288,3 +295,53 @@ def test_a_client_that_names_roles_is_seen_and_not_taken_for_another_of_its_mode
     assert one.placements == three.placements
     assert len(looks) == 2 and {p.role for p in two.placements} < {p.role for p in one.placements}
     assert [s.client.name for s in (one, two, three)] == ["one", "two", "three"]
+
+
+MIXTURES = {
+    "mixtral": {"num_local_experts": 2},
+    "qwen2_moe": {"num_experts": 2, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 8},
+    "olmoe": {"num_experts": 2},
+    "gpt_oss": {"num_local_experts": 2},
+    "jetmoe": {"num_local_experts": 2},
+    "deepseek_v3": {"n_routed_experts": 2, "first_k_dense_replace": 0, "n_group": 1, "topk_group": 1},
+}
+
+
+def from_type(family: str, **sizes):
+    small = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 16, "num_attention_heads": 4}
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **(small | sizes)))
+
+
+@pytest.mark.parametrize("family", MIXTURES)
+def test_experts_are_refused_and_not_left_out_in_silence(family):
+    with pytest.raises(H2TuneError, match="weights in one, as mixtures of experts do") as caught:
+        find_roles(from_type(family, **MIXTURES[family]))
+    assert 'roles = { skip = "' in caught.value.remedy
+
+
+@pytest.mark.parametrize("family", ["mixtral", "olmoe", "gpt_oss"])
+def test_the_rest_of_a_mixture_is_adapted_where_the_client_says_so(family):
+    found = find_roles(from_type(family, **MIXTURES[family]), {"skip": "experts"})
+    assert {p.role for p in found} == {"attn.q", "attn.k", "attn.v", "attn.o"}
+
+
+@pytest.mark.parametrize("family", ["xlm", "flaubert"])
+def test_the_remedy_for_two_stacks_works(family):
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(
+            AutoConfig.for_model(family, emb_dim=32, n_layers=2, n_heads=4)
+        )
+    with pytest.raises(H2TuneError, match="several stacks of blocks") as caught:
+        find_roles(model)
+    role, pattern = re.search(r"\{ \"(.*)\" = '(.*)' \}", caught.value.remedy).groups()
+    assert {p.role for p in find_roles(model, {role: pattern})} == {"attn.q", "attn.k", "attn.v", "attn.o"}
+
+
+def test_weights_of_attention_in_one_parameter_are_refused():
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(
+            AutoConfig.for_model("xlnet", d_model=32, n_layer=2, n_head=4, d_inner=32)
+        )
+    with pytest.raises(H2TuneError, match=r"rel_attn.q' holds 32 × 4 × 8 weights in one"):
+        find_roles(model)

@@ -11,7 +11,7 @@ import pytest
 from h2tune import assets
 from h2tune.errors import H2TuneError
 from h2tune.tasks.load import describe_task, load_task
-from h2tune.tasks.prompts import shorten
+from h2tune.training.prompt_tokens import fitted
 
 DECODERS = ("smollm2-135m-instruct", "gemma-3-270m")
 CONVERTED = ("paraphrase-minilm-l3-v2", "e5-small-en-pt", "distilbert-cased-grammar", "bert-tiny-splade")
@@ -71,9 +71,9 @@ def test_long_articles_are_shortened_before_the_question(name: str, offline: Non
     tokenizer = AutoTokenizer.from_pretrained(assets.path_of(name))
     task, splits = load_task("bbc_topics", train=50, validation=0, test=0, seed=0)
     for example in splits.train:
-        short = shorten(example.prompt, task.template, tokenizer, task.max_length)
-        assert task.max_length - 3 <= len(tokenizer(short)["input_ids"]) <= task.max_length
-        assert short.startswith(example.prompt[:100]) and short.endswith("\nTopic:")
+        short, kept = fitted(example.prompt, example.fields, tokenizer, task.max_length)
+        assert task.max_length - 12 <= len(tokenizer(short)["input_ids"]) <= task.max_length
+        assert short.startswith(example.prompt[:100]) and short.endswith("\nTopic:") and 0 < kept < 1
 
 
 @pytest.mark.parametrize("name", ["all-minilm-l6-v2", "paraphrase-minilm-l3-v2"])

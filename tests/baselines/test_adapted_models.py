@@ -21,7 +21,8 @@ from h2tune.baselines import pruning
 from h2tune.baselines.lora import LoraAdaptedModel, initial_down
 from h2tune.errors import H2TuneError
 from h2tune.federation.messages import Download, Enrolment, Update, check_update, digest, spec_of
-from h2tune.models import base_seed, head_modules
+from h2tune.heads import head_modules
+from h2tune.models import base_seed
 
 SHARING = tuple(name for name in baselines.MODULES if name not in baselines.UNSHARED)
 IDS = torch.tensor([[1, 5, 9, 7], [1, 8, 3, 4]])

@@ -11,7 +11,8 @@ from torch.nn.functional import log_softmax
 from h2tune.errors import H2TuneError
 from h2tune.evaluation.evaluate import label_scores
 from h2tune.tasks.task import Example, Task
-from h2tune.training.encode import Encoded, answer_tokens, causal_batch, encode_causal, label_answers
+from h2tune.training.encode import Encoded, causal_batch, encode_causal
+from h2tune.training.prompt_tokens import label_answers
 
 LENGTHS = (3, 9, 1, 6, 12, 6, 2)
 ONE, SEVERAL = (" good", " bad", " fine"), (" good film", " bad", " not very good")
@@ -22,9 +23,10 @@ def task(words) -> Task:
     return Task("t", "label", labels, words, "{text}", "", "", "label", 32)
 
 
-def examples() -> list[Encoded]:
+def examples(words=()) -> list[Encoded]:
     draw = torch.Generator().manual_seed(3)
-    return [Encoded(tuple(torch.randint(3, 60, (n,), generator=draw).tolist()), (), 0) for n in LENGTHS]
+    prompts = [tuple(torch.randint(3, 60, (n,), generator=draw).tolist()) for n in LENGTHS]
+    return [Encoded(prompt, (), 0, choices=tuple(words)) for prompt in prompts]
 
 
 def plainly(model, encoded, words):
@@ -49,8 +51,9 @@ def plainly(model, encoded, words):
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
 def test_decoders_in_padded_batches_with_the_needed_logits_alone(family, words, batch_size):
     model, tokenizer = tiny.causal(family), tiny.tokenizer()
-    encoded = examples()
-    expected = plainly(model, encoded, [answer_tokens(word, tokenizer) for word in words])
+    choices = label_answers(task(words), tokenizer)
+    encoded = examples(choices)
+    expected = plainly(model, encoded, choices)
     with torch.no_grad():
         found = label_scores(model, task(words), encoded, tokenizer, causal=True, batch_size=batch_size)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
@@ -61,8 +64,10 @@ PREFIX = (" good", " good film", " bad")
 
 
 def test_a_label_that_begins_another_is_scored_with_an_end():
-    model, tokenizer, encoded = tiny.causal("llama"), tiny.tokenizer(), examples()
-    words = [(*answer_tokens(word, tokenizer), tokenizer.eos_token_id) for word in PREFIX]
+    model, tokenizer = tiny.causal("llama"), tiny.tokenizer()
+    bare = [tuple(tokenizer(word, add_special_tokens=False)["input_ids"]) for word in PREFIX]
+    words = [(*word, tokenizer.eos_token_id) for word in bare]
+    encoded = examples(label_answers(task(PREFIX), tokenizer))
     with torch.no_grad():
         found = label_scores(model, task(PREFIX), encoded, tokenizer, causal=True, batch_size=3)
     torch.testing.assert_close(found, plainly(model, encoded, words), rtol=0, atol=1e-5)

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from h2tune.errors import H2TuneError
 from h2tune.tasks import MODULES, bbc_topics, movie_reviews
 from h2tune.tasks.duplicates import without_near_duplicates
 from h2tune.tasks.load import describe_task, load_task, split
-from h2tune.tasks.prompts import fields, fill, parse, shorten
+from h2tune.tasks.prompts import fields, fill, filled, parse, shorten
 from h2tune.tasks.rows import FileTask
 from h2tune.tasks.task import Example, Pools, Splits
 
@@ -120,27 +122,37 @@ def test_templates_that_are_more_than_fields_are_refused(template: str) -> None:
         FileTask(file="x.csv", prompt=template, answer="a")
 
 
-class LetterTokenizer:
-    """One token per character, and one at the beginning, with offsets as of fast tokenizers."""
-
-    def __call__(self, text: str, return_offsets_mapping: bool = False) -> dict[str, list[Any]]:
-        return {
-            "offset_mapping": [(0, 0), *((i, i + 1) for i in range(len(text)))],
-            "input_ids": [1] * (len(text) + 1),
-        }
+def test_shorten_leaves_out_the_middle_of_the_text_and_nothing_of_the_frame() -> None:
+    text, spans = filled("Q: {text} A:", {"text": "abcdefgh"})
+    assert shorten(text, spans, len, 14) == "Q: abcdefgh A:"
+    assert shorten(text, spans, len, 11) == "Q: abcgh A:"
+    assert shorten(text, spans, len, 3) == "Q:  A:"
 
 
-def test_shorten_cuts_the_text_and_not_the_frame() -> None:
-    tokenizer = LetterTokenizer()
-    assert shorten("Q: abcdefgh A:", "Q: {text} A:", tokenizer, 15) == "Q: abcdefgh A:"
-    assert shorten("Q: abcdefgh A:", "Q: {text} A:", tokenizer, 12) == "Q: abcde A:"
-    assert shorten("Q: abcdefgh A:", "Q: {text} A:", tokenizer, 3) == "Q:  A:"
-    # the longest field gives way, wherever it is, then the next one
+def test_shorten_cuts_the_longest_field_first_wherever_it_is() -> None:
     template = "{context}\n{question}? {{A}}:"
-    prompt = fill(template, {"context": "long context", "question": "why"})
-    assert shorten(prompt, template, tokenizer, 15) == "long\nwhy? {A}:"
-    assert shorten(prompt, template, tokenizer, 10) == "\nwh? {A}:"
-    assert shorten("not of this template", template, tokenizer, 9) == "not of t"
+    text, spans = filled(template, {"context": "long context", "question": "why"})
+    assert shorten(text, spans, len, 14) == "loxt\nwhy? {A}:"
+    assert shorten(text, spans, len, 10) == "l\nw? {A}:"
+
+
+def test_shorten_cuts_between_words() -> None:
+    text, spans = filled("{text}", {"text": "first second third fourth fifth"})
+    assert shorten(text, spans, lambda part: len(part.split()), 4) == "first second fourth fifth"
+
+
+def test_a_field_that_contains_the_template_s_words_is_cut_where_it_stands() -> None:
+    text, spans = filled("Text: {text}\nAnswer: {hint} Answer:", {"text": "x\nAnswer: " * 9, "hint": "short"})
+    assert shorten(text, spans, len, 60).endswith("\nAnswer: short Answer:")
+
+
+@given(st.text("ab {}", max_size=40), st.text("ab\n", max_size=40), st.integers(0, 60))
+def test_shorten_keeps_the_frame_and_the_limit(one: str, other: str, limit: int) -> None:
+    text, spans = filled("<{one}|{other}>", {"one": one, "other": other})
+    short = shorten(text, spans, len, limit)
+    assert short.startswith("<") and short.endswith(">") and "|" in short
+    assert len(short) <= max(limit, 3)
+    assert short == text or len(text) > limit
 
 
 # Files

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import tiny
 
-from h2tune.models import last_layer, set_head
+from h2tune.heads import last_layer, set_head
 from h2tune.training.encode import Encoded, pad_token, text_batch
 from h2tune.training.head_start import start_head
 from h2tune.training.readings import head_inputs

@@ -16,6 +16,7 @@ from torch import nn
 
 from h2tune.adapter.families import FAMILIES, in_attention, role_by_words
 from h2tune.adapter.linears import Linear, block_linears
+from h2tune.adapter.stacked import refuse_stacked, skips, stacked_weights
 from h2tune.errors import H2TuneError, nearest
 
 ROLES: tuple[str, ...] = (
@@ -70,8 +71,9 @@ def find_roles(model: nn.Module, overrides: Mapping[str, str] | None = None) -> 
             "encoder–decoder models are not supported", where=where, remedy="Use a decoder or an encoder"
         )
     overrides = overrides or {}
+    refuse_stacked(model, overrides.get(SKIP, ""), where)
     linears = block_linears(model)
-    stated = _stated(linears, overrides, where)
+    stated = _stated(linears, overrides, where, list(stacked_weights(model)))
     linears = _one_stack(linears, stated, where)
     family = FAMILIES.get(getattr(config, "model_type", None) or "", {})
     blocks = [[x for x in linears if x.block == index] for index in sorted({x.block for x in linears})]
@@ -110,8 +112,10 @@ def depth(placements: Iterable[Placement]) -> int:
     return 1 + max((p.block for p in placements), default=-1)
 
 
-def _stated(linears: Sequence[Linear], overrides: Mapping[str, str], where: str) -> dict[str, str]:
-    """Return module name → role (or `SKIP`) as the client's table states it."""
+def _stated(
+    linears: Sequence[Linear], overrides: Mapping[str, str], where: str, stacked: Iterable[str] = ()
+) -> dict[str, str]:
+    """Return module name → role (or `SKIP`) as the client's table states it; `stacked`: what else may be skipped."""
     stated: dict[str, str] = {}
     for role, pattern in overrides.items():
         where_set = f"{where}, roles.{role}"
@@ -128,7 +132,7 @@ def _stated(linears: Sequence[Linear], overrides: Mapping[str, str], where: str)
                 f"'{pattern}' is not a valid regular expression ({error})", where=where_set
             ) from None
         matches = [x for x in linears if matcher.fullmatch(x.name)]
-        if not matches:
+        if not matches and not (role == SKIP and skips(pattern, stacked)):
             close = nearest(pattern, sorted({x.path for x in linears}))
             raise H2TuneError(f"no linear layer in a block is called '{pattern}'{close}", where=where_set)
         for linear in matches:
@@ -142,11 +146,16 @@ def _one_stack(linears: list[Linear], stated: Mapping[str, str], where: str) -> 
     stacks = {x.stack for x in linears if stated.get(x.name, SKIP) != SKIP}
     stacks = stacks or {x.stack for x in linears if x.name not in stated}
     if len(stacks) > 1:
-        example = Counter(x.stack for x in linears).most_common(1)[0][0]
+        largest = Counter(x.stack for x in linears).most_common(1)[0][0]
+        first = next(x for x in linears if x.stack == largest)
+        role = role_by_words(first.path, {x.path for x in linears if x.stack == largest}) or (
+            "attn.q" if in_attention(first.path) else "mlp.up"
+        )
+        name = rf"{re.escape(largest)}\.\d+\.{re.escape(first.path)}"
         raise H2TuneError(
             f"has several stacks of blocks: {', '.join(sorted(stacks))}",
             where=where,
-            remedy=f"Name one in the client's table: roles = {{ \"attn.q\" = '{re.escape(example)}.*q_proj' }}",
+            remedy=f"Name one in the client's table: roles = {{ \"{role}\" = '{name}' }}",
         )
     return [x for x in linears if x.stack in stacks]
 

@@ -130,10 +130,14 @@ class ClientConfig(ConfigSection):
         default=None,
         description='Role → suffix of module names, for unknown models: `{ "attn.q" = "my_query" }`.',
     )
+    trust_remote_code: bool = Field(
+        default=False,
+        description="Whether Python files in the model's folder may run; they can do anything that you can.",
+    )
     local_steps: Positive | None = Field(default=None, description="This client's own `train.local_steps`.")
     learning_rate: Rate | None = Field(default=None, description="This client's own `train.learning_rate`.")
     max_length: Positive | None = Field(
-        default=None, description="Tokens of a prompt that are kept; the task's own number if left out."
+        default=None, description="Most tokens of a prompt; the task's own number if left out."
     )
     train: Count | None = Field(
         default=None,
@@ -206,6 +210,11 @@ class FederationConfig(SharedConfig):
     def sorted_clients(self) -> tuple[ClientConfig, ...]:
         """Return the clients by name: their order in the file has no meaning."""
         return tuple(sorted(self.client, key=lambda client: client.name))
+
+    @property
+    def trusted(self) -> tuple[str, ...]:
+        """Models whose own Python files may run."""
+        return tuple(client.model for client in self.client if client.trust_remote_code)
 
     def of_one(self) -> FederationConfig:
         """Return the settings for a client that trains alone: nothing leaves it, so it needs no protection."""

@@ -23,7 +23,6 @@ from h2tune.training.encode import (
     encode_texts,
     forward_arguments,
     kept_logits,
-    label_answers,
     pad_token,
 )
 
@@ -78,23 +77,24 @@ def label_scores(
 ) -> Tensor:
     """Return the score of every label for every example (examples, labels), in the order of the examples."""
     device = next(model.parameters()).device
-    words = label_answers(task, tokenizer) if causal else []
-    if causal and any(len(word) > 1 for word in words):
-        return _continuation_scores(model, encoded, words, tokenizer, batch_size, device)
+    if causal and any(len(choice) > 1 for item in encoded for choice in item.choices):
+        return _continuation_scores(model, encoded, len(task.labels), tokenizer, batch_size, device)
     collate = collator(model, tokenizer, causal=causal)
-    first = torch.tensor([word[0] for word in words], device=device)
     scores = torch.empty(len(encoded), len(task.labels))
     for rows in by_length(encoded, batch_size):
         batch = {name: t.to(device) for name, t in collate([encoded[row] for row in rows]).items()}
         logits = kept_logits(model, batch, causal=causal)[:, -1].float()
-        scores[rows] = (log_softmax(logits, dim=-1)[:, first] if causal else logits).cpu()
+        if causal:
+            first = [[choice[0] for choice in encoded[row].choices] for row in rows]
+            logits = log_softmax(logits, dim=-1).gather(1, torch.tensor(first, device=device))
+        scores[rows] = logits.cpu()
     return scores
 
 
 def _continuation_scores(
     model: nn.Module,
     encoded: Sequence[Encoded],
-    words: Sequence[tuple[int, ...]],
+    labels: int,
     tokenizer: PreTrainedTokenizerBase,
     batch_size: int,
     device: torch.device,
@@ -102,9 +102,9 @@ def _continuation_scores(
     """Score verbalisers of several tokens: the log-likelihood of all their tokens after the prompt."""
     pad = pad_token(tokenizer)
     positions = "position_ids" in forward_arguments(model)
-    scores = torch.empty(len(encoded), len(words))
-    for label, word in enumerate(words):
-        continued = [Encoded(item.prompt, word, label) for item in encoded]
+    scores = torch.empty(len(encoded), labels)
+    for label in range(labels):
+        continued = [Encoded(item.prompt, item.choices[label], label) for item in encoded]
         for rows in by_length(continued, batch_size):
             batch: dict[str, Any] = causal_batch([continued[row] for row in rows], pad, positions=positions)
             batch = {name: tensor.to(device) for name, tensor in batch.items()}

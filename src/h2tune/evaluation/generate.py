@@ -11,9 +11,9 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from h2tune.evaluation.result import Score
 from h2tune.functional.losses import task_loss
 from h2tune.scoring.scorers import SCORERS
-from h2tune.tasks.prompts import shorten
 from h2tune.tasks.task import Example, Task
 from h2tune.training.encode import Encoded, collator, kept_logits, pad_token
+from h2tune.training.prompt_tokens import fitted, prompt_tokens, room
 
 
 def evaluate_generated(
@@ -31,7 +31,7 @@ def evaluate_generated(
     collate = collator(model, tokenizer, causal=True)
     for start in range(0, len(examples), batch_size):
         batch = examples[start : start + batch_size]
-        texts = generated(model, task, [e.prompt for e in batch], tokenizer)
+        texts = generated(model, task, batch, tokenizer)
         for text, example in zip(texts, batch, strict=True):
             right += SCORERS[task.scorer](text, example.answer)
         answers = {name: t.to(device) for name, t in collate(encoded[start : start + batch_size]).items()}
@@ -43,16 +43,17 @@ def evaluate_generated(
 def generated(
     model: nn.Module,
     task: Task,
-    prompts: Sequence[str],
+    examples: Sequence[Example],
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[str]:
-    """Return greedy answers to the (one-shot) prompts, in one batch."""
+    """Return greedy answers to the (one-shot) prompts of examples, in one batch."""
     device, pad = next(model.parameters()).device, pad_token(tokenizer)
     settings = GenerationConfig(
         max_new_tokens=task.new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=tokenizer.eos_token_id
     )
-    shortened = [shorten(prompt, task.template, tokenizer, task.max_length) for prompt in prompts]
-    rows = [tokenizer(task.one_shot + prompt)["input_ids"] for prompt in shortened]
+    limit, asked = room(task, tokenizer), [(example.prompt, example.fields) for example in examples]
+    shortened = [fitted(prompt, spans, tokenizer, limit)[0] for prompt, spans in asked]
+    rows = [list(prompt_tokens(task.one_shot + prompt, tokenizer)) for prompt in shortened]
     length = max(map(len, rows))
     inputs = torch.tensor([[pad] * (length - len(row)) + row for row in rows], device=device)
     mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows], device=device)

@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Tensors
 from h2tune.federation.strategy import AdaptedModel, Strategy
-from h2tune.models import base_seed, head_modules, set_head
+from h2tune.heads import head_modules, set_head
+from h2tune.models import base_seed
 from h2tune.seeds import derive
 from h2tune.training.local import training_device
 

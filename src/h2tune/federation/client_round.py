@@ -20,9 +20,9 @@ from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Download, Tensors, Update, manifest, payload_bytes, spec_of
 from h2tune.federation.strategy import AdaptedModel, Strategy
 from h2tune.federation.teaching.lesson import Lesson
-from h2tune.models import last_layer
+from h2tune.federation.text_checks import check_texts
+from h2tune.heads import last_layer
 from h2tune.seeds import derive
-from h2tune.training.encode import label_tokens
 from h2tune.training.head_start import start_head
 from h2tune.training.local import LocalRound
 from h2tune.training.terms import Progress, Record, Terms
@@ -69,9 +69,11 @@ class ClientRound:
             tokenizer: Its tokenizer.
 
         Raises:
-            H2TuneError: A loss is not finite, or tensors do not fit.
+            H2TuneError: A loss is not finite, tensors do not fit, or nothing is left of a text.
         """
         clock = Clock()
+        if self.state is None:
+            check_texts(self.client, tokenizer)
         adapted = attach_adapter(
             base, self.client, self.strategy, self.state, self.frames, self._head_start(tokenizer)
         )
@@ -157,7 +159,7 @@ class ClientRound:
             numbers,
             causal=client.causal,
             phases=self._phases(adapted),
-            terms=self._terms(adapted, tokenizer) if public else adapted.terms(),
+            terms=self._terms(adapted) if public else adapted.terms(),
             alternation=adapted.alternation,
             round_number=self.download.round,
             seed=derive(client.seed, "client", client.name),
@@ -166,15 +168,13 @@ class ClientRound:
             head_started=not client.causal and (bool(public) or client.head_start == "labels"),
         ).train()
 
-    def _terms(self, adapted: AdaptedModel, tokenizer: PreTrainedTokenizerBase) -> Terms:
+    def _terms(self, adapted: AdaptedModel) -> Terms:
         """Return the method's loss terms with the distillation term."""
         client = self.client
-        tokens = tuple(label_tokens(client.task, tokenizer)) if client.causal else ()
         return replace(
             adapted.terms(),
             teacher_weight=client.training.teacher_labels / max(1, len(client.splits.train)),
             public_items=client.training.public_batch,
-            label_tokens=tokens,
         )
 
     def _evaluate(self, adapted: AdaptedModel, tokenizer: PreTrainedTokenizerBase) -> Score:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,10 +27,11 @@ class BaseModels:
 
     Args:
         seed: The run's seed, from which a missing head is drawn.
+        trusted: Models whose own Python files may run.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, trusted: Iterable[str] = ()) -> None:
+        self.seed, self.trusted = seed, set(trusted)
         self._models: dict[tuple[str, Kind, str], PreTrainedModel] = {}
         self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
 
@@ -43,14 +44,14 @@ class BaseModels:
     def tokenizer(self, model: str) -> PreTrainedTokenizerBase:
         """Return a model's tokenizer; its weights are not loaded."""
         if model not in self._tokenizers:
-            self._tokenizers[model] = load_tokenizer(model)
+            self._tokenizers[model] = load_tokenizer(model, code=model in self.trusted)
         return self._tokenizers[model]
 
     def get(self, model: str, kind: Kind, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Return a base model and its tokenizer."""
         key = (model, kind, dtype)
         if key not in self._models:
-            self._models[key] = load_model(model, kind, dtype, self.seed)
+            self._models[key] = load_model(model, kind, dtype, self.seed, code=model in self.trusted)
         base, tokenizer = self._models[key], self.tokenizer(model)
         # a decoder with a head reads the last token that is not padding
         if base.config.pad_token_id is None:

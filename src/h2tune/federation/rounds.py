@@ -115,7 +115,7 @@ class _Rounds:
 
     def _check(self, events: Sequence[Event]) -> None:
         if self.schedule.strict:
-            _raise_first_warning(events)
+            raise_first_warning(events)
 
     def _last_state(self) -> tuple[Tensors, int, list[Event]]:
         """Return the server's tensors after its last round, the number of the next, and the events of its step."""
@@ -234,7 +234,12 @@ def _failed(client: str, round_number: int, reason: str) -> Event:
     return {"event": "client_failed", "client": client, "round": round_number, "reason": reason}
 
 
-def _raise_first_warning(events: Sequence[Event]) -> None:
+def raise_first_warning(events: Sequence[Event]) -> None:
+    """Raise the first warning among events as an error, as --strict asks.
+
+    Raises:
+        H2TuneError: There is one.
+    """
     for event in events:
         if event["event"] == "warning":
             who = f"client '{event['client']}', " if event["client"] else ""

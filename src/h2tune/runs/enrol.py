@@ -115,8 +115,8 @@ def _local_client(
 ) -> LocalClient:
     data = federation.data
     # only a task's own default can be larger: a larger max_length of the client was refused
-    if info.positions and task.max_length > info.positions:
-        task = replace(task, max_length=info.positions)
+    if info.positions:
+        task = replace(task, max_length=min(task.max_length, info.positions), positions=info.positions)
     return LocalClient(
         enrolled,
         info.kind,

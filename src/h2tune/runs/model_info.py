@@ -9,7 +9,8 @@ from h2tune.adapter.roles import Placement, depth, find_roles
 from h2tune.config import ClientConfig
 from h2tune.errors import H2TuneError
 from h2tune.federation.messages import Enrolment
-from h2tune.models import Kind, empty_model, head_modules, kind_of, position_limit, read_config, summary
+from h2tune.heads import head_modules
+from h2tune.models import Kind, empty_model, kind_of, position_limit, read_config, summary
 from h2tune.tasks.load import describe_task
 from h2tune.tasks.task import Task
 
@@ -81,7 +82,7 @@ def client_info(client: ClientConfig, models: ModelInfos | None = None) -> Clien
     try:
         task = describe_task(client.task)
         roles = None if client.roles is None else tuple(client.roles.items())
-        key = (client.model, client.head, roles, len(task.labels))
+        key = (client.model, client.head, roles, len(task.labels), client.trust_remote_code)
         if key not in models:
             models[key] = _model_info(client, max(1, len(task.labels)))
         model = models[key]
@@ -111,9 +112,9 @@ def client_info(client: ClientConfig, models: ModelInfos | None = None) -> Clien
 
 
 def _model_info(client: ClientConfig, labels: int) -> ModelInfo:
-    config = read_config(client.model)
+    config = read_config(client.model, code=client.trust_remote_code)
     kind = kind_of(config, client.head)
-    model = empty_model(config, kind, labels)
+    model = empty_model(config, kind, labels, code=client.trust_remote_code)
     heads = head_modules(model) if kind == "classifier" else []
     return ModelInfo(
         kind,

@@ -83,8 +83,10 @@ def _restated(example: Example, source: Task, task: Task) -> Example:
     """Return an example as a client with the same labels would ask it: its text in the client's own prompt."""
     name = source.labels[example.label] if example.label is not None else ""
     label = task.labels.index(name)
-    prompt, _ = framed(task.template, example.text)
-    return Example(prompt, task.verbalisers[label], label, example.text)
+    prompt = framed(task.template, example.text)
+    return Example(
+        prompt.text, task.verbalisers[label], label, example.text, prompt.fields, example.text_fields
+    )
 
 
 def check_same(path: Path, federation: FederationConfig) -> None:

@@ -45,9 +45,8 @@ def predict(folder: Path, client: str, file: Path) -> list[dict[str, Any]]:
                 f"it has a field '{taken[0]}' already", where=f"{file}:{line}", remedy="Rename that field"
             )
         rows.append(dict(row))
-        examples.append(
-            Example(prompt, "", 0 if names - {PREDICTION} else None, text)
-        )  # its label is not read
+        label = 0 if names - {PREDICTION} else None  # it is not read
+        examples.append(Example(prompt.text, "", label, text.text, prompt.fields, text.fields))
     if not rows:
         raise H2TuneError("has no rows", where=str(file))
     return [row | one for row, one in zip(rows, _predictions(restored, examples), strict=True)]
@@ -71,8 +70,7 @@ def _predictions(restored: RestoredClient, examples: Sequence[Example]) -> Itera
     with torch.inference_mode():
         if task.kind == "generate":
             for start in range(0, len(examples), size):
-                prompts = [example.prompt for example in examples[start : start + size]]
-                for text in generated(restored.model, task, prompts, tokenizer):
+                for text in generated(restored.model, task, examples[start : start + size], tokenizer):
                     yield {PREDICTION: text.strip()}
             return
         encoded = (encode_causal if client.causal else encode_texts)(task, examples, tokenizer)

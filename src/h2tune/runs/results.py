@@ -100,7 +100,7 @@ def evaluate_run(folder: Path, clients: Sequence[str], split: str) -> Iterator[t
         )
     federation = read_run(folder)
     chosen = [_client_of(federation, name, folder) for name in clients] or federation.sorted_clients()
-    models = BaseModels(federation.seed)
+    models = BaseModels(federation.seed, federation.trusted)
     for config in chosen:
         source = adapter_folder(folder, config.name, "adapter")
         info = client_info(config)
@@ -130,7 +130,7 @@ def restored_client(folder: Path, client: str) -> tuple[RestoredClient, str | Fi
         with contextlib.suppress(H2TuneError):  # without the data, answers may have as many tokens as any
             tokens = config.task.answer_tokens(e.answer for e in config.task.read().train)
             local = replace(local, task=replace(local.task, new_tokens=tokens))
-    return _restore(BaseModels(federation.seed), local, config, source), config.task
+    return _restore(BaseModels(federation.seed, federation.trusted), local, config, source), config.task
 
 
 def export_client(folder: Path, client: str, out: Path, form: str = "lora") -> Path:
@@ -165,7 +165,7 @@ def export_client(folder: Path, client: str, out: Path, form: str = "lora") -> P
 
 
 def _merge(federation: FederationConfig, config: ClientConfig, folder: Path, out: Path) -> None:
-    if config.dtype == "nf4" or getattr(read_config(config.model), "quantization_config", None) is not None:
+    if _is_quantised(config):
         raise H2TuneError(
             f"the base model of client '{config.name}' is quantised, and merging would round its update away",
             where="--format merged",
@@ -174,12 +174,17 @@ def _merge(federation: FederationConfig, config: ClientConfig, folder: Path, out
     source = adapter_folder(folder, config.name, "lora")
     info = client_info(config)
     client = without_data(info, _enrolled(federation, info, source), federation)
-    restored = _restore(BaseModels(federation.seed), client, config, source)
+    restored = _restore(BaseModels(federation.seed, federation.trusted), client, config, source)
     merged = restored.model.merge_and_unload()
     merged.config.use_cache = True
     with files.new_folder(out) as temporary:
         merged.save_pretrained(temporary)
         restored.tokenizer.save_pretrained(temporary)
+
+
+def _is_quantised(config: ClientConfig) -> bool:
+    base = read_config(config.model, code=config.trust_remote_code)
+    return config.dtype == "nf4" or getattr(base, "quantization_config", None) is not None
 
 
 def _client_of(federation: FederationConfig, name: str, folder: Path) -> ClientConfig:

@@ -12,7 +12,6 @@ import tomli_w
 
 from h2tune import files
 from h2tune.config import FederationConfig, dump, load
-from h2tune.errors import H2TuneError
 from h2tune.events import Event, read_events
 from h2tune.federation.channel import Channel
 from h2tune.federation.h2tune.basis import (
@@ -25,16 +24,16 @@ from h2tune.federation.h2tune.model_reader import ROOM, ModelReader
 from h2tune.federation.h2tune.reading_cache import default_reading_cache
 from h2tune.federation.local_client import LocalClient, majority
 from h2tune.federation.local_engine import BaseModels, LocalEngine
-from h2tune.federation.rounds import Choice, Schedule, draw_from, run_rounds
+from h2tune.federation.rounds import Choice, Schedule, draw_from, raise_first_warning, run_rounds
 from h2tune.federation.run_store import RunStore
 from h2tune.federation.strategy import Strategy
 from h2tune.federation.teaching.exchange import NO_COORDINATES, TeachingExchange, teach
 from h2tune.federation.teaching.knowledge import KNOWLEDGE
+from h2tune.federation.text_checks import check_texts
 from h2tune.runs.adapters import export_adapters
 from h2tune.runs.build import build_strategy
 from h2tune.runs.plan import Plan, check_same, planned, started
 from h2tune.runs.record import accuracy_table
-from h2tune.training.encode import label_answers
 from h2tune.training.garbage import garbage_collection_frozen
 from h2tune.training.terms import Progress
 
@@ -124,14 +123,18 @@ class _Job:
     def __init__(self, plan: Plan, store: RunStore, strict: bool, display: Display | None) -> None:
         self.plan, self.store, self.strict, self.display = plan, store, strict, display
         self.notice = display.notice if display else None
-        self.models = BaseModels(plan.federation.seed)
+        self.models = BaseModels(plan.federation.seed, plan.federation.trusted)
 
     def work(self) -> list[dict[str, Any]]:
         """Train, aggregate, evaluate and export; return the table of the last event."""
         plan, server = self.plan, self.plan.federation.server
         began = time.perf_counter()
-        self._check_labels()
+        warnings = {client.name: self._check_texts(client) for client in plan.clients}
         self.store.record("start", [started(plan)], self.notice)
+        for name, events in warnings.items():
+            self.store.record(f"texts/{name}", events, self.notice)
+            if self.strict:
+                raise_first_warning(events)
         federated = self._engine(plan.clients, plan.strategy, "trained")
         self._agree(federated)
         choose = draw_from(server.participation, server.min_clients, plan.federation.seed)
@@ -148,15 +151,9 @@ class _Job:
         self.store.record("finish", [finished], self.notice)
         return table
 
-    def _check_labels(self) -> None:
-        """Refuse labels that a decoder's tokenizer does not tell apart, before anything is trained."""
-        for client in self.plan.clients:
-            if client.causal and client.task.kind == "label":
-                try:
-                    label_answers(client.task, self.models.tokenizer(client.enrolment.model))
-                except H2TuneError as error:
-                    where = f"client '{client.name}', {error.where}"
-                    raise H2TuneError(error.message, where=where, remedy=error.remedy) from None
+    def _check_texts(self, client: LocalClient) -> list[Event]:
+        """Refuse labels and texts that the client's tokenizer makes useless; return warnings of others."""
+        return check_texts(client, self.models.tokenizer(client.enrolment.model))
 
     def _engine(
         self,

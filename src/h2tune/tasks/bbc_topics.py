@@ -6,7 +6,7 @@ import json
 
 from h2tune.assets import DATASETS, fetch
 from h2tune.tasks.duplicates import without_near_duplicates
-from h2tune.tasks.prompts import fill
+from h2tune.tasks.prompts import labelled
 from h2tune.tasks.task import Example, Pools, Task
 
 # Folder of the articles → label; every label is one token for a decoder.
@@ -30,6 +30,7 @@ TASKS = {
         license=DATASETS["bbc_topics"].license,
         scorer="label",
         max_length=READ,
+        excerpt=True,
     )
 }
 
@@ -46,4 +47,4 @@ def read(task: Task) -> Pools:
 
 def _example(task: Task, topic: str, text: str) -> Example:
     label = list(TOPICS).index(topic)
-    return Example(fill(task.template, {"text": text}), task.verbalisers[label], label, text)
+    return labelled(task, {"text": text}, label, text)

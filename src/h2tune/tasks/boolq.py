@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from h2tune.assets import DATASETS, fetch
 from h2tune.tasks.duplicates import without_near_duplicates
-from h2tune.tasks.prompts import fill
+from h2tune.tasks.prompts import filled, labelled
 from h2tune.tasks.row_files import read_rows
 from h2tune.tasks.task import Example, Pools, Task
 
@@ -44,8 +44,4 @@ def read(task: Task) -> Pools:
 
 def _example(task: Task, passage: str, question: str, answer: bool) -> Example:
     row = {"passage": " ".join(passage.split()), "question": " ".join(question.split())}
-    label = int(answer)
-    # an encoder's text is truncated at its end, so the question comes first
-    return Example(
-        fill(task.template, row), task.verbalisers[label], label, f"{row['question']}?\n{row['passage']}"
-    )
+    return labelled(task, row, int(answer), filled("{question}?\n{passage}", row))

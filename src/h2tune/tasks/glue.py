@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from h2tune.errors import H2TuneError
-from h2tune.tasks.prompts import fill
+from h2tune.tasks.prompts import fill, filled, joined
 from h2tune.tasks.published import data_folder, first_file, hub_rows
 from h2tune.tasks.row_files import read_rows
 from h2tune.tasks.task import Example, Pools, Task
@@ -153,21 +153,18 @@ def _example(task: Task, corpus: Corpus, row: Mapping[str, Any], where: str) -> 
         )
     given = str(row[key])
     numbers = [str(number) for number in range(len(corpus.labels))]
-    known = corpus.labels if given in corpus.labels else numbers
-    if given not in known:
+    names = corpus.labels if given in corpus.labels else numbers
+    if given not in names:
         raise H2TuneError(
             f"label '{given}' is not one of {', '.join((*corpus.labels, *numbers))}",
             where=where,
             remedy="Use the rows for training and validation; GLUE's test rows have no labels",
         )
-    label = known.index(given)
+    label = names.index(given)
     texts = {field: str(row[field]).strip() for field in corpus.fields}
-    return Example(
-        prompt=fill(task.template, texts),
-        answer=corpus.words[label],
-        label=label if task.kind == "label" else None,
-        text="\n".join(texts.values()),
-    )
+    prompt, text = filled(task.template, texts), joined(list(texts.values()))
+    known = label if task.kind == "label" else None
+    return Example(prompt.text, corpus.words[label], known, text.text, prompt.fields, text.fields)
 
 
 def _read_tsv(path: Path) -> Iterator[Mapping[str, str]]:

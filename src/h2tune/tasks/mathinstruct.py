@@ -18,7 +18,7 @@ from typing import Any
 from h2tune.errors import H2TuneError
 from h2tune.scoring import confined
 from h2tune.scoring.scorers import SCORERS
-from h2tune.tasks.prompts import fill
+from h2tune.tasks.prompts import fill, filled
 from h2tune.tasks.published import data_folder, first_file, hub_rows
 from h2tune.tasks.task import Example, Pools, Task
 
@@ -114,8 +114,9 @@ def _examples(task: Task, rows: Iterable[Mapping[str, Any]], where: str) -> Iter
         if row["source"] == source and _scorable(task.scorer, row["output"]):
             # A program starts on a new line: a space before it would be an indentation.
             start = "\n" if task.scorer == "program" else " "
-            prompt = fill(task.template, {"instruction": row["instruction"].strip()})
-            yield Example(prompt, start + row["output"].strip(), None, row["instruction"].strip())
+            text = row["instruction"].strip()
+            prompt = filled(task.template, {"instruction": text})
+            yield Example(prompt.text, start + row["output"].strip(), None, text, prompt.fields)
 
 
 def _scorable(scorer: str, output: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from h2tune.assets import DATASETS, fetch
 from h2tune.tasks.duplicates import without_near_duplicates
-from h2tune.tasks.prompts import fill
+from h2tune.tasks.prompts import joined, labelled
 from h2tune.tasks.row_files import read_rows
 from h2tune.tasks.task import Example, Pools, Task
 
@@ -64,5 +64,4 @@ def read(task: Task) -> Pools:
 
 def _example(task: Task, row: dict[str, str]) -> Example:
     label = list(SPECIALTIES).index(row["topic"])
-    text = f"{row['question']}\n{row['options']}"
-    return Example(fill(task.template, row), task.verbalisers[label], label, text)
+    return labelled(task, row, label, joined([row["question"], row["options"]]))

@@ -8,7 +8,7 @@ from pathlib import Path
 from h2tune.assets import DATASETS, fetch
 from h2tune.errors import H2TuneError
 from h2tune.tasks.duplicates import without_near_duplicates
-from h2tune.tasks.prompts import fill
+from h2tune.tasks.prompts import labelled
 from h2tune.tasks.task import Example, Pools, Task
 
 LABELS = ("negative", "positive")
@@ -62,4 +62,4 @@ def rated_texts(task: Task, path: Path) -> list[Example]:
 
 def _example(task: Task, rating: float, text: str) -> Example:
     label = int(rating > 0)
-    return Example(fill(task.template, {"text": text}), task.verbalisers[label], label, text)
+    return labelled(task, {"text": text}, label, text)

@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from h2tune.errors import H2TuneError, nearest
+from h2tune.tasks.task import Example, Spans, Task
+
+SEAM = 20
+"""Most characters by which a cut is moved to the next space, so that no word is cut in two."""
+
+
+class Filled(NamedTuple):
+    """A filled template.
+
+    Args:
+        text: The template with the values of its fields.
+        fields: Where these values stand in it: (start, end) of each, in order.
+    """
+
+    text: str
+    fields: Spans
 
 
 def parse(template: str) -> tuple[tuple[str, str | None], ...]:
@@ -46,15 +62,15 @@ def fields(template: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for _, name in parse(template) if name is not None))
 
 
-def fill(template: str, row: Mapping[str, str]) -> str:
+def filled(template: str, row: Mapping[str, str]) -> Filled:
     """Return the template with each `{name}` replaced by `row[name]`; braces in a value stay as they are.
 
     Raises:
         H2TuneError: The template is malformed or the row lacks a field.
     """
-    text = []
+    text, spans = "", []
     for literal, name in parse(template):
-        text.append(literal)
+        text += literal
         if name is None:
             continue
         if name not in row:
@@ -62,63 +78,78 @@ def fill(template: str, row: Mapping[str, str]) -> str:
                 f"the row has no field '{name}'{nearest(name, list(row))}",
                 remedy=f"Its fields: {', '.join(row)}",
             )
-        text.append(row[name])
-    return "".join(text)
+        spans.append((len(text), len(text) + len(row[name])))
+        text += row[name]
+    return Filled(text, tuple(spans))
 
 
-def framed(template: str, text: str) -> tuple[str, str]:
-    """Return a bare text in a template of one field, and the template; the text as it is, and "{text}", for others.
+def fill(template: str, row: Mapping[str, str]) -> str:
+    """Return the text of `filled`."""
+    return filled(template, row).text
+
+
+def joined(values: Sequence[str]) -> Filled:
+    """Return values one a line, as an encoder reads the fields of a row."""
+    names = [f"f{i}" for i in range(len(values))]
+    return filled("\n".join(f"{{{name}}}" for name in names), dict(zip(names, values, strict=True)))
+
+
+def labelled(task: Task, row: Mapping[str, str], label: int, text: str | Filled) -> Example:
+    """Return the example of a row whose label is known.
+
+    Args:
+        task: The task.
+        row: Values of the fields of its template.
+        label: Index of the label.
+        text: What an encoder reads.
+    """
+    prompt = filled(task.template, row)
+    read = text if isinstance(text, Filled) else Filled(text, ())
+    return Example(prompt.text, task.verbalisers[label], label, read.text, prompt.fields, read.fields)
+
+
+def framed(template: str, text: str) -> Filled:
+    """Return a bare text in a template of one field; in a template of several, the text as it is.
 
     For texts that are no rows of the template's task, such as public texts.
     """
     names = fields(template)
-    return (fill(template, {names[0]: text}), template) if len(names) == 1 else (text, "{text}")
+    return filled(template, {names[0]: text}) if len(names) == 1 else Filled(text, ((0, len(text)),))
 
 
-def shorten(prompt: str, template: str, tokenizer: Any, max_length: int) -> str:
-    """Return the prompt, truncated at the end of its longest field until it has at most `max_length` tokens.
+def shorten(text: str, spans: Sequence[tuple[int, int]], count: Callable[[str], int], limit: int) -> str:
+    """Return a filled template with so much left out of the middle of its longest fields that it fits.
 
-    The text of the template is kept: a decoder answers after its last words, such as "\\nSentiment:".
+    The template is kept, and the beginning and end of each field: an instruction stands at the beginning, a question
+    often at the end. All fields keep at most the same number of characters.
 
     Args:
-        prompt: A filled template.
-        template: The template.
-        tokenizer: A fast tokenizer of Transformers.
-        max_length: Number of tokens, including special tokens.
+        text: A filled template.
+        spans: Where the values of its fields stand.
+        count: Returns the number of tokens of a text.
+        limit: Most tokens; a template that has more by itself is returned without any of its fields.
     """
-    spans = _spans(prompt, template)
-    while True:
-        offsets = tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
-        surplus = len(offsets) - max_length
-        start, end = max(spans, key=lambda span: span[1] - span[0], default=(0, 0))
-        if surplus <= 0 or start == end:
-            return prompt
-        # Tokens at the cut may merge differently afterwards, hence the loop.
-        inside = [left for left, right in offsets if start <= left < right <= end and left < end]
-        cut = inside[-surplus] if surplus < len(inside) else start
-        prompt = prompt[:cut] + prompt[end:]
-        spans = [
-            (left, cut) if (left, right) == (start, end) else _moved(left, right, end, end - cut)
-            for left, right in spans
-        ]
+    if count(text) <= limit:
+        return text
+    low, high = 0, max((end - start for start, end in spans), default=0)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if count(_cut(text, spans, middle)) <= limit else (low, middle - 1)
+    return _cut(text, spans, low)
 
 
-def _moved(left: int, right: int, after: int, by: int) -> tuple[int, int]:
-    return (left - by, right - by) if left >= after else (left, right)
-
-
-def _spans(prompt: str, template: str) -> list[tuple[int, int]]:
-    """Return the positions (start, end) of the values of a template's fields in a prompt."""
-    parts = parse(template)
-    ending = parts[-1][0] if parts and parts[-1][1] is None else ""
-    literals = [literal for literal, name in parts if name is not None]
-    spans, position = [], len(literals[0]) if literals else 0
-    for following in literals[1:]:
-        end = prompt.find(following, position)
-        if end < 0:
-            break
-        spans.append((position, end))
-        position = end + len(following)
-    last = len(prompt) - len(ending) if prompt.endswith(ending) else len(prompt)
-    spans.append((position, max(position, last)))
-    return spans
+def _cut(text: str, spans: Sequence[tuple[int, int]], most: int) -> str:
+    """Return the text with at most `most` characters of each span, from its beginning and its end."""
+    parts, position = [], 0
+    for start, end in spans:
+        parts.append(text[position:start])
+        value = text[start:end]
+        if len(value) > most:
+            left, right = value[: most - most // 2], value[len(value) - most // 2 :]
+            before = left.rfind(" ", max(0, len(left) - SEAM))
+            after = right.find(" ", 0, SEAM)
+            left, right = left if before < 0 else left[:before], right if after < 0 else right[after:]
+            value = left + right
+        parts.append(value)
+        position = end
+    return "".join((*parts, text[position:]))

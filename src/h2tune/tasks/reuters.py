@@ -10,7 +10,7 @@ from pathlib import Path
 from h2tune.assets import DATASETS, fetch
 from h2tune.errors import H2TuneError
 from h2tune.tasks.duplicates import without_near_duplicates
-from h2tune.tasks.prompts import fill
+from h2tune.tasks.prompts import labelled
 from h2tune.tasks.task import Example, Pools, Task
 
 R8 = ("acq", "crude", "earn", "grain", "interest", "money-fx", "ship", "trade")
@@ -58,6 +58,7 @@ def _task(name: str, labels: tuple[str, ...]) -> Task:
         license=DATASETS[name].license,
         scorer="label",
         max_length=READ,
+        excerpt=True,
     )
 
 
@@ -95,4 +96,4 @@ def _rows(path: Path, task: Task) -> list[tuple[str, str]]:
 
 def _example(task: Task, topic: str, text: str) -> Example:
     label = task.labels.index(topic)
-    return Example(fill(task.template, {"text": text}), task.verbalisers[label], label, text)
+    return labelled(task, {"text": text}, label, text)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from h2tune.errors import H2TuneError, nearest
-from h2tune.tasks.prompts import fields, fill
+from h2tune.tasks.prompts import Filled, fields, filled, joined
 from h2tune.tasks.row_files import read_rows
 from h2tune.tasks.task import Example, Pools, Task
 
@@ -63,7 +63,7 @@ class FileTask(BaseModel):
     max_length: int = Field(
         default=256,
         ge=1,
-        description="Tokens of a prompt that are kept: the fields are cut, not the template.",
+        description="Most tokens of a prompt: the middle of long fields is left out, not the template.",
     )
 
     @field_validator("encoding")
@@ -180,13 +180,13 @@ class FileTask(BaseModel):
     def _example(self, row: Mapping[str, Any], where: str) -> Example:
         prompt, text = asked(self.prompt, self.text, row, where)
         answer = _value(row, self.answer, where)
-        if not answer.strip() or not text.strip():
-            empty = f"field '{self.answer}'" if text.strip() else "the text"
+        if not answer.strip() or not text.text.strip():
+            empty = f"field '{self.answer}'" if text.text.strip() else "the text"
             raise H2TuneError(f"{empty} is empty", where=where, remedy="Fill it in, or remove the row")
         if self.labels is None:
             # an answer starts with the space that separates it from the prompt, as " positive" after "Sentiment:"
-            space = "" if prompt[-1:].isspace() or answer[:1].isspace() else " "
-            return Example(prompt, space + answer, None, text)
+            space = "" if prompt.text[-1:].isspace() or answer[:1].isspace() else " "
+            return Example(prompt.text, space + answer, None, text.text, prompt.fields, text.fields)
         labels = list(self.labels)
         if answer not in labels:
             raise H2TuneError(
@@ -196,10 +196,11 @@ class FileTask(BaseModel):
                 remedy=f"The labels are: {', '.join(labels)}",
             )
         label = labels.index(answer)
-        return Example(prompt, self._verbalisers()[label], label, text)
+        words = self._verbalisers()[label]
+        return Example(prompt.text, words, label, text.text, prompt.fields, text.fields)
 
 
-def asked(template: str, text: str | None, row: Mapping[str, Any], where: str) -> tuple[str, str]:
+def asked(template: str, text: str | None, row: Mapping[str, Any], where: str) -> tuple[Filled, Filled]:
     """Return what a decoder and what an encoder reads of a row.
 
     Args:
@@ -214,8 +215,8 @@ def asked(template: str, text: str | None, row: Mapping[str, Any], where: str) -
     values = {
         name: _value(row, name, where) for name in dict.fromkeys((*fields(template), *fields(text or "")))
     }
-    plain = "\n".join(values[name] for name in fields(template)) if text is None else fill(text, values)
-    return fill(template, values), plain
+    plain = joined([values[name] for name in fields(template)]) if text is None else filled(text, values)
+    return filled(template, values), plain
 
 
 def _value(row: Mapping[str, Any], name: str, where: str) -> str:

@@ -5,15 +5,18 @@ To add a built-in task, write one file in this folder that has
 * `TASKS: dict[str, Task]`, the tasks it defines (module level, nothing loaded), and
 * `read(task: Task) -> Pools`, which loads the examples (imports of heavy libraries inside it),
 
-and name it in `h2tune.tasks.MODULES`, one line for each task. `prompts.fill` makes a prompt from a template and a row;
-`load` removes duplicates and makes the splits, so `read` returns all examples, in any order.
+and name it in `h2tune.tasks.MODULES`, one line for each task. `prompts.labelled` makes an example from a row; `load`
+removes duplicates and makes the splits, so `read` returns all examples, in any order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+Spans = tuple[tuple[int, int], ...]
+"""(start, end) of parts of a text, in characters."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,16 @@ class Example:
         answer: The correct continuation, including its leading space.
         label: Index of the answer in the task's labels; None in a task of kind "generate".
         text: Input of an encoder: the text without the template.
+        fields: Where the values of the template's fields stand in `prompt`; what is too long is cut there.
+        text_fields: The same in `text`, where it has several fields; else it is cut at its end.
     """
 
     prompt: str
     answer: str
     label: int | None
     text: str
+    fields: Spans = field(default=(), compare=False)
+    text_fields: Spans = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,8 @@ class Task:
         max_length: Maximal number of tokens of a prompt; see `prompts.shorten`.
         one_shot: A solved problem that precedes the prompt in scoring; "" for none.
         new_tokens: Maximal number of tokens of a free answer.
+        excerpt: Whether texts are longer than `max_length` by design, so that cutting them is no fault.
+        positions: Tokens of prompt and answer together that the client's model can read; None if there is no limit.
     """
 
     name: str
@@ -90,3 +99,5 @@ class Task:
     max_length: int
     one_shot: str = ""
     new_tokens: int = 512
+    excerpt: bool = False
+    positions: int | None = None

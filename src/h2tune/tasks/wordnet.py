@@ -12,7 +12,7 @@ from bisect import bisect_right
 
 from h2tune.assets import DATASETS, fetch
 from h2tune.tasks.duplicates import without_near_duplicates
-from h2tune.tasks.prompts import fill
+from h2tune.tasks.prompts import labelled
 from h2tune.tasks.row_files import read_rows
 from h2tune.tasks.task import Example, Pools, Task
 
@@ -100,4 +100,4 @@ def category(number: int, starts: dict[str, int]) -> str:
 
 def _example(task: Task, name: str, gloss: str) -> Example:
     label = task.labels.index(name)
-    return Example(fill(task.template, {"gloss": gloss}), task.verbalisers[label], label, gloss)
+    return labelled(task, {"gloss": gloss}, label, gloss)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from h2tune.errors import H2TuneError
 from h2tune.functional.losses import IGNORED
 from h2tune.tasks.prompts import shorten
 from h2tune.tasks.task import Example, Task
+from h2tune.training.prompt_tokens import Tokens, continued, fitted, room, with_ends
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,16 @@ class Encoded:
         answer: Tokens to predict (decoder); empty for an encoder.
         label: Index of the label, or None.
         target: A teacher's probabilities of the labels, for a public text without a label; else None.
+        choices: Tokens of every label after this prompt (decoder); () for free answers and encoders.
+        kept: Share of the text that is left after cutting, from 0 to 1.
     """
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
     label: int | None
     target: tuple[float, ...] | None = None
+    choices: tuple[tuple[int, ...], ...] = ()
+    kept: float = 1.0
 
 
 def encode_causal(
@@ -38,73 +42,64 @@ def encode_causal(
 ) -> list[Encoded]:
     """Encode prompts and answers for a decoder; prompts are shortened to the task's length, the template kept.
 
-    A free answer ends with the tokenizer's end-of-sequence token; for labels see `label_answers`.
+    A free answer ends with the tokenizer's end-of-sequence token; for labels see `prompt_tokens.with_ends`.
+
+    Raises:
+        H2TuneError: Labels that the tokenizer does not tell apart, or no position is left for a prompt.
     """
-    encoded = []
-    words = label_answers(task, tokenizer) if task.kind == "label" else []
-    for example in examples:
-        prompt = shorten(example.prompt, task.template, tokenizer, task.max_length)
-        answer = answer_tokens(example.answer, tokenizer) if example.label is None else words[example.label]
-        if task.kind == "generate" and tokenizer.eos_token_id is not None:
-            answer = (*answer, tokenizer.eos_token_id)
-        encoded.append(Encoded(tuple(tokenizer(prompt)["input_ids"]), answer, example.label))
-    return encoded
+    limit, known = room(task, tokenizer), dict[tuple[Tokens, ...], tuple[Tokens, ...]]()
+    return [_encode(task, example, tokenizer, limit, known) for example in examples]
+
+
+def _encode(
+    task: Task,
+    example: Example,
+    tokenizer: PreTrainedTokenizerBase,
+    limit: int,
+    known: dict[tuple[Tokens, ...], tuple[Tokens, ...]],
+) -> Encoded:
+    """Encode one example; `known` holds the labels' tokens of those before it, mostly the same for all."""
+    prompt, kept = fitted(example.prompt, example.fields, tokenizer, limit)
+    if example.label is not None:
+        found = continued(prompt, task.verbalisers, tokenizer)
+        if found.answers not in known:
+            known[found.answers] = with_ends(found.answers, task, tokenizer)
+        choices = known[found.answers]
+        return Encoded(found.prompt, choices[example.label], example.label, choices=choices, kept=kept)
+    found = continued(prompt, [example.answer], tokenizer)
+    (answer,) = found.answers
+    if task.kind == "generate" and tokenizer.eos_token_id is not None:
+        answer = (*answer, tokenizer.eos_token_id)
+    if task.positions is not None:
+        answer = answer[: task.positions - len(found.prompt)]
+    return Encoded(found.prompt, answer, None, kept=kept)
 
 
 def encode_texts(
     task: Task, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
 ) -> list[Encoded]:
-    """Encode bare texts for an encoder with a classification head."""
-    return [
-        Encoded(
-            tuple(tokenizer(e.text, truncation=True, max_length=task.max_length)["input_ids"]), (), e.label
-        )
-        for e in examples
-    ]
+    """Encode bare texts for an encoder with a classification head.
 
-
-def answer_tokens(answer: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Return the tokens of an answer that continues a prompt, without special tokens."""
-    return tuple(tokenizer(answer, add_special_tokens=False)["input_ids"])
-
-
-def label_answers(task: Task, tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, ...]]:
-    """Return the tokens of each label's words, after which a decoder's answer is trained and scored.
-
-    Where one label's tokens begin another's, as those of "1" begin those of "10", all end with the end-of-sequence
-    token: without an end the shorter label has always the greater likelihood.
-
-    Raises:
-        H2TuneError: Two labels have the same tokens, or there is no end-of-sequence token where one is needed.
+    A text of several fields is shortened as a prompt is; another is cut at its end, as encoders' texts mostly are.
     """
-    answers = [answer_tokens(words, tokenizer) for words in task.verbalisers]
-    pairs = [
-        (a, b) for i, a in enumerate(answers) for j, b in enumerate(answers) if i != j and b[: len(a)] == a
-    ]
-    if not pairs:
-        return answers
-    for a, b in pairs:
-        one, other = (task.verbalisers[answers.index(answer)] for answer in (a, b))
-        if a == b:
-            one, other = [w for w, answer in zip(task.verbalisers, answers, strict=True) if answer == a][:2]
-            raise H2TuneError(
-                f"the labels {one.strip()!r} and {other.strip()!r} have the same tokens",
-                where=f"task '{task.name}'",
-                remedy="Name the labels by words that this model's tokenizer tells apart",
-            )
-        if tokenizer.eos_token_id is None:
-            raise H2TuneError(
-                f"the tokens of label {one.strip()!r} begin those of {other.strip()!r}, and the tokenizer has no "
-                "end-of-sequence token to tell them apart",
-                where=f"task '{task.name}'",
-                remedy="Name the labels by words of which none begins another",
-            )
-    return [(*answer, int(tokenizer.eos_token_id)) for answer in answers]
+    return [_encode_text(task, example, tokenizer) for example in examples]
 
 
-def label_tokens(task: Task, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the first token of each label's words, on which a decoder is distilled on public texts."""
-    return [answer_tokens(words, tokenizer)[0] for words in task.verbalisers]
+def _encode_text(task: Task, example: Example, tokenizer: PreTrainedTokenizerBase) -> Encoded:
+    def tokens(text: str) -> Tokens:
+        return tuple(tokenizer(text, verbose=False)["input_ids"])
+
+    text, limit = example.text, task.max_length
+    whole = tokens(text)
+    if len(whole) <= limit:
+        return Encoded(whole, (), example.label)
+    if len(example.text_fields) > 1:
+        short = shorten(text, example.text_fields, lambda part: len(tokens(part)), limit)
+        found = tokens(short)
+        if len(found) <= limit:
+            return Encoded(found, (), example.label, kept=len(found) / len(whole))
+    found = tuple(tokenizer(text, truncation=True, max_length=limit)["input_ids"])
+    return Encoded(found, (), example.label, kept=len(found) / len(whole))
 
 
 def by_length(encoded: Sequence[Encoded], batch_size: int) -> list[list[int]]:
@@ -149,11 +144,18 @@ def text_batch(items: Sequence[Encoded], pad: int) -> dict[str, Tensor]:
 
 
 def _targets(items: Sequence[Encoded]) -> dict[str, Tensor]:
-    """Return `targets` (batch, labels), a teacher's probabilities, zero in rows without; {} if no row has any."""
+    """Return `targets` (batch, labels), a teacher's probabilities, zero in rows without; {} if no row has any.
+
+    With them, for a decoder, `firsts` (batch, labels): the first token of each label, on which it is taught.
+    """
     classes = max((len(item.target) for item in items if item.target is not None), default=0)
     if not classes:
         return {}
-    return {"targets": torch.tensor([item.target or (0.0,) * classes for item in items])}
+    found = {"targets": torch.tensor([item.target or (0.0,) * classes for item in items])}
+    if any(item.choices for item in items):
+        firsts = [[choice[0] for choice in item.choices] or [0] * classes for item in items]
+        found["firsts"] = torch.tensor(firsts)
+    return found
 
 
 def collator(
@@ -186,7 +188,7 @@ def kept_logits(model: Any, batch: dict[str, Tensor], *, causal: bool) -> Tensor
     Decoders that support `logits_to_keep` compute the head for those positions only.
     """
     inputs: dict[str, Any] = {
-        name: tensor for name, tensor in batch.items() if name not in ("labels", "targets")
+        name: tensor for name, tensor in batch.items() if name not in ("labels", "targets", "firsts")
     }
     if not causal:
         logits: Tensor = model(**inputs).logits

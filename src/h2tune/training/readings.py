@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from h2tune.tasks.prompts import framed, shorten
-from h2tune.tasks.task import Task
+from h2tune.tasks.prompts import framed
+from h2tune.tasks.task import Example, Task
+from h2tune.training import encode
 from h2tune.training.encode import Encoded, by_length, causal_batch, forward_arguments, pad_token, text_batch
 
 Name = TypeVar("Name", bound=Hashable)
@@ -111,20 +113,39 @@ def head_inputs(
 
 
 @torch.inference_mode()
-def token_scores(model: PreTrainedModel, finals: Tensor, tokens: Sequence[int]) -> Tensor:
-    """Return a decoder's logits (n, k) of some tokens after each text, from its final states (n, width)."""
+def token_scores(model: PreTrainedModel, finals: Tensor, rows: Sequence[Encoded], labels: int) -> Tensor:
+    """Return a decoder's logits (n, k) of the labels' first tokens after each text, from its final states (n, width).
+
+    Args:
+        model: A decoder.
+        finals: Its final states after each text.
+        rows: The texts, with the labels' tokens (`choices`).
+        labels: Number of labels.
+    """
     head = model.get_output_embeddings()
-    logits = finals.to(head.weight.device) @ head.weight[list(tokens)].float().T
-    if getattr(head, "bias", None) is not None:
-        logits = logits + head.bias[list(tokens)].float()
-    return logits.cpu()
+    states = finals.to(head.weight.device)
+    firsts = [tuple(choice[0] for choice in row.choices) for row in rows]
+    scores = torch.empty(len(rows), labels)
+    for tokens in dict.fromkeys(firsts):  # mostly the same for all texts
+        places = torch.tensor([place for place, mine in enumerate(firsts) if mine == tokens])
+        logits = states[places] @ head.weight[list(tokens)].float().T
+        if getattr(head, "bias", None) is not None:
+            logits = logits + head.bias[list(tokens)].float()
+        scores[places] = logits.cpu()
+    return scores
 
 
 def encode_texts(
     tokenizer: PreTrainedTokenizerBase, task: Task, texts: Sequence[str], *, causal: bool
 ) -> list[Encoded]:
-    """Return the texts as `read_texts` tokenises them."""
-    return [_encode(text, task, tokenizer, causal=causal) for text in texts]
+    """Return the texts as `read_texts` tokenises them: bare texts, in a decoder's prompt, without a label or answer."""
+    prompts = [framed(task.template, text) if causal else ("", ()) for text in texts]
+    label = 0 if causal and task.kind == "label" else None  # so that the labels' tokens are found
+    examples = [
+        Example(prompt, "", label, text, spans) for text, (prompt, spans) in zip(texts, prompts, strict=True)
+    ]
+    rows = (encode.encode_causal if causal else encode.encode_texts)(task, examples, tokenizer)
+    return [replace(row, answer=(), label=None) for row in rows]
 
 
 def pooling(mask: Tensor, *, causal: bool) -> Callable[[Tensor], Tensor]:
@@ -140,16 +161,6 @@ def pooling(mask: Tensor, *, causal: bool) -> Callable[[Tensor], Tensor]:
         return ((states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)).cpu()
 
     return pool
-
-
-def _encode(text: str, task: Task, tokenizer: PreTrainedTokenizerBase, *, causal: bool) -> Encoded:
-    if not causal:
-        return Encoded(
-            tuple(tokenizer(text, truncation=True, max_length=task.max_length)["input_ids"]), (), None
-        )
-    prompt, template = framed(task.template, text)
-    shortened = shorten(prompt, template, tokenizer, task.max_length)
-    return Encoded(tuple(tokenizer(shortened)["input_ids"]), (), None)
 
 
 def _batch(

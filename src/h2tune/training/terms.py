@@ -23,7 +23,6 @@ class Terms:
         previous: T at the end of the previous round (modules, r²); None in the first.
         teacher_weight: μ of (14).
         public_items: Public texts per optimiser step.
-        label_tokens: For a decoder, the first token of each label's words; () for a head.
     """
 
     size_weight: float = 0.0
@@ -33,7 +32,6 @@ class Terms:
     previous: Tensor | None = None
     teacher_weight: float = 0.0
     public_items: int = 0
-    label_tokens: tuple[int, ...] = ()
 
 
 @dataclass

@@ -128,7 +128,7 @@ class AlternatingTrainer(Trainer):
                     self._teachers.pop(0), logits, inputs["labels"], items
                 )
         if "targets" in inputs and terms.teacher_weight:
-            last = logits[:, -1][:, list(terms.label_tokens)] if terms.label_tokens else logits[:, -1]
+            last = logits[:, -1].gather(1, inputs["firsts"]) if "firsts" in inputs else logits[:, -1]
             loss = loss + terms.teacher_weight * losses.teaching(last, inputs["targets"], terms.public_items)
         self._step_loss += float(loss.detach())
         return (loss, logits) if return_outputs else loss

@@ -16,8 +16,8 @@ from h2tune.federation.teaching.lesson import Lesson
 from h2tune.federation.teaching.stacking import OwnScores
 from h2tune.functional.teacher import intercepts, teacher
 from h2tune.seeds import derive
-from h2tune.training.encode import label_tokens
 from h2tune.training.linear_head import extrapolate, head_scores, standardise
+from h2tune.training.prompt_tokens import label_answers
 from h2tune.training.readings import encode_texts, read_rows, token_scores
 
 ZERO_SHOT = 0.5
@@ -31,8 +31,10 @@ def unable(client: LocalClient, tokenizer: PreTrainedTokenizerBase) -> str:
     labels = [example.label for example in client.splits.train]
     if len(set(labels)) == 1:
         return "its training examples have one label"
-    if client.causal and len(set(label_tokens(client.task, tokenizer))) < len(client.task.labels):
-        return "two of its labels begin with the same token"
+    if client.causal:
+        firsts = {answer[0] for answer in label_answers(client.task, tokenizer)}
+        if len(firsts) < len(client.task.labels):
+            return "two of its labels begin with the same token"
     return ""
 
 
@@ -83,8 +85,11 @@ def _features(
     public, mine = standardise(finals, finals), standardise(own, finals)
     if not client.causal:
         return public, mine, None
-    tokens = label_tokens(client.task, tokenizer)
-    answers, his = (token_scores(base, states, tokens) for states in (finals, own))
+    texts = encode_texts(tokenizer, client.task, reader.texts, causal=True)
+    answers, his = (
+        token_scores(base, states, read, len(client.task.labels))
+        for states, read in ((finals, texts), (own, rows))
+    )
     scale = ZERO_SHOT * finals.shape[1] ** 0.5
     answers, his = (a - a.mean(1, keepdim=True) for a in (answers, his))
     public, mine = (

@@ -74,8 +74,8 @@ def _folder(folder: Path) -> str:
 
 def _model(client: ClientConfig) -> str:
     info = client_info(client)
-    model = load_model(client.model, info.kind, client.dtype, 0)
-    load_tokenizer(client.model)
+    model = load_model(client.model, info.kind, client.dtype, 0, code=client.trust_remote_code)
+    load_tokenizer(client.model, code=client.trust_remote_code)
     roles = sorted({placement.role for placement in info.placements})
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     return f"{info.family}, {millions:,.1f} M parameters, roles {', '.join(roles)}"

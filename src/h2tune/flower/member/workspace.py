@@ -36,6 +36,8 @@ def opened_engine(
         dtypes = {joined.client.name: joined.info.client.dtype}
         models = models or BaseModels(request.settings.seed)
         models.reseed(request.settings.seed)
+        if joined.info.client.trust_remote_code:  # in the member's own file
+            models.trusted.add(joined.info.client.model)
         yield LocalEngine([joined.client], dtypes, joined.strategy, models, store)
     finally:
         store.close()

@@ -1,0 +1,41 @@
+"""Checks on what is left of a client's texts when they are cut to `max_length`, before it trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from h2tune.errors import H2TuneError
+from h2tune.federation.checks import warning
+from h2tune.federation.local_client import LocalClient
+
+HALF = 0.5
+"""Share of a text that must be left, so that it does not count as cut short."""
+FEW = 0.1
+"""Share of texts cut short that needs no warning."""
+
+
+def check_texts(client: LocalClient, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
+    """Tokenise a client's examples, and return a warning event where many of them are cut short.
+
+    Raises:
+        H2TuneError: Nothing is left of a text, or labels cannot be told apart.
+    """
+    try:
+        rows = [*client.encoded("train", tokenizer), *client.encoded("scored", tokenizer)]
+        length = f"max_length = {client.task.max_length}"
+        if nothing := sum(row.kept <= 0 or not row.prompt for row in rows):
+            raise H2TuneError(
+                f"nothing is left of {nothing} of {len(rows)} texts: the template needs all of {length}",
+                where=f"task '{client.task.name}'",
+                remedy="Raise max_length, or shorten the prompt's template",
+            )
+    except H2TuneError as error:
+        where = ", ".join(part for part in (f"client '{client.name}'", error.where) if part)
+        raise H2TuneError(error.message, where=where, remedy=error.remedy) from None
+    short = sum(row.kept < HALF for row in rows)
+    if client.task.excerpt or short <= FEW * len(rows):
+        return []
+    message = f"{short} of {len(rows)} texts lose more than half of their length at {length}"
+    return [warning(client.name, 0, "texts_cut", message)]
