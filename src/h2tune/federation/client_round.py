@@ -90,6 +90,8 @@ class ClientRound:
             events.append(self._evaluated(-1, "before", start, clock.lap("before")))
         adapted.receive(self.download)
         loaded = adapted.loaded_digest()
+        if self.untaught:
+            adapted.set_aside()
         parameters = {name: p for group in self._phases(adapted).values() for name, p in group.items()}
         before = checks.snapshot(parameters)
         if number == 0:

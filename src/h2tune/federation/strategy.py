@@ -63,6 +63,9 @@ class AdaptedModel(ABC):
     def loaded_digest(self) -> str:
         """Return the checksum of the server's tensors in the model, read from the model itself."""
 
+    def set_aside(self) -> None:  # noqa: B027 - optional to override
+        """Leave out what was received, for a client that trains by itself; by default it is kept."""
+
     @abstractmethod
     def send(self) -> Tensors:
         """Return the tensors of the update: what was learned since `receive`."""

@@ -84,6 +84,39 @@ def test_a_run_with_lessons_repeats_and_resumes_to_the_bit(finished, tmp_path):
     ]
 
 
+def alone_in_its_labels(folder, seed=0):
+    """Return a federation whose client "three" has labels of its own; "one" gets rows of this seed."""
+    found = content(folder)
+    rows = federations.write_rows(folder / "one.jsonl", seed=seed).read_text()
+    (folder / "three.jsonl").write_text(rows.replace('"yes"', '"warm"').replace('"no"', '"cold"'))
+    found["client"][2]["task"] |= {"labels": ["warm", "cold"]}
+    found["server"]["rounds"] = 3
+    return found
+
+
+def test_a_client_that_nobody_can_teach_trains_by_itself_in_every_round(tmp_path):
+    """Whatever the others learned, and it has no part in G."""
+    runs = []
+    for seed in (0, 5):
+        found = alone_in_its_labels(tmp_path)
+        federations.write_rows(tmp_path / "one.jsonl", seed=seed)
+        file = federations.write(tmp_path, found)
+        runs.append(h2tune.run(file, out=tmp_path / f"run-{seed}", strict=True))
+    path = "clients/three/state/round-0002/private.safetensors"
+    one, other = (load_file(run.folder / path) for run in runs)
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    assert not torch.equal(*(shared(run.folder) for run in runs))
+    trained = [e for e in runs[0].events if e["event"] == "client_trained" and e["client"] == "three"]
+    assert all(e["moved"].get("delta", 0) == 0 for e in trained) and len(trained) == 3
+
+
+def test_a_federation_in_which_nobody_can_be_taught_is_no_fault(tmp_path):
+    found = alone_in_its_labels(tmp_path)
+    found["client"] = found["client"][1:]
+    run = h2tune.run(federations.write(tmp_path, found), out=tmp_path / "run", strict=True)
+    assert not any(e["taken"] for e in lessons(run))
+
+
 def test_lessons_change_what_is_trained_and_nothing_is_shared_without(finished, tmp_path):
     file, run = finished
     without = h2tune.run(file, out=tmp_path / "run", overrides=["basis.consensus=false"])

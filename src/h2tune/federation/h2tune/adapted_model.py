@@ -128,6 +128,12 @@ class H2TuneAdaptedModel(AdaptedModel):
             digest({"shared": self.shared.shared}) if self.shared.shared is not None else "nothing was loaded"
         )
 
+    def set_aside(self) -> None:
+        """Set M to zero: a client that nobody can teach trains plain LoRA, whatever the others learned."""
+        size = self.shared.size
+        self.shared.load(torch.zeros(self.shared.slots, len(self.shared.roles), size, size))
+        self.received = self.shared.middles()
+
     def send(self) -> Tensors:
         """Return ΔT = T − T as received, Ω if scores choose it, and P if it is learned."""
         return self._update(self.shared.middles())

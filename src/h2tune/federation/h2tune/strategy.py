@@ -111,6 +111,8 @@ class H2Tune(Strategy[Content]):
         In a mean, an update of an earlier round has a smaller weight: see `aggregation.staleness_weight`.
         """
         updates = sorted(updates, key=lambda update: (update.client, update.round))
+        if self.settings.aggregation == "mean":  # a client that nobody can teach says nothing about T
+            updates = [update for update in updates if self.size_of(update) != 0] or updates
         reduce = self._mean if self.settings.aggregation == "mean" else self._robust
         shared, facts = reduce(state[NAME], updates)
         facts |= self._change(state[NAME], shared)
