@@ -25,6 +25,9 @@ FAMILIES = (
     "roberta",
     "distilbert",
     "modernbert",
+    "xlm-roberta",
+    "camembert",
+    "mpnet",
 )
 
 

@@ -212,3 +212,31 @@ def test_a_short_text_of_an_encoder_is_the_tokenizer_s_own():
     words, text = tokenizer("adds CLS and SEP"), joined(["the film", "is good ?"])
     (row,) = encode_text_rows(task(), [Example("", "", 1, text.text, (), text.fields)], words)
     assert list(row.prompt) == words(text.text)["input_ids"] and (row.label, row.kept) == (1, 1.0)
+
+
+def test_a_beginning_that_the_prompt_has_already_is_not_doubled():
+    """As of a prompt that was taken from a chat template."""
+    words = tokenizer("adds BOS")
+    twice, once = (prompt_tokens(text, words) for text in (f"{traits.START}the film", "the film"))
+    assert twice == once and twice.count(words.bos_token_id) == 1
+    assert continued(f"{traits.START}the film", [" good"], words) == continued("the film", [" good"], words)
+
+
+def test_the_end_is_learned_where_it_pads_too():
+    words = tiny.tokenizer(side="left")
+    words.pad_token = words.eos_token
+    of = task(kind="generate", labels=(), verbalisers=())
+    rows = encode_causal(of, [example(of, "film", None, " good"), example(of, "a film", None, " bad")], words)
+    batch = causal_batch(rows, words.pad_token_id, positions=True)
+    assert batch["labels"][:, -1].tolist() == [words.eos_token_id] * 2
+
+
+def test_a_model_s_own_defaults_of_generation_change_no_score():
+    of = task(kind="generate", labels=(), verbalisers=(), new_tokens=12)
+    model, asked = tiny.causal("llama", vocab=len(tokenizer("plain"))), [example(of, "the film", None)]
+    greedy = generated(model, of, asked, tokenizer("plain"))
+    model.generation_config.repetition_penalty = 3.0
+    model.generation_config.no_repeat_ngram_size = 1
+    model.generation_config.suppress_tokens = tokenizer("plain")(greedy[0])["input_ids"]
+    assert generated(model, of, asked, tokenizer("plain")) == greedy
+    assert model.generation_config.repetition_penalty == 3.0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -57,5 +59,20 @@ def generated(
     length = max(map(len, rows))
     inputs = torch.tensor([[pad] * (length - len(row)) + row for row in rows], device=device)
     mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows], device=device)
-    output = model.generate(input_ids=inputs, attention_mask=mask, generation_config=settings)  # type: ignore[operator]
+    with _without_defaults(model):
+        output = model.generate(input_ids=inputs, attention_mask=mask, generation_config=settings)  # type: ignore[operator]
     return [tokenizer.decode(answer, skip_special_tokens=True) for answer in output[:, length:]]
+
+
+@contextlib.contextmanager
+def _without_defaults(model: Any) -> Iterator[None]:
+    """Leave out the model's own defaults of generation, such as a repetition penalty, while the block runs.
+
+    Transformers fills in what a caller's settings leave open from them, and scores would depend on them in silence.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own, base.generation_config = base.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        base.generation_config = own

@@ -133,15 +133,18 @@ def with_ends(
 
 
 def _without_end(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[Tokens]:
-    """Return the tokens of texts without those that the tokenizer adds after each."""
+    """Return the tokens of texts without those that the tokenizer adds after each.
+
+    A beginning that a text has already, as a prompt taken from a chat template may, is not added to it once more.
+    """
     # `verbose` would warn of texts longer than the tokenizer's own limit, which are cut afterwards
     bare, full = (
         list(tokenizer("a", add_special_tokens=added, verbose=False)["input_ids"]) for added in (False, True)
     )
-    ends = [len(full) - i - len(bare) for i in range(len(full)) if full[i : i + len(bare)] == bare]
-    end = ends[0] if bare and ends else 0
-    rows = tokenizer(list(texts), verbose=False)["input_ids"]
-    return [tuple(row[: len(row) - end]) for row in rows]
+    places = [i for i in range(len(full)) if bare and full[i : i + len(bare)] == bare]
+    begin, end = (places[0], len(full) - places[0] - len(bare)) if places else (0, 0)
+    rows = [tuple(row[: len(row) - end]) for row in tokenizer(list(texts), verbose=False)["input_ids"]]
+    return [row[begin:] if begin and row[:begin] == row[begin : 2 * begin] else row for row in rows]
 
 
 def _common(one: Tokens, other: Tokens) -> int:
