@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -154,7 +155,15 @@ def load_model(
             options["use_safetensors"] = True
         with quiet(), isolated(seed, "model", model):
             loaded, info = cls.from_pretrained(folder, output_loading_info=True, **options)
-    except (OSError, ValueError) as error:
+    except RuntimeError as error:
+        if "mismatch" not in str(error):  # such as too little memory
+            raise
+        raise H2TuneError(
+            "its weights have other shapes than its config.json says",
+            where=f"model {model}",
+            remedy="Download it again, or restore the two files",
+        ) from None
+    except (OSError, ValueError, SafetensorError) as error:
         _refuse_code(error, model)
         raise H2TuneError(
             f"cannot be loaded ({str(error).strip().splitlines()[0]})", where=f"model {model}"
@@ -234,6 +243,12 @@ def position_limit(config: PretrainedConfig) -> int | None:
     if limit and config.model_type in PADDED_POSITIONS:
         limit -= (config.pad_token_id or 0) + 1  # positions start after the padding token's
     return int(limit) if limit else None
+
+
+def vocabulary(config: PretrainedConfig) -> int | None:
+    """Return the number of tokens that a model knows; None if its configuration does not state it."""
+    size = getattr(config.get_text_config(), "vocab_size", None)
+    return int(size) if size else None
 
 
 def summary(config: PretrainedConfig) -> dict[str, Any]:

@@ -154,3 +154,25 @@ def test_a_wrong_trainer_argument_is_refused_before_training(tmp_path, sound):
 def test_the_version_can_be_asked_for_as_all_parties_need_the_same():
     result = CliRunner().invoke(main.app, ["--version"])
     assert (result.exit_code, result.stdout.strip()) == (0, h2tune.__version__)
+
+
+@pytest.mark.parametrize("command", [("inspect", "FILE"), ("run", "FILE", "--out", "RUN")])
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), ["has no readable tokenizer"]),
+        (lambda folder: (folder / "tokenizer.json").unlink(), ["has no readable tokenizer"]),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_read_is_named_before_anything_is_loaded(tmp_path, command, spoil, words):
+    content = federations.federation(tmp_path)
+    spoil(tmp_path / "models" / "llama")
+    message = complain(tmp_path, content, *(word.replace("RUN", str(tmp_path / "run")) for word in command))
+    assert all(word in message for word in [*words, "llama"])
+
+
+@pytest.mark.parametrize("command", [("inspect", "FILE"), ("run", "FILE", "--out", "RUN")])
+def test_labels_that_the_tokenizer_writes_alike_are_named_before_anything_is_loaded(tmp_path, command):
+    content = in_task(federations.federation(tmp_path), labels={"yes": " qux", "no": " quux"})  # both unknown
+    message = complain(tmp_path, content, *(word.replace("RUN", str(tmp_path / "run")) for word in command))
+    assert "client 'one'" in message and "have the same tokens" in message

@@ -30,6 +30,7 @@ class LocalClient:
         seed: The run's seed.
         evaluate_rounds: Whether it is scored before training and after every round, or after the last round only.
         head_start: Whether a new classification head without a teacher starts at random or fitted to the labels.
+        vocabulary: Number of tokens that its model knows; None if that is not known.
     """
 
     enrolment: Enrolment
@@ -42,6 +43,7 @@ class LocalClient:
     seed: int
     evaluate_rounds: Literal["all", "last"] = "all"
     head_start: Literal["random", "labels"] = "random"
+    vocabulary: int | None = None
     _tokens: dict[str, Sequence[Encoded]] = field(default_factory=dict, repr=False, compare=False)
 
     @property

@@ -53,6 +53,9 @@ class BaseModels:
         if key not in self._models:
             self._models[key] = load_model(model, kind, dtype, self.seed, code=model in self.trusted)
         base, tokenizer = self._models[key], self.tokenizer(model)
+        known = base.get_input_embeddings().num_embeddings
+        if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= known:
+            tokenizer.pad_token = tokenizer.eos_token  # one was added, and the embeddings were not resized
         # a decoder with a head reads the last token that is not padding
         if base.config.pad_token_id is None:
             base.config.pad_token_id = pad_token(tokenizer)

@@ -24,6 +24,14 @@ def check_texts(client: LocalClient, tokenizer: PreTrainedTokenizerBase) -> list
     """
     try:
         rows = [*client.encoded("train", tokenizer), *client.encoded("scored", tokenizer)]
+        unknown = [t for row in rows for t in (*row.prompt, *row.answer) if t >= (client.vocabulary or t + 1)]
+        if unknown:
+            word = tokenizer.convert_ids_to_tokens(unknown[0])
+            raise H2TuneError(
+                f"its tokenizer gives token {unknown[0]} ({word!r}), and the model knows {client.vocabulary} tokens",
+                where=f"model {client.enrolment.model}",
+                remedy="Give the model the tokenizer that belongs to it, or resize its embeddings",
+            )
         length = f"max_length = {client.task.max_length}"
         if nothing := sum(row.kept <= 0 or not row.prompt for row in rows):
             raise H2TuneError(

@@ -128,4 +128,5 @@ def _local_client(
         federation.seed,
         federation.experimental.evaluate_rounds,
         federation.experimental.head_start,
+        info.vocabulary,
     )

@@ -1,4 +1,4 @@
-"""Predict a run: roles, ranks, parameters, memory, bytes. No weights and no data are read."""
+"""Predict a run: roles, ranks, parameters, memory, bytes. No weights and no data but the first rows are read."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from h2tune.config import FederationConfig
+from h2tune.errors import H2TuneError
 from h2tune.federation import dp
 from h2tune.federation.h2tune.basis import coordinate_count, view_spec
 from h2tune.federation.messages import Enrolment, payload_bytes
 from h2tune.federation.strategy import Strategy
 from h2tune.federation.teaching.knowledge import KNOWLEDGE
+from h2tune.models import folder_of, load_tokenizer
 from h2tune.runs.build import build_strategy, mechanism_of
 from h2tune.runs.enrol import enrol_all
 from h2tune.runs.model_info import ClientInfo
 from h2tune.runs.ranks import ADAM_BYTES, trainable_in
 from h2tune.tasks.rows import FileTask
+from h2tune.training.prompt_tokens import label_answers
 
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 QUANTISED = 0.5625
@@ -58,15 +61,36 @@ def inspect(federation: FederationConfig) -> Forecast:
             the first rows of files do not matter.
     """
     infos, enrolments, size, slots = enrol_all(federation)
-    for client in federation.sorted_clients():
-        if isinstance(client.task, FileTask):
-            client.task.check()
+    for info in infos:
+        if isinstance(info.client.task, FileTask):
+            info.client.task.check()
+        _check_tokenizer(info)
     strategy = build_strategy(federation, enrolments, size, slots)
     clients = [
         _client(federation, strategy, info, enrolled, size, slots)
         for info, enrolled in zip(infos, enrolments, strict=True)
     ]
     return Forecast(size, slots, strategy.roles, tuple(clients), tuple(guards(federation)))
+
+
+def _check_tokenizer(info: ClientInfo) -> None:
+    """Check that a model has a tokenizer, and that it tells the labels apart; a demo model may not be fetched yet.
+
+    Raises:
+        H2TuneError: Names the client.
+    """
+    client = info.client
+    try:
+        folder_of(client.model)
+    except H2TuneError:
+        return
+    try:
+        tokenizer = load_tokenizer(client.model, code=client.trust_remote_code)
+        if info.kind == "causal" and info.task.kind == "label":
+            label_answers(info.task, tokenizer)
+    except H2TuneError as error:
+        where = ", ".join(part for part in (f"client '{client.name}'", error.where) if part)
+        raise H2TuneError(error.message, where=where, remedy=error.remedy) from None
 
 
 def _client(

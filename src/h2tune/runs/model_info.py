@@ -10,7 +10,7 @@ from h2tune.config import ClientConfig
 from h2tune.errors import H2TuneError
 from h2tune.federation.messages import Enrolment
 from h2tune.heads import head_modules
-from h2tune.models import Kind, empty_model, kind_of, position_limit, read_config, summary
+from h2tune.models import Kind, empty_model, kind_of, position_limit, read_config, summary, vocabulary
 from h2tune.tasks.load import describe_task
 from h2tune.tasks.task import Task
 
@@ -37,6 +37,7 @@ class ModelInfo:
         head_parameters: Parameters of its private head.
         base_parameters: Parameters of its base model.
         positions: Maximal number of tokens, where the configuration states it.
+        vocabulary: Number of tokens that it knows, where the configuration states it.
         family: Its family, `config.model_type`.
         width: Its hidden size.
     """
@@ -46,6 +47,7 @@ class ModelInfo:
     head_parameters: int
     base_parameters: int
     positions: int | None
+    vocabulary: int | None
     family: str
     width: int
 
@@ -122,6 +124,7 @@ def _model_info(client: ClientConfig, labels: int) -> ModelInfo:
         head_parameters=sum(p.numel() for name in heads for p in model.get_submodule(name).parameters()),
         base_parameters=sum(p.numel() for p in model.parameters()),
         positions=position_limit(config),
+        vocabulary=vocabulary(config),
         **summary(config),
     )
 

@@ -152,8 +152,12 @@ class _Job:
         return table
 
     def _check_texts(self, client: LocalClient) -> list[Event]:
-        """Refuse labels and texts that the client's tokenizer makes useless; return warnings of others."""
-        return check_texts(client, self.models.tokenizer(client.enrolment.model))
+        """Refuse a model that cannot be loaded, and texts that its tokenizer makes useless; return warnings."""
+        events = check_texts(client, self.models.tokenizer(client.enrolment.model))
+        if "start" not in self.store.logged:  # later, one client's failure must not end the run
+            dtype = next(i.client.dtype for i in self.plan.infos if i.client.name == client.name)
+            self.models.get(client.enrolment.model, client.kind, dtype)
+        return events
 
     def _engine(
         self,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from h2tune.errors import H2TuneError
 from h2tune.tasks.prompts import framed
 from h2tune.tasks.task import Example, Task
 from h2tune.training import encode
@@ -60,7 +61,11 @@ def read_rows(
     modules: Mapping[Name, nn.Module],
     batch_size: int = 16,
 ) -> tuple[Tensor, dict[Name, Tensor], dict[Name, Tensor]]:
-    """Do as `read_texts` with texts that are tokenised already; answers and labels are ignored."""
+    """Do as `read_texts` with texts that are tokenised already; answers and labels are ignored.
+
+    Raises:
+        H2TuneError: States are not finite.
+    """
     batches = by_length(rows, batch_size)
     inputs: dict[Name, list[Tensor]] = {name: [] for name in modules}
     outputs: dict[Name, list[Tensor]] = {name: [] for name in modules}
@@ -84,6 +89,7 @@ def read_rows(
     finally:
         for handle in handles:
             handle.remove()
+    _check_finite(model, *finals)
     back = torch.tensor([i for places in batches for i in places]).argsort()
     joined = [{name: torch.cat(parts)[back] for name, parts in kept.items()} for kept in (inputs, outputs)]
     return torch.cat(finals)[back], joined[0], joined[1]
@@ -132,7 +138,17 @@ def token_scores(model: PreTrainedModel, finals: Tensor, rows: Sequence[Encoded]
         if getattr(head, "bias", None) is not None:
             logits = logits + head.bias[list(tokens)].float()
         scores[places] = logits.cpu()
+    _check_finite(model, scores)
     return scores
+
+
+def _check_finite(model: PreTrainedModel, *states: Tensor) -> None:
+    if not all(bool(torch.isfinite(part).all()) for part in states):
+        raise H2TuneError(
+            "its values are not finite",
+            where=f"model of type {model.config.model_type}",
+            remedy='Check its weights, or set client.dtype = "float32"',
+        )
 
 
 def encode_texts(
