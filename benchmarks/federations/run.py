@@ -45,6 +45,8 @@ def main() -> None:
     labels = options.labels or next(iter(steps))
     if labels not in steps:
         parser.error(f"{labels} labels are not declared: {', '.join(steps)}")
+    skipped = declared["skipped"].get(options.federation, [])
+    options.methods = [method for method in options.methods if method.partition("+")[0] not in skipped]
     run(options, labels, steps[labels], declared["methods"]["all"])
 
 

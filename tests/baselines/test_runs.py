@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from h2tune import baselines
 from h2tune.baselines.lora import initial_down
 from h2tune.config import parse
+from h2tune.errors import H2TuneError
 from h2tune.models import base_seed
 from h2tune.runs.run import run
 
@@ -44,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", baselines.MODULES)
+@pytest.mark.parametrize("name", [name for name in baselines.MODULES if name != "linear-head"])
 @pytest.mark.filterwarnings(
     "ignore:Adapter 'default'"
 )  # PEFT 0.21 takes the bias that lora_bias asks for as a fault
@@ -108,3 +109,21 @@ def _what_must_stay_stayed(name: str, out: Path, content: dict[str, Any]) -> Non
     for key, tensor in kept["one"].items():
         common = key == "rank" or key.startswith("stack/")
         assert np.array_equal(tensor, kept["two"][key]) == common
+
+
+def test_a_linear_head_is_trained_and_nothing_else(tmp_path):
+    content = federations.federation(tmp_path, (("one", "bert", 4), ("two", "distilbert", 4)))
+    content["server"]["strategy"] = "linear-head"
+    done = run(federations.write(tmp_path, content), out=tmp_path / "run", strict=True)
+    trained = [e for e in done.events if e["event"] == "client_trained"]
+    assert all(set(e["moved"]) == {"head"} and e["bytes_up"] == 0 for e in trained)
+    for name in ("one", "two"):
+        tensors = load_file(done.folder / f"clients/{name}/lora/adapter_model.safetensors")
+        assert not any(t.any() for key, t in tensors.items() if "lora_B" in key)
+
+
+def test_a_decoder_that_answers_in_words_has_no_linear_head(tmp_path):
+    content = federations.federation(tmp_path)
+    content["server"]["strategy"] = "linear-head"
+    with pytest.raises(H2TuneError, match=r"client .one.*has no head to train"):
+        run(federations.write(tmp_path, content), out=tmp_path / "run")

@@ -6,6 +6,7 @@ A baseline is an aggregation rule on the server (`groups.GroupRule`) and an adap
 | name | what travels | paper (arXiv) | clients share within |
 |---|---|---|---|
 | local | nothing | 2106.09685 | – |
+| linear-head | nothing; no adapter is trained | 2202.10054 | – |
 | fedit | A and B, averaged | 2305.05644 | a model and rank |
 | ffa-lora | B, averaged; A is frozen | 2403.12313 | a model and rank |
 | fedsa-lora | A, averaged; B is private | 2410.01463 | a model and rank |
@@ -47,6 +48,7 @@ MODULES: dict[str, str] = {
     name: f"h2tune.baselines.{name.replace('-', '_')}"
     for name in (
         "local",
+        "linear-head",
         "fedit",
         "ffa-lora",
         "fedsa-lora",
@@ -63,7 +65,7 @@ MODULES: dict[str, str] = {
 }
 """Name of a method → the module that builds it, imported on first use."""
 
-UNSHARED = ("local", "self-training", "fedmd", "afl", "pooled")
+UNSHARED = ("local", "linear-head", "self-training", "fedmd", "afl", "pooled")
 """Methods whose clients share no update in a round; some exchange knowledge before the first."""
 
 

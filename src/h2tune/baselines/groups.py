@@ -66,6 +66,7 @@ class GroupRule:
         fit: The server's tensors and a client → the tensors that the client's model must have before it trains.
         news: The same → those of them that are sent to the client; by default all.
         receives: Names, shapes and types of the download after the first round; by default those of `sends`.
+        alone_model: As `adapted_model`, for a client that is alone in its group.
     """
 
     name: str
@@ -78,6 +79,7 @@ class GroupRule:
     fit: Callable[[Mapping[str, Tensor], Enrolment], Tensors] = whole
     news: Callable[[Mapping[str, Tensor], Enrolment], Tensors] | None = None
     receives: Callable[[Enrolment], Spec] | None = None
+    alone_model: Callable[..., LoraAdaptedModel] = LoraAdaptedModel
 
 
 class Grouped(Strategy[Tensors]):
@@ -168,7 +170,8 @@ class Grouped(Strategy[Tensors]):
     def attach(
         self, base: PreTrainedModel, enrolment: Enrolment, *, heads: Sequence[str], seed: int
     ) -> LoraAdaptedModel:
-        build = self.method.adapted_model if enrolment.name in self.group_of else LoraAdaptedModel
+        shares = enrolment.name in self.group_of
+        build = self.method.adapted_model if shares else self.method.alone_model
         return build(base, enrolment, alpha=self.alpha, dropout=self.dropout, heads=heads, seed=seed)
 
 

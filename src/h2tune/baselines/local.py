@@ -7,7 +7,7 @@ The reference for federation: the same local steps on the same batches from the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from h2tune.baselines.groups import Grouped, GroupRule
@@ -15,12 +15,19 @@ from h2tune.baselines.lora import LoraAdaptedModel
 from h2tune.federation.messages import Enrolment
 
 
-def by_itself(name: str, enrolments: Sequence[Enrolment], **options: Any) -> Grouped:
-    """Return a strategy under which every client trains plain LoRA and no update is shared.
+def by_itself(
+    name: str,
+    enrolments: Sequence[Enrolment],
+    *,
+    adapted_model: Callable[..., LoraAdaptedModel] = LoraAdaptedModel,
+    **options: Any,
+) -> Grouped:
+    """Return a strategy under which every client trains by itself and no update is shared.
 
     Args:
         name: Its name.
         enrolments: The clients.
+        adapted_model: Builds a client's model; plain LoRA by default.
         options: α, dropout, weighting and seed, as `Grouped` takes them.
     """
     method = GroupRule(
@@ -29,7 +36,8 @@ def by_itself(name: str, enrolments: Sequence[Enrolment], **options: Any) -> Gro
         alone="",
         sends=lambda enrolment: {},
         start=lambda group, seed: {},
-        adapted_model=LoraAdaptedModel,
+        adapted_model=adapted_model,
+        alone_model=adapted_model,
     )
     return Grouped(method, enrolments, **options)
 

@@ -34,6 +34,13 @@ def enrol_all(federation: FederationConfig) -> tuple[list[ClientInfo], list[Enro
     check_encoder(federation.basis.encoder)
     models: ModelInfos = {}
     infos = [client_info(client, models) for client in federation.sorted_clients()]
+    for info in infos:
+        if federation.server.strategy == "linear-head" and info.kind == "causal":
+            raise H2TuneError(
+                "a decoder that answers in words has no head to train",
+                where=f"client '{info.client.name}', server.strategy = linear-head",
+                remedy='Set head = "classifier" for this client, or use another strategy',
+            )
     size = common_rank(federation, infos)
     depths = [depth(info.placements) for info in infos]
     slots = federation.server.slots if isinstance(federation.server.slots, int) else max(depths)
