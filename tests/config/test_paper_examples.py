@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from helpers import tiny
 from transformers import AutoConfig
 
 from h2tune.config import load
@@ -27,6 +28,7 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     for name, sizes in SIZES.items():
         AutoConfig.for_model("gemma" if name == "gemma" else "llama", **sizes).save_pretrained(folder / name)
+        tiny.tokenizer().save_pretrained(folder / name)
     return [f"client.{name}.model={folder / name}" for name in SIZES]
 
 

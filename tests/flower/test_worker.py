@@ -72,7 +72,7 @@ def serving(file) -> list[str]:
 def test_the_answers_are_the_same_and_the_model_is_loaded_once(content, tmp_path, monkeypatch):
     loaded = []
     load = local_engine.load_model
-    monkeypatch.setattr(local_engine, "load_model", lambda *a: loaded.append(a) or load(*a))
+    monkeypatch.setattr(local_engine, "load_model", lambda *a, **k: loaded.append(a) or load(*a, **k))
     plain = two_rounds(kit_of(content, tmp_path / "plain"))
     assert len(loaded) == 2
     parties = kit_of(content, tmp_path / "warm")
