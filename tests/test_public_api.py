@@ -34,6 +34,8 @@ COMMANDS = {
     "assets fetch": "names",
     "deploy init": "file out --host --port --control-port",
     "deploy check": "file",
+    "deploy settings": "file",
+    "deploy verify": "folder --key",
     "deploy worker": "file",
 }
 """Command → its arguments and options, in order."""

@@ -10,6 +10,9 @@ from helpers import deployment, federations
 from h2tune.events import read_events
 
 pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
+
+from h2tune.flower import audit
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 CLIENTS = (("films", "llama", 4), ("news", "bert", 8), ("feed", "gpt2", 6))
@@ -80,7 +83,7 @@ def test_tls_and_keys_give_the_numbers_of_one_machine(embedded, secured):
         "news-worker"
     )
     for name, *_ in CLIENTS:
-        (private,) = (secured.folder / "members" / name / "private").iterdir()
+        (private,) = (p for p in (secured.folder / "members" / name / "private").iterdir() if p.is_dir())
         assert (private / "clients" / name / "lora" / "adapter_config.json").exists()
     # neither the coordinator's run folder nor its log has a path of a member
     seen = "".join(p.read_text(errors="replace") for p in run.rglob("*") if p.is_file())
@@ -95,6 +98,20 @@ def refused(parties, name: str, line: str, seconds: float = 60) -> None:
     parties.kill(name)
     assert line in parties.log(name), parties.log(name)
     assert "SuperNode ID" not in parties.log(name)
+
+
+def test_every_party_has_a_whole_audit_log_signed_with_its_key(secured):
+    run = secured.home / "run"
+    parties = {run: secured.home / "audit.pub"}
+    for home in sorted((secured.folder / "members").iterdir()):
+        parties[home / "private"] = home / "node.pub"
+    for folder, key in parties.items():
+        done = federations.h2tune("deploy", "verify", str(folder), "--key", str(key), check=False)
+        assert done.returncode == 0, (folder, done.stdout, done.stderr)
+        found = audit.verify(folder / audit.FILE, key.read_bytes())
+        assert found.signed == len(found.entries) > 2
+    sent = audit.verify(secured.folder / "members" / "films" / "private" / audit.FILE).entries
+    assert {"enrol", "train"} <= {entry["message"] for entry in sent}
 
 
 def test_a_node_with_an_unregistered_key_is_refused(secured, tmp_path):
@@ -176,7 +193,7 @@ def test_messages_that_are_replayed_or_of_another_round_change_nothing(embedded,
     deployment.assert_equal(run, parties.home / "run")
     for name, *_ in CLIENTS:
         assert sent[name] > 5, sent  # three rounds, and what was replayed
-        (private,) = (folder / "members" / name / "private").iterdir()
+        (private,) = (path for path in (folder / "members" / name / "private").iterdir() if path.is_dir())
         own = read_events(private / "events.jsonl")
         assert [e["round"] for e in own if e["event"] == "client_trained"] == [0, 1, 2]
 
@@ -215,7 +232,7 @@ def test_a_killed_supernode_is_left_out_and_comes_back_with_its_state(embedded, 
     took_part = [e["clients"] for e in read_events(run / "events.jsonl") if e["event"] == "aggregated"]
     assert took_part == [["feed", "films", "news"], ["feed", "news"], ["feed", "films", "news"]]
     assert rounds_of(run, "films", "client_failed") == [1]
-    (private,) = (folder / "members" / "films" / "private").iterdir()
+    (private,) = (path for path in (folder / "members" / "films" / "private").iterdir() if path.is_dir())
     own = read_events(private / "events.jsonl")
     assert [e["round"] for e in own if e["event"] == "evaluated" and e["stage"] == "before"] == [-1]
     assert {e["round"] for e in own if e["event"] == "client_trained"} >= {0, 2}

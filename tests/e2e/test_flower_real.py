@@ -50,5 +50,5 @@ def test_demo_models_give_the_numbers_of_one_machine(tmp_path):
         for client in CONTENT["client"]:
             name = client["name"]
             assert parties.log(f"{name}-worker").count("\ntrain: ") == ROUNDS
-            (private,) = (folder / "members" / name / "private").iterdir()
+            (private,) = (path for path in (folder / "members" / name / "private").iterdir() if path.is_dir())
             assert (private / "clients" / name / "lora" / "adapter_model.safetensors").exists()

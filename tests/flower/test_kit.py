@@ -29,7 +29,7 @@ from h2tune.flower.load import load_coordinator, load_member_file, validated
 
 def test_the_kit_keeps_secrets_private_and_paths_from_the_coordinator(parties):
     private = [parties / "members" / n / "node" for n in ("one", "two")]
-    private += [parties / "coordinator" / "tls" / k for k in ("ca.key", "server.key")]
+    private += [parties / "coordinator" / k for k in ("tls/ca.key", "tls/server.key", "audit")]
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in private)
     assert not list((parties / "members").rglob("ca.key"))
     assert not list((parties / "coordinator").rglob("node"))
@@ -141,3 +141,31 @@ def test_without_flower_one_line_says_what_to_install(parties, monkeypatch):
     monkeypatch.setattr(deploy, "installed", lambda: False)
     with pytest.raises(H2TuneError, match=r"flwr: not installed. .* pip install 'h2tune\[flower\]'"):
         deploy.deploy_worker(parties / "members" / "one" / "member.toml")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"host": "https://fed.example.org"}, "is not a name or an address"),
+        ({"host": "fed.example.org:9443"}, "is not a name or an address"),
+        ({"host": "fed example"}, "is not a name or an address"),
+        ({"host": "föderation.example"}, "is not a name or an address"),
+        ({"host": "fed_1.example"}, "is not a name or an address"),
+        ({"host": "-fed.example"}, "is not a name or an address"),
+        ({"host": ""}, "is not a name or an address"),
+        ({"port": 99_999}, "99999 is not a port"),
+        ({"port": 0}, "0 is not a port"),
+        ({"control_port": -1}, "-1 is not a port"),
+        ({"port": 9091, "control_port": 9091}, "both ports are 9091"),
+    ],
+)
+def test_addresses_that_cannot_work_are_refused_with_the_rule(tmp_path, options, message):
+    content = load(federations.write(tmp_path, federations.federation(tmp_path)))
+    with pytest.raises(H2TuneError, match=message):
+        kit.init(content, tmp_path / "kit", **{"host": "localhost", **options})
+    assert not (tmp_path / "kit").exists()
+
+
+@pytest.mark.parametrize("host", ["fed.example.org", "10.0.0.7", "2001:db8::1", "LOCALHOST", "a"])
+def test_names_and_addresses_are_taken(host):
+    kit._check_address(host, 9443, 9091)

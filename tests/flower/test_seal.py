@@ -133,7 +133,7 @@ def test_members_sign_what_they_send_and_an_answer_in_anothers_name_changes_noth
     honest = coordinated(plain, parties)
     assert all(m.content["head"]["signature"] for _, _, m in plain.seen if isinstance(m, Message))
     for name in ("one", "two"):
-        for path in (parties / "members" / name / "private").iterdir():
+        for path in (p for p in (parties / "members" / name / "private").iterdir() if p.is_dir()):
             path.rename(path.with_name(path.name[::-1]))  # its state: the next run starts anew
     (parties / "coordinator/run").rename(parties / "coordinator/before")
     honest = parties / "coordinator/before"

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from h2tune.cli.paths import ClientFile, FederationFile, check_file
+from h2tune.cli.paths import ClientFile, CoordinatorFile, FederationFile, check_file
 from h2tune.errors import H2TuneError
 
 MISSING = "not installed. Install it with: pip install 'h2tune[flower]'"
@@ -48,6 +48,46 @@ def deploy_check(file: ClientFile) -> None:
         failed += [] if result.passed else [result.subject]
     if failed:
         raise H2TuneError(f"not ready: {', '.join(failed)}", where=str(file))
+
+
+@deploy_app.command("settings")
+def deploy_settings(file: CoordinatorFile) -> None:
+    """Print the checksum of a federation's settings, which members may put into their policy."""
+    check_file(file)
+    from h2tune.flower.load import load_coordinator
+    from h2tune.flower.policy import checksum
+
+    typer.echo(checksum(load_coordinator(file).settings))
+
+
+@deploy_app.command("verify")
+def deploy_verify(
+    folder: Annotated[
+        Path, typer.Argument(help="A member's folder of state, or the coordinator's run folder.")
+    ],
+    key: Annotated[
+        Path | None,
+        typer.Option(help="Public key that must have signed every entry, as ssh-keygen wrote it."),
+    ] = None,
+) -> None:
+    """Check an audit log: that no line was altered, left out or inserted, and by whose key it is signed."""
+    from h2tune.flower import audit
+
+    log = folder / audit.FILE if folder.is_dir() else folder
+    if key is not None:
+        check_file(key)
+    found = audit.verify(log, key.read_bytes() if key else b"")
+    faults = [
+        *found.faults,
+        *(audit.missing_events(folder / "events.jsonl", found) if folder.is_dir() else []),
+    ]
+    for fault in faults:
+        typer.echo(f"FAIL  {fault}")
+    signed = f", {found.signed} signed with {key}" if key else ""
+    refused = sum(entry.get("kind") == "refused" for entry in found.entries)
+    typer.echo(f"{len(found.entries)} entries{signed}, {refused} refusals")
+    if faults:
+        raise H2TuneError(f"{len(faults)} faults", where=str(log))
 
 
 @deploy_app.command("worker")

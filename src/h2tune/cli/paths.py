@@ -46,4 +46,7 @@ def check_resumable(path: Path) -> None:
 
 FederationFile = Annotated[Path, typer.Argument(help="Federation file (TOML).", metavar="FEDERATION.toml")]
 ClientFile = Annotated[Path, typer.Argument(help="File of one client (TOML).", metavar="MEMBER.toml")]
+CoordinatorFile = Annotated[
+    Path, typer.Argument(help="The coordinator's file (TOML).", metavar="COORDINATOR.toml")
+]
 RunFolder = Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")]

@@ -43,6 +43,8 @@ class RunStore:
 
     def __init__(self, folder: Path, *, resume: bool = False, clock: Callable[[], float] = time.time) -> None:
         self.folder, self.clock = folder, clock
+        self.follow: Callable[[str], None] | None = None
+        """Called with each line after it was written to the log."""
         self.events_file = folder / "events.jsonl"
         started = self.events_file.exists()
         if started and not resume:
@@ -96,6 +98,9 @@ class RunStore:
             stream.write("".join(line + "\n" for line in lines))
             stream.flush()
             os.fsync(stream.fileno())
+        if self.follow is not None:
+            for line in lines:
+                self.follow(line + "\n")
         self.logged.add(unit)
 
     def commit(

@@ -13,6 +13,7 @@ from h2tune.config import ClientConfig, FederationConfig, ServerConfig, SharedCo
 from h2tune.config.experimental import Part
 from h2tune.config.types import FROM_LIST, ConfigSection, Count, Name, Positive
 from h2tune.errors import H2TuneError, nearest
+from h2tune.flower.policy import Policy
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -61,6 +62,8 @@ class CoordinatorFile(Settings):
 
     folder: str
     """The run folder on the coordinator's machine."""
+    key: str | None = None
+    """File of the private key that signs its audit log."""
     roles: Annotated[tuple[str, ...], FROM_LIST]
     """Roles that are shared; a member may lack some, and may have no other."""
     deadline: Seconds = 3600.0
@@ -122,8 +125,10 @@ class MemberFile(ConfigSection):
     """Whether it takes part with secure aggregation only, and refuses settings without."""
     describe: bool = True
     """Whether it sends the name of its task, its labels and its majority accuracy, for the coordinator's report."""
+    policy: Policy = Policy()
+    """What it agrees to; a run beyond it is refused on its machine."""
     key: str | None = None
-    """File of its node's private key, with which it signs its answers."""
+    """File of its node's private key, with which it signs its answers and its audit log."""
     superlink: str | None = None
     """HOST:PORT it connects to."""
     root_certificates: str | None = None
@@ -143,6 +148,7 @@ class MemberFile(ConfigSection):
             raise H2TuneError(f"the coordinator's federation is '{settings.name}', not '{self.federation}'")
         if self.secure_aggregation and not settings.server.secure_aggregation:
             raise H2TuneError("this member takes part with secure aggregation only, and it is off")
+        self.policy.check(settings)
         raw = _dumped(settings)
         # derived from all clients' number, which a federation of one does not have
         shares = settings.experimental.shares_of(settings.server.min_clients)

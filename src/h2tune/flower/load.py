@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -25,7 +25,7 @@ Content = TypeVar("Content", bound=BaseModel)
 
 
 def load_coordinator(path: Path) -> CoordinatorFile:
-    """Read a coordinator's file; its run folder and text files are made absolute.
+    """Read a coordinator's file; its run folder, key and text files are made absolute.
 
     Raises:
         H2TuneError: The file is invalid; names file and key.
@@ -33,7 +33,10 @@ def load_coordinator(path: Path) -> CoordinatorFile:
     file = _load(path, CoordinatorFile)
     texts = absolute_texts(file.basis.texts, path.resolve().parent)
     basis = file.basis.model_copy(update={"texts": texts})
-    return file.model_copy(update={"folder": _absolute(file.folder, path), "basis": basis})
+    changes: dict[str, Any] = {"folder": _absolute(file.folder, path), "basis": basis}
+    if file.key is not None:
+        changes["key"] = _absolute(file.key, path)
+    return file.model_copy(update=changes)
 
 
 def load_member_file(path: Path) -> MemberFile:

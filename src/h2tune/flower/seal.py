@@ -2,13 +2,12 @@
 
 Flower checks that an answer comes from a registered node, and not that it is the node to which the message was sent
 (1.41). So the coordinator puts a fresh number of 128 bits into every message, and accepts an answer only with the same
-number and with a signature over number, head and tensors, by the key that the member's name is bound to. The signature
-is ECDSA with SHA-256. Imports nothing heavy.
+number and with a signature over number, head and tensors, by the key that the member's name is bound to. Imports
+nothing heavy.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import secrets
@@ -18,6 +17,7 @@ from flwr.app import RecordDict
 
 from h2tune.errors import H2TuneError
 from h2tune.flower.messages import FORMAT, parts, read_head
+from h2tune.flower.signing import is_signed, sign
 
 NONCE, SIGNATURE = "nonce", "signature"
 """Entries of a message's head record."""
@@ -45,7 +45,7 @@ def seal(answer: RecordDict, message: RecordDict, key: Path | None) -> RecordDic
     record = answer.config_records["head"]
     record[NONCE] = nonce
     if key is not None:
-        record[SIGNATURE] = _sign(_statement(answer, nonce), key)
+        record[SIGNATURE] = sign(_statement(answer, nonce), key)
     return answer
 
 
@@ -69,7 +69,7 @@ def fault(answer: RecordDict, nonce: str, key: bytes) -> str:
     if not signature:
         return f'an answer is not signed (has the member\'s file `key = "node"`?){_said(head)}'
     statement = _statement(answer, nonce)
-    return "" if _is_signed(statement, signature, key) else "an answer is signed with another key"
+    return "" if is_signed(statement, signature, key) else "an answer is signed with another key"
 
 
 def _said(head: str) -> str:
@@ -92,36 +92,3 @@ def _statement(answer: RecordDict, nonce: str) -> bytes:
     head, tensors = parts(answer)
     digests = (hashlib.sha256(part).hexdigest() for part in (head.encode(), tensors or b""))
     return "\n".join((FORMAT, nonce, *digests)).encode()
-
-
-def _sign(statement: bytes, key: Path) -> str:
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
-    from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
-
-    try:
-        private = load_ssh_private_key(key.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
-        private = None
-    if not isinstance(private, EllipticCurvePrivateKey):
-        raise H2TuneError(
-            "the node's key cannot be used", remedy='ssh-keygen -t ecdsa -b 384 -N "" -f node makes one'
-        )
-    return base64.b64encode(private.sign(statement, ECDSA(SHA256()))).decode()
-
-
-def _is_signed(statement: bytes, signature: str, key: bytes) -> bool:
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
-    from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    try:
-        public = load_pem_public_key(key)
-        if not isinstance(public, EllipticCurvePublicKey):
-            return False
-        public.verify(base64.b64decode(signature, validate=True), statement, ECDSA(SHA256()))
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError):
-        return False
-    return True

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from h2tune import baselines
-from h2tune.config import FederationConfig, ServerConfig
+from h2tune.config import FederationConfig, ServerConfig, SharedConfig
 from h2tune.errors import H2TuneError
 from h2tune.federation import dp
 from h2tune.federation.h2tune.settings import H2TuneSettings
@@ -92,7 +92,7 @@ def h2tune_settings(
     )
 
 
-def mechanism_of(federation: FederationConfig) -> dp.Mechanism | None:
+def mechanism_of(federation: SharedConfig) -> dp.Mechanism | None:
     """Return the mechanism of differential privacy; None if no noise is added."""
     privacy = federation.privacy
     if privacy.noise == "none":

@@ -19,6 +19,7 @@ from h2tune.federation.channel import Channel
 from h2tune.federation.h2tune.strategy import H2Tune
 from h2tune.federation.rounds import Schedule, draw_from, run_rounds
 from h2tune.federation.run_store import RunStore
+from h2tune.flower import audit
 from h2tune.flower.card import Card
 from h2tune.flower.coordinator.basis import frames_before_rounds
 from h2tune.flower.coordinator.channel import GridChannel
@@ -63,6 +64,8 @@ def coordinate(grid: Grid, coordinator: CoordinatorFile) -> Path:
     check_secure(coordinator.server)
     _check_same(folder / "coordinator.toml", coordinator)
     store = RunStore(folder, resume=True)
+    key = None if coordinator.key is None else Path(coordinator.key)
+    store.follow = audit.follow(store.events_file, folder / audit.FILE, key)
     began = time.perf_counter()
     try:
         content = coordinator.model_dump(mode="json", exclude_none=True)

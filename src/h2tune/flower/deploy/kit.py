@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +17,8 @@ from h2tune.flower.deploy import pages
 from h2tune.flower.deploy.contents import app_content, coordinator_content, member_content
 from h2tune.flower.deploy.credentials import certificates, node_key
 from h2tune.flower.load import load_coordinator, load_member_file
+
+HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
 
 
 def init(
@@ -35,6 +39,7 @@ def init(
     Raises:
         H2TuneError: The folder exists, a tool is missing, or the federation cannot run across machines.
     """
+    _check_address(host, port, control_port)
     if out.exists():
         raise H2TuneError("exists already", where=str(out), remedy="Name another folder")
     coordinator_content(federation)  # validates before anything is written
@@ -43,6 +48,7 @@ def init(
     with files.new_folder(out) as temporary:
         home = temporary / "coordinator"
         certificates(home / "tls", host)
+        node_key(home / "audit", "coordinator")
         keys = {}
         for client in clients:
             folder = temporary / "members" / client.name
@@ -56,6 +62,38 @@ def init(
         (home / "nginx.conf").write_text(pages.nginx(port, control_port))
         (home / "README.md").write_text(pages.coordinator(federation.name, names, host, port, control_port))
     return [out / "coordinator", *(out / "members" / name for name in names)]
+
+
+def _check_address(host: str, port: int, control_port: int) -> None:
+    """Refuse what no certificate or server can be made for.
+
+    Raises:
+        H2TuneError: Says the rule.
+    """
+    if not (HOST.fullmatch(host) and len(host) <= 253) and not _is_address(host):
+        raise H2TuneError(
+            f"'{host}' is not a name or an address",
+            where="--host",
+            remedy="Use a name of letters a to z, digits, '-' and '.', as in fed.example.org, or an IP address; no "
+            "https:// and no port",
+        )
+    for name, value in (("--port", port), ("--control-port", control_port)):
+        if not 1 <= value <= 65_535:
+            raise H2TuneError(f"{value} is not a port", where=name, remedy="Use a number from 1 to 65535")
+    if port == control_port:
+        raise H2TuneError(
+            f"both ports are {port}",
+            where="--control-port",
+            remedy="Members and the control API need a port each",
+        )
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _write_member(folder: Path, federation: FederationConfig, client: ClientConfig, superlink: str) -> None:
@@ -76,7 +114,8 @@ def _write_coordinator(
     (home / "keys").mkdir()
     for name, key in keys.items():
         (home / "keys" / f"{name}.pub").write_text(key + "\n")
-    (home / "coordinator.toml").write_text(tomli_w.dumps(coordinator_content(federation, keys)))
+    content = {"key": "audit"} | coordinator_content(federation, keys)
+    (home / "coordinator.toml").write_text(tomli_w.dumps(content))
     (home / "app" / "pyproject.toml").write_text(tomli_w.dumps(app_content()))
     connections = {"superlink": {"default": "h2tune", "h2tune": dict(link)}}
     files.write_text(home / "flwr" / "config.toml", tomli_w.dumps(connections))

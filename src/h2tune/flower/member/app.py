@@ -13,7 +13,9 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from h2tune.errors import H2TuneError
+from h2tune.flower import audit
 from h2tune.flower.member import worker
+from h2tune.flower.member.record import is_refusal, log_answer
 from h2tune.flower.messages import parts, wrapped
 from h2tune.flower.seal import seal
 
@@ -41,11 +43,15 @@ def respond(kind: str, message: Message, context: Context) -> Message:
     except H2TuneError as error:
         answer = wrapped(*worker.refusal(str(error)))
         return Message(seal(answer, message.content, None), reply_to=message)
-    answer = wrapped(*_answer(kind, file, head, tensors))
+    answer = _answer(kind, file, head, tensors)
     try:
-        sealed = seal(answer, message.content, _key(file))
-    except H2TuneError as error:
-        sealed = seal(wrapped(*worker.refusal(str(error))), message.content, None)
+        key, folder = _own_files(file)
+        log_answer(folder / audit.FILE, kind, head, answer, key)
+        sealed = seal(wrapped(*answer), message.content, key)
+    except (H2TuneError, OSError) as error:  # what cannot be logged does not leave
+        reason = str(error) if isinstance(error, H2TuneError) else "its audit log cannot be written"
+        refusal = answer if is_refusal(answer) else worker.refusal(reason)
+        sealed = seal(wrapped(*refusal), message.content, None)
     return Message(sealed, reply_to=message)
 
 
@@ -58,13 +64,18 @@ def _answer(kind: str, file: Path, head: str, tensors: bytes | None) -> tuple[st
     return answer
 
 
-def _key(file: Path) -> Path | None:
-    """Return the file of the node's private key, as the member's file says; None if it says none."""
+def _own_files(file: Path) -> tuple[Path | None, Path]:
+    """Return the node's private key, None if the member's file names none, and the member's folder."""
+    home = file.resolve().parent
     try:
-        name = tomllib.loads(file.read_text(encoding="utf-8")).get("key")
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None  # the answer says what is wrong with the file
-    return file.resolve().parent / Path(name).expanduser() if isinstance(name, str) else None
+        return None, home  # the answer says what is wrong with the file
+    key, folder = (content.get(name) for name in ("key", "folder"))
+    return (
+        home / Path(key).expanduser() if isinstance(key, str) else None,
+        home / Path(folder).expanduser() if isinstance(folder, str) else home,
+    )
 
 
 def _member_file(context: Context) -> Path:

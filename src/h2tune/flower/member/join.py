@@ -12,6 +12,7 @@ from h2tune.federation.local_client import LocalClient
 from h2tune.flower.card import Card, card_of
 from h2tune.flower.files import MemberFile, Settings
 from h2tune.flower.load import load_member_file
+from h2tune.flower.member.ledger import spent_elsewhere
 from h2tune.flower.member.requests import Request
 from h2tune.runs.build import h2tune_settings
 from h2tune.runs.enrol import load_client
@@ -75,7 +76,8 @@ def join_for(path: Path, request: Request) -> Joined:
     joined = join(path, request.settings)
     if joined.client.name != request.client:
         raise H2TuneError(f"the message is for '{request.client}', this is '{joined.client.name}'")
-    checked_experiment(request.experiment)
+    spent = spent_elsewhere(Path(joined.file.folder), checked_experiment(request.experiment))
+    joined.file.policy.check(request.settings, spent)
     return joined
 
 

@@ -11,10 +11,12 @@ from h2tune.errors import H2TuneError
 from h2tune.federation.channel import Reply
 from h2tune.federation.local_engine import BaseModels, LocalEngine
 from h2tune.federation.messages import Download, manifest
+from h2tune.flower.member import ledger
 from h2tune.flower.member.join import join_for
 from h2tune.flower.member.requests import RoundRequest
 from h2tune.flower.member.secure import masked_reply, masked_strategy
 from h2tune.flower.member.workspace import opened_engine
+from h2tune.flower.policy import epsilon_of
 from h2tune.runs.adapters import export_adapters
 
 NO_METRICS = (
@@ -41,6 +43,7 @@ def take_part(path: Path, request: RoundRequest, models: BaseModels | None = Non
     joined = replace(
         joined, strategy=masked_strategy(joined.strategy, settings, request.round, request.masks)
     )
+    ledger.note(Path(joined.file.folder), request.experiment, epsilon_of(settings, request.round + 1))
     with opened_engine(joined, request, models) as engine:
         _log_finished(engine, name, settings.server.rounds)  # a crash may have come between commit and log
         _check_order(engine, request)
