@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import tomllib
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,16 @@ def test_the_lock_has_the_versions_of_the_constraints_each_with_hashes():
     for entry in entries:
         if "==" in entry.splitlines()[0]:
             assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), entry
+
+
+def test_the_lock_has_everything_that_h2tune_and_its_extras_name():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [
+        *project["dependencies"],
+        *(d for extra in project["optional-dependencies"].values() for d in extra),
+    ]
+    names = {re.split(r"[\[<>=!~ ]", d, maxsplit=1)[0].lower().replace("_", "-") for d in named}
+    assert names - {"h2tune", "torch", "uv"} <= pins("requirements.lock").keys()
 
 
 @pytest.mark.parametrize(

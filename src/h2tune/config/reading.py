@@ -14,7 +14,7 @@ from h2tune.config.problems import problem
 from h2tune.config.resolve import resolve
 from h2tune.config.sections import FederationConfig
 from h2tune.errors import H2TuneError, nearest
-from h2tune.tasks.rows import FileTask
+from h2tune.tasks.own_task import OwnTask
 
 FORMAT = 3
 """Number of the format of `config.toml` in a run folder; a new one for every change that old files do not survive."""
@@ -171,11 +171,9 @@ def _absolute(federation: FederationConfig, folder: Path) -> FederationConfig:
         changes: dict[str, Any] = {}
         if client.model.startswith((".", "/", "~")) or (folder / client.model).is_dir():
             changes["model"] = absolute(client.model, folder)
-        if isinstance(client.task, FileTask):
-            files = {key: getattr(client.task, key) for key in ("file", "validation_file", "test_file")}
-            changes["task"] = client.task.model_copy(
-                update={k: absolute(v, folder) for k, v in files.items() if v}
-            )
+        if isinstance(client.task, OwnTask):
+            files = {key: absolute(path, folder) for key, path in client.task.files.items()}
+            changes["task"] = client.task.model_copy(update=files)
         clients.append(client.model_copy(update=changes))
     encoder = federation.basis.encoder
     if encoder.startswith((".", "/", "~")):

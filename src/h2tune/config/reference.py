@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from h2tune.config.problems import models_in
 from h2tune.config.sections import FederationConfig
+from h2tune.tasks.chat import ChatTask
 
 WORDS = {int: "integer", float: "number", str: "text", bool: "true or false", dict: "table"}
 TABLE = re.compile(r"(<!-- keys of \[([\w.]*)\] -->\n).*?(<!-- end of keys -->)", re.DOTALL)
@@ -45,7 +46,8 @@ def rows(model: type[BaseModel] = FederationConfig, section: str = "") -> Iterat
         inside = list(models_in(field.annotation))
         if not inside or field.description:
             yield Row(section, key, _type(field.annotation), _default(field), field.description or "")
-        nested += [(m, f"{section}.{key}" if section else key) for m in inside]
+        name = f"{section}.{key}" if section else key
+        nested += [(m, f"{name}.chat" if m is ChatTask else name) for m in inside]
     for inner, name in nested:
         yield from rows(inner, name)
 

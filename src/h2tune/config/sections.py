@@ -12,6 +12,8 @@ from h2tune.config.privacy import PrivacyConfig
 from h2tune.config.server import ServerConfig
 from h2tune.config.types import FROM_LIST, ConfigSection, Count, Name, Positive, Rate, Weight
 from h2tune.functional.quorum import Teaching
+from h2tune.tasks.chat import ChatTask
+from h2tune.tasks.own_task import OwnTask
 from h2tune.tasks.rows import FileTask
 
 
@@ -83,7 +85,7 @@ class DataConfig(ConfigSection):
 
 
 def _named_or_table(value: Any) -> Any:
-    if not isinstance(value, str | dict | FileTask):
+    if not isinstance(value, str | dict | OwnTask):
         raise ValueError(
             "must be the name of a built-in task, or a table: "
             'task = { file = "rows.jsonl", prompt = "{question}", answer = "answer" }'
@@ -91,12 +93,19 @@ def _named_or_table(value: Any) -> Any:
     return value
 
 
+def _branch(value: Any) -> str:
+    if isinstance(value, str):
+        return "<name>"
+    chat = "messages" in value if isinstance(value, dict) else isinstance(value, ChatTask)
+    return "<chat>" if chat else "<table>"
+
+
 TaskOfClient = Annotated[
-    Annotated[str, Tag("<name>")] | Annotated[FileTask, Tag("<table>")],
-    Discriminator(lambda value: "<name>" if isinstance(value, str) else "<table>"),
+    Annotated[str, Tag("<name>")] | Annotated[FileTask, Tag("<table>")] | Annotated[ChatTask, Tag("<chat>")],
+    Discriminator(_branch),
     BeforeValidator(_named_or_table),
 ]
-"""The name of a built-in task, or a table; the type decides, so that an error names the key that is wrong."""
+"""The name of a built-in task, or a table; which one it is decides, so that an error names the key that is wrong."""
 
 
 class ClientConfig(ConfigSection):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,8 +13,9 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from h2tune.evaluation.result import Score
 from h2tune.functional.losses import task_loss
-from h2tune.scoring.scorers import SCORERS
+from h2tune.scoring.scorers import LIKELIHOOD, SCORERS
 from h2tune.tasks.task import Example, Task
+from h2tune.training.chat_tokens import fitted_chat, rendered
 from h2tune.training.encode import Encoded, collator, kept_logits, pad_token
 from h2tune.training.prompt_tokens import fitted, prompt_tokens, room
 
@@ -29,17 +31,20 @@ def evaluate_generated(
 ) -> Score:
     """Generate greedily after the (one-shot) prompt and score the text; the loss is that of the correct answer."""
     device = next(model.parameters()).device
-    right, loss = 0, 0.0
+    right, loss = 0.0, 0.0
     collate = collator(model, tokenizer, causal=True)
     for start in range(0, len(examples), batch_size):
         batch = examples[start : start + batch_size]
-        texts = generated(model, task, batch, tokenizer)
-        for text, example in zip(texts, batch, strict=True):
+        texts = [] if task.scorer == LIKELIHOOD else generated(model, task, batch, tokenizer)
+        for text, example in zip(texts, batch, strict=False):
             right += SCORERS[task.scorer](text, example.answer)
         answers = {name: t.to(device) for name, t in collate(encoded[start : start + batch_size]).items()}
         per_token = task_loss(kept_logits(model, answers, causal=True), answers["labels"], 1)
-        loss += float(per_token) / sum(len(item.answer) for item in encoded)
-    return Score(accuracy=right / len(examples), loss=loss, examples=len(examples))
+        loss += float(per_token) / sum(
+            len(item.own or item.answer) - item.own.count(False) for item in encoded
+        )
+    accuracy = math.exp(-loss) if task.scorer == LIKELIHOOD else right / len(examples)
+    return Score(accuracy=accuracy, loss=loss, examples=len(examples))
 
 
 def generated(
@@ -53,15 +58,23 @@ def generated(
     settings = GenerationConfig(
         max_new_tokens=task.new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=tokenizer.eos_token_id
     )
-    limit, asked = room(task, tokenizer), [(example.prompt, example.fields) for example in examples]
-    shortened = [fitted(prompt, spans, tokenizer, limit)[0] for prompt, spans in asked]
-    rows = [list(prompt_tokens(task.one_shot + prompt, tokenizer)) for prompt in shortened]
+    limit = room(task, tokenizer)
+    prompts = [_asked(task, example, tokenizer, limit) for example in examples]
+    rows = [list(prompt_tokens(prompt, tokenizer)) for prompt in prompts]
     length = max(map(len, rows))
     inputs = torch.tensor([[pad] * (length - len(row)) + row for row in rows], device=device)
     mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows], device=device)
     with _without_defaults(model):
         output = model.generate(input_ids=inputs, attention_mask=mask, generation_config=settings)  # type: ignore[operator]
     return [tokenizer.decode(answer, skip_special_tokens=True) for answer in output[:, length:]]
+
+
+def _asked(task: Task, example: Example, tokenizer: PreTrainedTokenizerBase, limit: int) -> str:
+    """Return what is asked of the model: the (one-shot) prompt, or the conversation, cut to `limit` tokens."""
+    if example.messages:
+        messages, _ = fitted_chat(example.messages, task, tokenizer, limit)
+        return rendered(messages, task, tokenizer, asking=True)
+    return task.one_shot + fitted(example.prompt, example.fields, tokenizer, limit)[0]
 
 
 @contextlib.contextmanager

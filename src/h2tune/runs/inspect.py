@@ -17,7 +17,8 @@ from h2tune.runs.build import build_strategy, mechanism_of
 from h2tune.runs.enrol import enrol_all
 from h2tune.runs.model_info import ClientInfo
 from h2tune.runs.ranks import ADAM_BYTES, trainable_in
-from h2tune.tasks.rows import FileTask
+from h2tune.tasks.own_task import OwnTask
+from h2tune.training.chat_tokens import rendered
 from h2tune.training.prompt_tokens import label_answers
 
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -62,7 +63,7 @@ def inspect(federation: FederationConfig) -> Forecast:
     """
     infos, enrolments, size, slots = enrol_all(federation)
     for info in infos:
-        if isinstance(info.client.task, FileTask):
+        if isinstance(info.client.task, OwnTask):
             info.client.task.check()
         _check_tokenizer(info)
     strategy = build_strategy(federation, enrolments, size, slots)
@@ -88,6 +89,8 @@ def _check_tokenizer(info: ClientInfo) -> None:
         tokenizer = load_tokenizer(client.model, code=client.trust_remote_code)
         if info.kind == "causal" and info.task.kind == "label":
             label_answers(info.task, tokenizer)
+        if info.task.chat:
+            rendered((("user", "text"),), info.task, tokenizer, asking=True)
     except H2TuneError as error:
         where = ", ".join(part for part in (f"client '{client.name}'", error.where) if part)
         raise H2TuneError(error.message, where=where, remedy=error.remedy) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from h2tune.adapter.roles import Placement, depth, find_roles
@@ -91,6 +92,10 @@ def client_info(client: ClientConfig, models: ModelInfos | None = None) -> Clien
         if model.kind == "classifier" and task.kind != "label":
             raise H2TuneError(
                 f"task '{task.name}' needs generated answers, which a {model.family} model with a head cannot give"
+            )
+        if task.scorer == "rouge" and find_spec("rouge_score") is None:
+            raise H2TuneError(
+                'scorer = "rouge" needs the package rouge-score', remedy="pip install 'h2tune[text]'"
             )
     except H2TuneError as error:
         raise H2TuneError(

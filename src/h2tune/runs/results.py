@@ -28,7 +28,7 @@ from h2tune.federation.messages import Enrolment
 from h2tune.models import read_config
 from h2tune.runs.enrol import load_client, without_data
 from h2tune.runs.model_info import ClientInfo, client_info, enrolment
-from h2tune.tasks.rows import FileTask
+from h2tune.tasks.own_task import OwnTask
 
 SPLITS = ("test", "validation")
 FORMATS = ("lora", "adapter", "merged")
@@ -116,7 +116,7 @@ def evaluate_run(folder: Path, clients: Sequence[str], split: str) -> Iterator[t
         take_off(restored.model, restored.heads)
 
 
-def restored_client(folder: Path, client: str) -> tuple[RestoredClient, str | FileTask]:
+def restored_client(folder: Path, client: str) -> tuple[RestoredClient, str | OwnTask]:
     """Return a client of a finished run with its trained adapter, without examples, and its task as its file says.
 
     Raises:
@@ -126,7 +126,7 @@ def restored_client(folder: Path, client: str) -> tuple[RestoredClient, str | Fi
     config = _client_of(federation, client, folder)
     source, info = adapter_folder(folder, config.name, "adapter"), client_info(config)
     local = without_data(info, _enrolled(federation, info, source), federation)
-    if isinstance(config.task, FileTask) and local.task.kind == "generate":
+    if isinstance(config.task, OwnTask) and local.task.kind == "generate":
         with contextlib.suppress(H2TuneError):  # without the data, answers may have as many tokens as any
             tokens = config.task.answer_tokens(e.answer for e in config.task.read().train)
             local = replace(local, task=replace(local.task, new_tokens=tokens))

@@ -1,6 +1,7 @@
 """Scorers: compare a generated output with the reference answer.
 
-`SCORERS` lists them by name. Each takes (output, answer), both as text, and never raises because of a model's output.
+`SCORERS` lists them by name. Each takes (output, answer), both as text, returns true, false or a number from 0 to 1,
+and never raises because of a model's output.
 The answer may be bare ("18", "B", "yes") or a whole reference solution that ends in "The answer is …", as in
 MathInstruct: output and answer are parsed in the same way.
 
@@ -12,9 +13,12 @@ from __future__ import annotations
 import functools
 import math
 import re
+from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
+from h2tune.errors import H2TuneError
 from h2tune.scoring.sandbox import run_program
 
 PHRASE = re.compile(r"the answer is\b\s*:?", re.IGNORECASE)
@@ -79,12 +83,57 @@ def word(output: str, answer: str) -> bool:
     return bool(words) and bool(re.search(pattern, _own(output), re.IGNORECASE))
 
 
-SCORERS: dict[str, Callable[[str, str], bool]] = {
+def exact(output: str, answer: str) -> bool:
+    """Compare both without case, punctuation, articles and spacing, as SQuAD does (arXiv 1606.05250)."""
+    return _normal(output) == _normal(answer)
+
+
+def f1(output: str, answer: str) -> float:
+    """Return the F1 of the words that both have in common, normalised as in `exact` (arXiv 1606.05250)."""
+    given, expected = Counter(_normal(output)), Counter(_normal(answer))
+    common = (given & expected).total()
+    return 2 * common / (given.total() + expected.total()) if common else float(given == expected)
+
+
+def rouge(output: str, answer: str) -> float:
+    """Return the F measure of ROUGE-L, by the package rouge-score.
+
+    Raises:
+        H2TuneError: The package is not installed.
+    """
+    return float(_rouge().score(answer, output)["rougeL"].fmeasure)
+
+
+LIKELIHOOD = "likelihood"
+"""The scorer without generated answers: 1 / perplexity of the right ones."""
+SCORERS: dict[str, Callable[[str, str], float]] = {
+    "exact": exact,
+    "f1": f1,
+    "rouge": rouge,
     "number": number,
     "option": option,
     "program": program,
     "word": word,
 }
+
+
+@functools.cache
+def _rouge() -> Any:
+    try:
+        from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
+    except ImportError:
+        raise H2TuneError(
+            "the package rouge-score is not installed",
+            where='scorer = "rouge"',
+            remedy="pip install 'h2tune[text]'",
+        ) from None
+    return RougeScorer(["rougeL"])
+
+
+def _normal(text: str) -> list[str]:
+    """Return the words of a text in small letters, without punctuation and articles."""
+    words = re.sub(r"[^\w\s]|_", "", text.casefold()).split()
+    return [word for word in words if word not in ("a", "an", "the")]
 
 
 def _own(output: str) -> str:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from h2tune.errors import H2TuneError, nearest
 from h2tune.tasks import MODULES
-from h2tune.tasks.rows import FileTask
+from h2tune.tasks.own_task import OwnTask
 from h2tune.tasks.task import Example, Pools, Splits, Task
 
 TEST_SHARE = 5  # one in five examples of a task without a test set is never trained on
 
 
-def describe_task(task: str | FileTask, *, base: Path | None = None) -> Task:
+def describe_task(task: str | OwnTask, *, base: Path | None = None) -> Task:
     """Return the description of a task without loading or downloading its examples.
 
     Args:
@@ -44,7 +44,7 @@ def describe_task(task: str | FileTask, *, base: Path | None = None) -> Task:
 
 
 def load_task(
-    task: str | FileTask,
+    task: str | OwnTask,
     *,
     train: int,
     validation: int,

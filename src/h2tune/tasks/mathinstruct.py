@@ -126,7 +126,7 @@ def _scorable(scorer: str, output: str) -> bool:
     """
     if scorer == "program":
         return bool(ASSIGNMENT.search(output)) and set(IMPORT.findall(output)) <= set(confined.MODULES)
-    return SCORERS[scorer](output, output)
+    return bool(SCORERS[scorer](output, output))
 
 
 def _read_json(path: Path) -> list[Any]:

@@ -131,25 +131,33 @@ def shorten(text: str, spans: Sequence[tuple[int, int]], count: Callable[[str], 
     """
     if count(text) <= limit:
         return text
-    low, high = 0, max((end - start for start, end in spans), default=0)
+    longest = max((end - start for start, end in spans), default=0)
+    return _cut(text, spans, most_that_fits(longest, lambda most: count(_cut(text, spans, most)) <= limit))
+
+
+def most_that_fits(high: int, fits: Callable[[int], bool]) -> int:
+    """Return the largest number up to `high` that fits, by bisection; 0 if none does."""
+    low = 0
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if count(_cut(text, spans, middle)) <= limit else (low, middle - 1)
-    return _cut(text, spans, low)
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
+
+
+def capped(value: str, most: int) -> str:
+    """Return at most `most` characters of a text, from its beginning and its end; no word is cut in two."""
+    if len(value) <= most:
+        return value
+    left, right = value[: most - most // 2], value[len(value) - most // 2 :]
+    before = left.rfind(" ", max(0, len(left) - SEAM))
+    after = right.find(" ", 0, SEAM)
+    return (left if before < 0 else left[:before]) + (right if after < 0 else right[after:])
 
 
 def _cut(text: str, spans: Sequence[tuple[int, int]], most: int) -> str:
-    """Return the text with at most `most` characters of each span, from its beginning and its end."""
+    """Return the text with at most `most` characters of each span."""
     parts, position = [], 0
     for start, end in spans:
-        parts.append(text[position:start])
-        value = text[start:end]
-        if len(value) > most:
-            left, right = value[: most - most // 2], value[len(value) - most // 2 :]
-            before = left.rfind(" ", max(0, len(left) - SEAM))
-            after = right.find(" ", 0, SEAM)
-            left, right = left if before < 0 else left[:before], right if after < 0 else right[after:]
-            value = left + right
-        parts.append(value)
+        parts += [text[position:start], capped(text[start:end], most)]
         position = end
     return "".join((*parts, text[position:]))

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import codecs
-import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from h2tune.errors import H2TuneError, nearest
+from h2tune.tasks.own_task import MOST_NEW_TOKENS, OwnTask
 from h2tune.tasks.prompts import Filled, fields, filled, joined
-from h2tune.tasks.row_files import read_rows
-from h2tune.tasks.task import Example, Pools, Task
-
-LEAST_NEW_TOKENS, MOST_NEW_TOKENS = 16, 512
-"""Bounds of the tokens of a free answer, where the task does not say."""
-CHECKED = 20
-"""Rows of a file that are checked before it is read."""
+from h2tune.tasks.task import Example, Task
 
 
-class FileTask(BaseModel):
-    """A task over the user's own file, as a table in the federation file; each field describes its key."""
+class FileTask(OwnTask):
+    """Rows with a prompt and an answer, as a table in the federation file; each field describes its key."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    file: str = Field(
-        description="JSON Lines, CSV or TSV file with rows to train on; the other splits are taken from it unless they "
-        "have files of their own."
-    )
-    validation_file: str | None = Field(default=None, description="File with rows to validate on.")
-    test_file: str | None = Field(default=None, description="File with rows to test on.")
     prompt: str = Field(
         description='What a decoder reads, as in `"Question: {question}\\nAnswer:"`; `{name}` is a field of the row.'
     )
@@ -46,34 +31,13 @@ class FileTask(BaseModel):
         description="All answers, for a choice among them, or a table from each answer to the words that a decoder "
         "says for it, leading space included; free text if left out.",
     )
-    scorer: Literal["label", "number", "option", "program", "word"] | None = Field(
+    scorer: (
+        Literal["label", "number", "option", "program", "word", "f1", "exact", "rouge", "likelihood"] | None
+    ) = Field(
         default=None,
         description="How answers are scored; `label` with labels and `word` without if left out; `program` runs them "
         "in a sandbox.",
     )
-    max_new_tokens: int | None = Field(
-        default=None,
-        ge=1,
-        description="Most tokens of a free answer; if left out, as many as the longest answer to train on has "
-        "bytes, from 16 to 512.",
-    )
-    encoding: str = Field(
-        default="utf-8", description="Encoding of the files, such as `cp1252` of older spreadsheets."
-    )
-    max_length: int = Field(
-        default=256,
-        ge=1,
-        description="Most tokens of a prompt: the middle of long fields is left out, not the template.",
-    )
-
-    @field_validator("encoding")
-    @classmethod
-    def _known_encoding(cls, value: str) -> str:
-        try:
-            b"a".decode(value)
-            return codecs.lookup(value).name
-        except (LookupError, UnicodeError):
-            raise ValueError(f"no encoding '{value}'; utf-8 and cp1252 are common ones") from None
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -141,43 +105,7 @@ class FileTask(BaseModel):
             new_tokens=self.max_new_tokens or MOST_NEW_TOKENS,
         )
 
-    def answer_tokens(self, answers: Iterable[str]) -> int:
-        """Return the most tokens of a free answer: one for each byte of the longest one, and one for its end."""
-        longest = max((len(answer.encode()) + 1 for answer in answers), default=MOST_NEW_TOKENS)
-        return self.max_new_tokens or min(MOST_NEW_TOKENS, max(LEAST_NEW_TOKENS, longest))
-
-    def read(self, base: Path | None = None) -> Pools:
-        """Return the examples of the files; relative paths start from `base`.
-
-        Raises:
-            H2TuneError: A file is missing or malformed; names the file and the line.
-        """
-        return Pools(
-            train=self._examples(self.file, base),
-            validation=None if self.validation_file is None else self._examples(self.validation_file, base),
-            test=None if self.test_file is None else self._examples(self.test_file, base),
-        )
-
-    def check(self, base: Path | None = None) -> None:
-        """Check that the files are there, and the first rows of each.
-
-        Raises:
-            H2TuneError: A file is missing or malformed, or one of these rows is; names the file and the line.
-        """
-        for file in (self.file, self.validation_file, self.test_file):
-            if file is not None:
-                path = (base or Path()) / Path(file).expanduser()
-                for line, row in itertools.islice(read_rows(path, self.encoding), CHECKED):
-                    self._example(row, f"{path}:{line}")
-
-    def _examples(self, file: str, base: Path | None) -> list[Example]:
-        path = (base or Path()) / Path(file).expanduser()
-        examples = [self._example(row, f"{path}:{line}") for line, row in read_rows(path, self.encoding)]
-        if not examples:
-            raise H2TuneError("has no rows", where=str(path))
-        return examples
-
-    def _example(self, row: Mapping[str, Any], where: str) -> Example:
+    def example(self, row: Mapping[str, Any], where: str) -> Example:
         prompt, text = asked(self.prompt, self.text, row, where)
         answer = _value(row, self.answer, where)
         if not answer.strip() or not text.text.strip():
@@ -198,6 +126,11 @@ class FileTask(BaseModel):
         label = labels.index(answer)
         words = self._verbalisers()[label]
         return Example(prompt.text, words, label, text.text, prompt.fields, text.fields)
+
+    def question(self, row: Mapping[str, Any], where: str) -> Example:
+        prompt, text = asked(self.prompt, self.text, row, where)
+        label = None if self.labels is None else 0  # it is not read
+        return Example(prompt.text, "", label, text.text, prompt.fields, text.fields)
 
 
 def asked(template: str, text: str | None, row: Mapping[str, Any], where: str) -> tuple[Filled, Filled]:

@@ -17,6 +17,8 @@ from typing import Literal
 
 Spans = tuple[tuple[int, int], ...]
 """(start, end) of parts of a text, in characters."""
+Messages = tuple[tuple[str, str], ...]
+"""Roles ("system", "user" or "assistant") and contents of a conversation."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Example:
         text: Input of an encoder: the text without the template.
         fields: Where the values of the template's fields stand in `prompt`; what is too long is cut there.
         text_fields: The same in `text`, where it has several fields; else it is cut at its end.
+        messages: The conversation before the answer, in a task with conversations; `prompt` is its plain text then.
     """
 
     prompt: str
@@ -38,6 +41,7 @@ class Example:
     text: str
     fields: Spans = field(default=(), compare=False)
     text_fields: Spans = field(default=(), compare=False)
+    messages: Messages = ()
 
 
 @dataclass(frozen=True)
@@ -80,11 +84,13 @@ class Task:
         template: Prompt with fields of a row, such as "Review: {text}\\nSentiment:".
         source: Origin of the data, one line.
         license: Licence of the data, one line.
-        scorer: "label", "number", "option", "program" or "word".
+        scorer: "label", or a name in `scoring.scorers.SCORERS`, or "likelihood".
         max_length: Maximal number of tokens of a prompt; see `prompts.shorten`.
         one_shot: A solved problem that precedes the prompt in scoring; "" for none.
         new_tokens: Maximal number of tokens of a free answer.
         excerpt: Whether texts are longer than `max_length` by design, so that cutting them is no fault.
+        chat: Whether its examples are conversations.
+        chat_template: Its own chat template; "" for the tokenizer's.
         positions: Tokens of prompt and answer together that the client's model can read; None if there is no limit.
     """
 
@@ -101,3 +107,5 @@ class Task:
     new_tokens: int = 512
     excerpt: bool = False
     positions: int | None = None
+    chat: bool = False
+    chat_template: str = ""

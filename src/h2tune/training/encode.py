@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from h2tune.functional.losses import IGNORED
 from h2tune.tasks.prompts import shorten
 from h2tune.tasks.task import Example, Task
+from h2tune.training.chat_tokens import conversation
 from h2tune.training.prompt_tokens import Tokens, continued, fitted, room, with_ends
 
 
@@ -27,6 +28,7 @@ class Encoded:
         target: A teacher's probabilities of the labels, for a public text without a label; else None.
         choices: Tokens of every label after this prompt (decoder); () for free answers and encoders.
         kept: Share of the text that is left after cutting, from 0 to 1.
+        own: Which tokens of `answer` are the assistant's, in a conversation of several turns; () for all.
     """
 
     prompt: tuple[int, ...]
@@ -35,6 +37,14 @@ class Encoded:
     target: tuple[float, ...] | None = None
     choices: tuple[tuple[int, ...], ...] = ()
     kept: float = 1.0
+    own: tuple[bool, ...] = ()
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """The tokens to predict, `IGNORED` where they are not the assistant's."""
+        if not self.own:
+            return self.answer
+        return tuple(t if mine else IGNORED for t, mine in zip(self.answer, self.own, strict=True))
 
 
 def encode_causal(
@@ -59,6 +69,11 @@ def _encode(
     known: dict[tuple[Tokens, ...], tuple[Tokens, ...]],
 ) -> Encoded:
     """Encode one example; `known` holds the labels' tokens of those before it, mostly the same for all."""
+    if example.messages:
+        before, answer, own, kept = conversation(task, example, tokenizer, limit)
+        if tokenizer.eos_token_id is not None and answer[-1:] != (tokenizer.eos_token_id,):
+            answer, own = (*answer, tokenizer.eos_token_id), (*own, True)
+        return Encoded(before, answer, None, kept=kept, own=own)
     prompt, kept = fitted(example.prompt, example.fields, tokenizer, limit)
     if example.label is not None:
         found = continued(prompt, task.verbalisers, tokenizer)
@@ -125,7 +140,7 @@ def causal_batch(items: Sequence[Encoded], pad: int, *, positions: bool) -> dict
     batch = {
         "input_ids": torch.tensor([[pad] * (length - len(row)) + list(row) for row in rows]),
         "attention_mask": torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows]),
-        "labels": torch.tensor([[IGNORED] * (kept - len(i.answer)) + list(i.answer) for i in items]),
+        "labels": torch.tensor([[IGNORED] * (kept - len(i.answer)) + list(i.targets) for i in items]),
     }
     batch |= _targets(items)
     if positions:

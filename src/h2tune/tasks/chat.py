@@ -1,0 +1,115 @@
+"""Conversations: rows with a list of messages, which a decoder reads in its tokenizer's chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from h2tune.errors import H2TuneError
+from h2tune.tasks.own_task import MOST_NEW_TOKENS, OwnTask
+from h2tune.tasks.task import Example, Messages, Task
+
+ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
+"""Roles of messages, with those of ShareGPT's rows (`from`, `value`)."""
+
+
+class ChatTask(OwnTask):
+    """Rows with conversations, as a table in the federation file; each field describes its key.
+
+    All turns of the assistant are trained on; the last one is the answer that is scored.
+    """
+
+    messages: str = Field(
+        description="Name of the row's field with the messages: a list of `{role, content}`, as for trl, that ends "
+        "with the assistant."
+    )
+    chat_template: str | None = Field(
+        default=None, description="File with a Jinja chat template; the tokenizer's own if left out."
+    )
+    scorer: Literal["f1", "exact", "rouge", "likelihood", "number", "option", "word"] = Field(
+        default="f1",
+        description="How the last answer is scored: token F1, exact match, ROUGE-L, or without generating by its "
+        "likelihood (1 / perplexity).",
+    )
+
+    @property
+    def files(self) -> dict[str, str]:
+        return super().files | ({"chat_template": self.chat_template} if self.chat_template else {})
+
+    def describe(self) -> Task:
+        """Return the task without reading a file of rows.
+
+        Raises:
+            H2TuneError: The template's file cannot be read.
+        """
+        return Task(
+            name=Path(self.file).stem,
+            kind="generate",
+            labels=(),
+            verbalisers=(),
+            template="{text}",
+            source=self.file,
+            license="the user's own file",
+            scorer=self.scorer,
+            max_length=self.max_length,
+            new_tokens=self.max_new_tokens or MOST_NEW_TOKENS,
+            chat=True,
+            chat_template=_read(self.chat_template) if self.chat_template else "",
+        )
+
+    def example(self, row: Mapping[str, Any], where: str) -> Example:
+        messages = self._messages(row, where)
+        if not messages or messages[-1][0] != "assistant":
+            raise H2TuneError(
+                f"'{self.messages}' does not end with a message of the assistant",
+                where=where,
+                remedy="Add the answer, or remove the row",
+            )
+        return _example(messages[:-1], messages[-1][1], where)
+
+    def question(self, row: Mapping[str, Any], where: str) -> Example:
+        messages = self._messages(row, where)
+        return _example(messages[:-1] if messages and messages[-1][0] == "assistant" else messages, "", where)
+
+    def _messages(self, row: Mapping[str, Any], where: str) -> Messages:
+        given = row.get(self.messages)
+        if not isinstance(given, list):
+            kind = "is missing" if self.messages not in row else "is no list of messages"
+            raise H2TuneError(
+                f"field '{self.messages}' {kind}", where=where, remedy=f"Its fields: {', '.join(row)}"
+            )
+        return tuple(_message(message, f"{where}, message {i}") for i, message in enumerate(given, start=1))
+
+
+def _message(message: Any, where: str) -> tuple[str, str]:
+    """Return the role and content of a message, also of ShareGPT's form."""
+    if not isinstance(message, Mapping):
+        raise H2TuneError("is no message", where=where, remedy='Write {"role": "user", "content": "…"}')
+    role, content = (message.get(a, message.get(b)) for a, b in (("role", "from"), ("content", "value")))
+    if role not in ROLES:
+        raise H2TuneError(
+            f"its role is {role!r}",
+            where=where,
+            remedy="Roles: system, user and assistant; tools are not supported",
+        )
+    if not isinstance(content, str) or not content.strip():
+        raise H2TuneError("its content is no text, or empty", where=where)
+    return ROLES[role], content
+
+
+def _example(messages: Messages, answer: str, where: str) -> Example:
+    if not any(role == "user" for role, _ in messages):
+        raise H2TuneError("it has no message of the user before the answer", where=where)
+    said = "\n".join(f"{role}: {content}" for role, content in messages)
+    return Example(said, answer, None, said, messages=messages)
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise H2TuneError(f"cannot be read ({reason})", where=path) from None
