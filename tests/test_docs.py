@@ -9,6 +9,7 @@ import pytest
 
 from h2tune import config
 from h2tune.tasks import MODULES as TASKS
+from h2tune.tasks.chat import ChatTask
 from h2tune.tasks.rows import FileTask
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -21,7 +22,7 @@ SECTIONS = [
     config.PrivacyConfig,
     config.ExperimentalConfig,
 ]
-SECTIONS += [config.ClientConfig, FileTask]
+SECTIONS += [config.ClientConfig, FileTask, ChatTask]
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda s: s.__name__)

@@ -389,6 +389,7 @@ WARNINGS = {
     "upload_differs": "a tensor was not sent as the model learned it",
     "nothing_learned": "the shared part did not change in training",
     "aggregate_unchanged": "the server's state did not change in the round",
+    "one_label": "all examples that a client trains on have the same label",
     "texts_cut": "more than a tenth of a client's texts lose more than half of their length",
     "update_far": "the norm of an update is far above the median of the others",
     "update_refused": "the update is not what this client may send",

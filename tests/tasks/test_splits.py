@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,3 +39,60 @@ def test_splits(words: list[str], seed: int, other: int, part: int, train: int, 
     if second is not None:
         assert [key(e) for e in second.test] == [key(e) for e in first.test]
         assert not {key(e) for e in second.train} & {key(e) for e in first.train}
+
+
+# Shares and all
+
+
+def rows_of(count: int) -> list[Example]:
+    return [Example(f"question {i}", " yes", 0, f"question {i}") for i in range(count)]
+
+
+def sizes(pools: Pools, **changes) -> tuple[int, int, int]:
+    options = {
+        "train": "all",
+        "validation": 0,
+        "test": 0.2,
+        "seed": 0,
+        "part": (0, 1),
+        "where": "own",
+    } | changes
+    found = split(pools, **options)
+    texts = [e.text for part in (found.train, found.validation, found.test) for e in part]
+    assert len(set(texts)) == len(texts)
+    return len(found.train), len(found.validation), len(found.test)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, (32, 0, 8)),
+        ({"validation": 0.1}, (28, 4, 8)),
+        ({"test": 0.5, "validation": 0.25}, (10, 10, 20)),
+        ({"test": 0.001}, (39, 0, 1)),
+        ({"train": 5}, (5, 0, 8)),
+        ({"train": "all", "test": 3}, (32, 0, 3)),  # a fifth is reserved for larger test sets
+        ({"part": (1, 2), "validation": 0.1}, (14, 2, 8)),
+    ],
+)
+def test_forty_rows_are_split_by_share(changes, expected):
+    assert sizes(Pools(rows_of(40)), **changes) == expected
+
+
+def test_a_file_of_a_split_s_own_is_all_used():
+    more = [Example(f"other {i}", " yes", 0, f"other {i}") for i in range(7)]
+    assert sizes(Pools(rows_of(10), test=more), test="all") == (10, 0, 7)
+    assert sizes(Pools(rows_of(10), validation=more), validation="all") == (8, 7, 2)
+
+
+def test_a_share_of_the_test_set_stays_out_of_the_public_texts():
+    from h2tune.tasks import load
+
+    pools = Pools(rows_of(50))
+    module = type("module", (), {"read": staticmethod(lambda task: pools)})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(load.importlib, "import_module", lambda name: module)
+        patched.setattr(load, "describe_task", lambda task: None)
+        public = load.unlabelled("tweets", 100, seed=1, test=0.4)
+    tested = split(pools, train=1, validation=0, test=0.4, seed=0, part=(0, 1), where="tweets").test
+    assert len(public) == 30 and not {e.text for e in tested} & set(public)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from h2tune.config.checks import check, least_clients
-from h2tune.config.sections import SharedConfig
+from h2tune.config.sections import ClientConfig, DataConfig, FederationConfig, SharedConfig
+from h2tune.tasks.own_task import OwnTask
 
 Shared = TypeVar("Shared", bound=SharedConfig)
+TESTED = 0.2
+"""Share of a file's rows that a client is tested on."""
 
 
 def resolve(stated: Shared) -> Shared:
@@ -17,6 +20,8 @@ def resolve(stated: Shared) -> Shared:
       "leading" and the alignment "depth".
     * `privacy.noise` and `server.secure_aggregation` weight all clients the same.
     * With a consensus a batch holds public texts too, and all parameters train in one pass: alternation "joint".
+    * A client with a file of its own trains on all rows but a fifth, on which it is tested, where nothing else is said;
+      rows of a file for one split alone are all used.
     * A robust rule and secure aggregation raise `server.min_clients` to the least number they need.
 
     A resolved file resolves to itself.
@@ -34,11 +39,25 @@ def resolve(stated: Shared) -> Shared:
     if stated.basis.consensus:
         experimental |= {"alternation": "joint"}
     implied = {"server": server, "experimental": experimental}
-    found = stated.model_copy(
-        update={name: _filled(stated, name, values) for name, values in implied.items()}
-    )
+    changes = {name: _filled(stated, name, values) for name, values in implied.items()}
+    if isinstance(stated, FederationConfig):
+        changes["client"] = tuple(_with_splits(client, stated.data) for client in stated.client)
+    found = stated.model_copy(update=changes)
     check(found)
     return found
+
+
+def _with_splits(client: ClientConfig, data: DataConfig) -> ClientConfig:
+    """Return a client with a file of its own and the size of each split that neither it nor [data] states."""
+    if not isinstance(client.task, OwnTask):
+        return client
+    implied = {
+        "train": "all",
+        "validation": "all" if client.task.validation_file else 0,
+        "test": "all" if client.task.test_file else TESTED,
+    }
+    stated = client.model_fields_set | data.model_fields_set
+    return client.model_copy(update={split: size for split, size in implied.items() if split not in stated})
 
 
 def _filled(config: SharedConfig, section: str, implied: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ from h2tune.config.adapter import AdapterConfig
 from h2tune.config.experimental import ExperimentalConfig
 from h2tune.config.privacy import PrivacyConfig
 from h2tune.config.server import ServerConfig
-from h2tune.config.types import FROM_LIST, ConfigSection, Count, Name, Positive, Rate, Weight
+from h2tune.config.types import FROM_LIST, All, ConfigSection, Count, Name, Positive, Rate, Share, Weight
 from h2tune.functional.quorum import Teaching
 from h2tune.tasks.chat import ChatTask
 from h2tune.tasks.own_task import OwnTask
@@ -77,9 +77,17 @@ class TrainConfig(ConfigSection):
 class DataConfig(ConfigSection):
     """Number of examples, and how they are scored; a client's own table may say otherwise."""
 
-    train: Positive = Field(default=128, description="Training examples of each client.")
-    validation: Count = Field(default=0, description="Validation examples of each client.")
-    test: Positive = Field(default=200, description="Test examples of each client.")
+    train: Positive | All = Field(
+        default=128,
+        description="Training examples of each client; all that are left by default for own files.",
+    )
+    validation: Count | Share | All = Field(
+        default=0, description="Validation examples of each client, or their share of its rows."
+    )
+    test: Positive | Share | All = Field(
+        default=200,
+        description="Test examples of each client, or their share of its rows; a fifth by default for own files.",
+    )
     evaluate: Literal["test", "validation"] = Field(default="test", description="The split that is scored.")
     evaluate_batch_size: Positive = Field(default=16, description="Examples in a batch when scoring.")
 
@@ -148,16 +156,19 @@ class ClientConfig(ConfigSection):
     max_length: Positive | None = Field(
         default=None, description="Most tokens of a prompt; the task's own number if left out."
     )
-    train: Count | None = Field(
+    train: Count | All | None = Field(
         default=None,
         description="This client's own `data.train`; 0 for a client without labels, which needs `basis.consensus`.",
     )
-    validation: Count | None = Field(default=None, description="This client's own `data.validation`.")
-    test: Positive | None = Field(default=None, description="This client's own `data.test`.")
+    validation: Count | Share | All | None = Field(
+        default=None, description="This client's own `data.validation`."
+    )
+    test: Positive | Share | All | None = Field(default=None, description="This client's own `data.test`.")
 
-    def examples(self, data: DataConfig) -> int:
-        """Return the number of its training examples."""
-        return data.train if self.train is None else self.train
+    def examples(self, data: DataConfig) -> int | None:
+        """Return the number of its training examples; None for all that there are."""
+        wanted = data.train if self.train is None else self.train
+        return None if wanted == "all" else wanted
 
     @model_validator(mode="after")
     def _budget(self) -> ClientConfig:

@@ -1,4 +1,4 @@
-"""Checks on what is left of a client's texts when they are cut to `max_length`, before it trains."""
+"""Checks on a client's examples before it trains: what is left of texts that are cut, and their labels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ FEW = 0.1
 
 
 def check_texts(client: LocalClient, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
-    """Tokenise a client's examples, and return a warning event where many of them are cut short.
+    """Tokenise a client's examples, and return a warning event where many are cut short, or all to train on
+    have one label.
 
     Raises:
         H2TuneError: Nothing is left of a text, or labels cannot be told apart.
@@ -42,8 +43,15 @@ def check_texts(client: LocalClient, tokenizer: PreTrainedTokenizerBase) -> list
     except H2TuneError as error:
         where = ", ".join(part for part in (f"client '{client.name}'", error.where) if part)
         raise H2TuneError(error.message, where=where, remedy=error.remedy) from None
+    found = []
+    labels = {example.label for example in client.splits.train}
+    if len(labels) == 1 and len(client.task.labels) > 1:
+        (label,) = labels
+        name = client.task.labels[label or 0]
+        message = f"all {len(client.splits.train)} examples to train on have the label '{name}'"
+        found.append(warning(client.name, 0, "one_label", message))
     short = sum(row.kept < HALF for row in rows)
-    if client.task.excerpt or short <= FEW * len(rows):
-        return []
-    message = f"{short} of {len(rows)} texts lose more than half of their length at {length}"
-    return [warning(client.name, 0, "texts_cut", message)]
+    if not client.task.excerpt and short > FEW * len(rows):
+        message = f"{short} of {len(rows)} texts lose more than half of their length at {length}"
+        found.append(warning(client.name, 0, "texts_cut", message))
+    return found

@@ -45,7 +45,9 @@ def enrol_all(federation: FederationConfig) -> tuple[list[ClientInfo], list[Enro
     depths = [depth(info.placements) for info in infos]
     slots = federation.server.slots if isinstance(federation.server.slots, int) else max(depths)
     enrolments = [
-        enrolment(i, rank_of(i, federation, size, slots), i.client.examples(federation.data)) for i in infos
+        # how many rows there are shows when they are read: see `counted`
+        enrolment(i, rank_of(i, federation, size, slots), i.client.examples(federation.data) or 0)
+        for i in infos
     ]
     return infos, enrolments, size, slots
 
@@ -87,7 +89,7 @@ def load_data(
     try:
         task, splits = load_task(
             client.task,
-            train=client.examples(data),
+            train=client.train if client.train is not None else data.train,
             validation=client.validation if client.validation is not None else data.validation,
             test=client.test or data.test,
             seed=seed,
@@ -99,6 +101,11 @@ def load_data(
         where = ", ".join(p for p in (f"client '{client.name}'", error.where) if p)
         raise H2TuneError(error.message, where=where, remedy=error.remedy) from None
     return (replace(task, max_length=client.max_length) if client.max_length else task), splits
+
+
+def counted(enrolled: Enrolment, client: LocalClient) -> Enrolment:
+    """Return an enrolment with the number of training examples that the client has."""
+    return replace(enrolled, examples=len(client.splits.train))
 
 
 def load_client(info: ClientInfo, enrolled: Enrolment, federation: FederationConfig) -> LocalClient:

@@ -201,7 +201,7 @@ def _client_of(federation: FederationConfig, name: str, folder: Path) -> ClientC
 def _enrolled(federation: FederationConfig, info: ClientInfo, source: Path) -> Enrolment:
     """Return a client's enrolment; its rank is that of its saved adapter."""
     rank = PeftConfig.from_pretrained(source).r
-    return enrolment(info, rank, info.client.examples(federation.data))
+    return enrolment(info, rank, info.client.examples(federation.data) or 0)
 
 
 def _restore(models: BaseModels, client: LocalClient, config: ClientConfig, source: Path) -> RestoredClient:

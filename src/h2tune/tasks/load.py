@@ -8,12 +8,15 @@ import random
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from h2tune.errors import H2TuneError, nearest
 from h2tune.tasks import MODULES
 from h2tune.tasks.own_task import OwnTask
 from h2tune.tasks.task import Example, Pools, Splits, Task
 
+Amount = int | float | Literal["all"]
+"""A number of examples, a share of the rows between 0 and 1, or all."""
 TEST_SHARE = 5  # one in five examples of a task without a test set is never trained on
 
 
@@ -46,9 +49,9 @@ def describe_task(task: str | OwnTask, *, base: Path | None = None) -> Task:
 def load_task(
     task: str | OwnTask,
     *,
-    train: int,
-    validation: int,
-    test: int,
+    train: Amount,
+    validation: Amount,
+    test: Amount,
     seed: int,
     part: tuple[int, int] = (0, 1),
     base: Path | None = None,
@@ -61,9 +64,9 @@ def load_task(
 
     Args:
         task: Name of a built-in task, or the description of the user's own file.
-        train: Number of training examples.
-        validation: Number of validation examples.
-        test: Number of test examples.
+        train: Number of training examples, or "all" that are left.
+        validation: Number of validation examples, their share of the rows (below 1), or "all" of their own file.
+        test: The same for test examples.
         seed: Seed of the draw of training and validation examples.
         part: (k, n) draws from the k-th of n disjoint parts of the training pool, the same parts for every
             seed: clients with one task and different data.
@@ -84,14 +87,14 @@ def load_task(
     )
 
 
-def unlabelled(task: str, count: int, *, seed: int, test: int) -> list[str]:
+def unlabelled(task: str, count: int, *, seed: int, test: Amount) -> list[str]:
     """Return training texts of a built-in task without their labels; fewer than `count` if it has no more.
 
     Args:
         task: Name of the task.
         count: Number of texts.
         seed: Seed of the draw.
-        test: Number of test examples that clients of the task have.
+        test: Test examples that clients of the task have, as in `load_task`.
 
     Raises:
         H2TuneError: Unknown task, or data that are missing or malformed.
@@ -99,14 +102,21 @@ def unlabelled(task: str, count: int, *, seed: int, test: int) -> list[str]:
     described = describe_task(task)
     pools: Pools = importlib.import_module(MODULES[task]).read(described)
     pool = _ordered(pools.train)
-    reserved = pool[: max(test, len(pool) // TEST_SHARE)] if pools.test is None else _ordered(pools.test)
+    reserved = pool[: _reserved(test, len(pool))] if pools.test is None else _ordered(pools.test)
     pool = _without(pool, reserved)
     random.Random(f"{seed}/{task}").shuffle(pool)  # noqa: S311 - a draw, not a secret
     return [example.text for example in pool[:count]]
 
 
 def split(
-    pools: Pools, *, train: int, validation: int, test: int, seed: int, part: tuple[int, int], where: str
+    pools: Pools,
+    *,
+    train: Amount,
+    validation: Amount,
+    test: Amount,
+    seed: int,
+    part: tuple[int, int],
+    where: str,
 ) -> Splits:
     """Split `pools` as `load_task` says; `where` names the task in errors."""
     k, n = part
@@ -115,22 +125,26 @@ def split(
     pool = _ordered(pools.train)
     repeated = len(pools.train) - len(pool)
     if pools.test is None:
-        # All of it is reserved, so that a larger test set later has no example that was trained on.
-        reserved = max(test, len(pool) // TEST_SHARE)
+        reserved, rows = _reserved(test, len(pool)), len(pool)
+        test = _count(test, rows)
         test_pool, pool = pool[:reserved], pool[reserved:]
     else:
         test_pool = _ordered(pools.test)
+        test, rows = _count(test, len(test_pool)), len(pool)
     pool = _without(pool, test_pool)
     pool = pool[k::n]
     rng = random.Random(f"{seed}/{where}")  # noqa: S311 - a draw, not a secret
     if pools.validation is None:
+        validation = _count(validation, rows // n)
         rng.shuffle(pool)
         validation_pool, pool = pool[:validation], pool[validation:]
     else:
         validation_pool = _without(_ordered(pools.validation), test_pool)
+        validation = _count(validation, len(validation_pool))
         rng.shuffle(validation_pool)
         pool = _without(pool, validation_pool)
         rng.shuffle(pool)
+    train = _count(train, len(pool))
     for name, wanted, available in (
         ("test", test, test_pool),
         ("validation", validation, validation_pool),
@@ -150,6 +164,18 @@ def split(
             )
     parts = tuple(pool[:train]), tuple(validation_pool[:validation]), tuple(test_pool[:test])
     return Splits(*parts, unused=len(pool) - train, repeated=repeated)
+
+
+def _reserved(test: Amount, rows: int) -> int:
+    """Return how many rows are never trained on, so that a larger test set later has none that was."""
+    return _count(test, rows) if isinstance(test, float) else max(_count(test, rows), rows // TEST_SHARE)
+
+
+def _count(wanted: Amount, available: int) -> int:
+    """Return a number of examples; of a share at least one."""
+    if isinstance(wanted, float):
+        return max(1, round(wanted * available))
+    return available if wanted == "all" else wanted
 
 
 def _key(example: Example) -> str:

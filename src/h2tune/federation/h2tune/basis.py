@@ -22,7 +22,7 @@ from h2tune.federation.teaching.knowledge import COORDINATES, KNOWLEDGE
 from h2tune.functional.frames import common_coordinates, view
 from h2tune.functional.quorum import Teaching
 from h2tune.seeds import derive
-from h2tune.tasks.load import unlabelled
+from h2tune.tasks.load import Amount, unlabelled
 
 DIRECTIONS = 128
 """Largest number of principal directions in a client's view."""
@@ -30,7 +30,7 @@ LARGEST = 1.001
 """Bound of what is one in exact arithmetic: the norm of a view, the deviation of a coordinate."""
 
 
-def anchor_texts(sources: Sequence[str], count: int, seed: int, test: int = 1) -> list[str]:
+def anchor_texts(sources: Sequence[str], count: int, seed: int, test: Amount = 1) -> list[str]:
     """Return public texts: lines of a file, or training texts (without labels) of built-in tasks, in equal parts.
 
     A built-in task's test examples are never used, unless a client asks for more than `data.test` of them.

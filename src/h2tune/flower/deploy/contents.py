@@ -106,8 +106,9 @@ def _admitted(
     if keys:
         table["key"] = keys[client.name]
     table |= stated
-    if not federation.server.secure_aggregation:
-        table["examples"] = client.examples(federation.data)
+    examples = client.examples(federation.data)
+    if examples is not None and not federation.server.secure_aggregation:
+        table["examples"] = examples
     return table
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from h2tune.errors import H2TuneError
@@ -15,7 +15,7 @@ from h2tune.flower.load import load_member_file
 from h2tune.flower.member.ledger import spent_elsewhere
 from h2tune.flower.member.requests import Request
 from h2tune.runs.build import h2tune_settings
-from h2tune.runs.enrol import load_client
+from h2tune.runs.enrol import counted, load_client
 from h2tune.runs.model_info import ClientInfo, check_encoder, client_info, enrolment
 from h2tune.runs.ranks import rank_of, trainable_in
 from h2tune.training.arguments import check_arguments, try_arguments
@@ -57,13 +57,13 @@ def join(path: Path, settings: Settings) -> Joined:
         raise H2TuneError("the coordinator's settings lack R or D")
     check_encoder(federation.basis.encoder)
     info = client_info(federation.client[0])
-    examples = info.client.examples(federation.data)
-    enrolled = enrolment(info, rank_of(info, federation, size, slots), examples)
-    strategy = H2Tune([enrolled], h2tune_settings(federation, size, slots))
+    enrolled = enrolment(info, rank_of(info, federation, size, slots), 0)
     client = load_client(info, enrolled, federation)
+    client = replace(client, enrolment=counted(enrolled, client))
+    strategy = H2Tune([client.enrolment], h2tune_settings(federation, size, slots))
     parameters = trainable_in(federation, info, enrolled.rank, size, slots)
-    counted = not settings.server.secure_aggregation
-    card = card_of(info, client, parameters, file.describe, counted=counted)
+    told = not settings.server.secure_aggregation
+    card = card_of(info, client, parameters, file.describe, counted=told)
     return Joined(file, info, client, strategy, card)
 
 
