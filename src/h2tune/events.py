@@ -119,6 +119,7 @@ class LessonPrepared(LoggedEvent):
     peers_loss: NotRequired[float]  # log-loss of the teacher on the same examples
     own_right: NotRequired[float]  # share of these examples that its own head answers right
     peers_right: NotRequired[float]  # share of these examples that the teacher answers right
+    covered: NotRequired[float]  # how much of its own texts the public ones cover: about 1 for the same kind
     own_share: NotRequired[float]  # share of its own head in its teacher, from 0 to 1
     standard_error: NotRequired[float]  # of the difference of these losses
 

@@ -19,6 +19,7 @@ from h2tune.functional.teacher import (
     PEERS_SPREAD,
     TYPICAL,
     blend,
+    covered,
     intercepts,
     on_scale,
     teacher,
@@ -170,3 +171,24 @@ def test_the_teacher_leans_to_labels_that_are_frequent():
     q = teacher(scores, often)
     assert torch.allclose(q.sum(1), torch.ones(40), atol=1e-5)
     assert float(q[:, 0].mean()) > float(teacher(scores, torch.zeros(2))[:, 0].mean())
+
+
+@given(seeds)
+def test_texts_of_the_same_kind_are_covered_and_texts_of_other_directions_are_not(seed):
+    """Public texts vary in the first twenty of sixty directions."""
+    public = random(200, 60, seed=seed) * torch.cat([torch.ones(20), torch.full((40,), 0.1)])
+    alike = random(40, 60, seed=seed + 1) * torch.cat([torch.ones(20), torch.full((40,), 0.1)])
+    others = random(40, 60, seed=seed + 1) * torch.cat([torch.full((20,), 0.1), torch.ones(40)])
+    assert abs(covered(public, alike, 20) - 1) < 0.05
+    assert covered(public, others, 20) < 0.1
+
+
+@given(seeds, st.floats(0.1, 10))
+def test_the_cover_does_not_depend_on_scale_and_rotation(seed, scale):
+    public, own = random(80, 10, seed=seed), random(12, 10, seed=seed + 1)
+    turn = torch.linalg.qr(random(10, 10, seed=seed + 2))[0] * scale
+    assert abs(covered(public, own, 4) - covered(public @ turn, own @ turn, 4)) < 1e-3
+
+
+def test_a_text_alone_and_few_public_texts_are_covered_by_a_number():
+    assert 0 <= covered(random(4, 3, seed=0), random(1, 3, seed=1)) < 100

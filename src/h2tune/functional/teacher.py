@@ -24,6 +24,29 @@ SPREAD = 1.0
 """Standard deviation of the Gaussian prior of the intercepts b, around the mean of the public texts."""
 
 
+def covered(public: Float[Tensor, "n d"], own: Float[Tensor, "m d"], directions: int = 64) -> float:
+    """Return how much of a client's own texts the public ones cover: about 1 for the same kind, less for others.
+
+    The leading principal directions of every other public text hold a share of the variance of the client's own
+    texts, and a share of that of the remaining public texts. This is their ratio.
+
+    Args:
+        public: The client's features of the public texts.
+        own: Those of its own texts, on the same scale; one at least.
+        directions: Most directions.
+    """
+    known, others = public[::2].double(), public[1::2].double()
+    mean = known.mean(0)
+    count = max(1, min(directions, len(known) // 2))
+    basis = torch.linalg.svd(known - mean, full_matrices=False)[2][:count]
+
+    def held(texts: Tensor) -> float:
+        centred = texts.double() - mean
+        return float((centred @ basis.T).square().sum() / centred.square().sum().clamp(min=1e-12))
+
+    return held(own) / max(held(others), 1e-12)
+
+
 def unit_variance(scores: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
     """Return scores, centred over texts and labels, with unit variance over all labels; zero where they are alike."""
     return on_scale(scores, scores[:0])[0]

@@ -62,6 +62,7 @@ def test_each_client_has_a_lesson_and_trains_on_it(finished):
         assert event["teaching"] == "directions" and len(event["weights"]) == 2
         assert event["bytes_up"] == event["bytes_down"] == 64 * 2 * 4
         assert [t["name"] for t in event["sent"]] == ["direction"]
+        assert 0.3 < event["covered"] < 3
     assert any(e["taken"] for e in found)
 
 

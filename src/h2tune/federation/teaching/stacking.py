@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from h2tune.functional.directions import label_coordinates
-from h2tune.functional.teacher import blend, on_scale, two_parts, unit_variance
+from h2tune.functional.teacher import blend, covered, on_scale, two_parts, unit_variance
 from h2tune.training.linear_head import extrapolate, head_scores
 
 FOLDS = 5
@@ -90,18 +90,21 @@ def compare_with_own(own: OwnScores, z: Tensor, peers: Tensor, on_own: Tensor) -
         on_own: What the peers say of the client's own texts, from `on_own_texts`.
 
     Returns:
-        `taken`; and where there is something to compare `own_loss`, `peers_loss` and `standard_error` of their
-        difference, in nats per example, and the shares of right answers, `own_right` and `peers_right`.
+        `taken`; `covered`, how much of its own texts the public ones cover; and where there is something to compare
+        `own_loss`, `peers_loss` and `standard_error` of their difference, in nats per example, and the shares of right
+        answers, `own_right` and `peers_right`.
     """
     labels = own.labels
+    near = {"covered": round(covered(own.features, own.own_features), 4)} if len(labels) else {}
     if int((torch.bincount(labels) >= 2).sum()) < 2:  # no label but one has two examples
-        return {"taken": True}
+        return {"taken": True, **near}
     alone, together = _cross_validated(own, z, peers, on_own)
     own_loss, peers_loss = _losses(alone, labels), _losses(together, labels)
     worse = peers_loss - own_loss
     error = float(worse.std() / math.sqrt(len(labels)))
     return {
         "taken": float(worse.mean()) <= error,
+        **near,
         "own_loss": round(float(own_loss.mean()), 4),
         "peers_loss": round(float(peers_loss.mean()), 4),
         "standard_error": round(error, 4),

@@ -30,6 +30,7 @@ DECISION = (
     "own_right",
     "peers_right",
     "own_share",
+    "covered",
 )
 
 

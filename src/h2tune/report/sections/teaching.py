@@ -92,12 +92,13 @@ def _decisions(taught: Sequence[tuple[ClientView, LessonView]]) -> Table:
             formats.number(lesson.peers_loss, 3),
             formats.number(lesson.standard_error, 3),
             formats.percent(lesson.own_share),
+            formats.number(lesson.covered, 2),
             "taken" if lesson.taken else (lesson.reason or "declined"),
         ]
         for client, lesson in taught
     ]
     head = [
         "client", "own head right", "teacher right", "log-loss of own head", "log-loss of teacher",
-        "standard error", "own share of teacher", "decision",
+        "standard error", "own share of teacher", "covered by public texts", "decision",
     ]  # fmt: skip
-    return Table("On each client's own labels, cross-validated", head, rows, words=(7,))
+    return Table("On each client's own labels, cross-validated", head, rows, words=(8,))

@@ -115,7 +115,15 @@ def _lesson_prepared(shown: ReportView, event: Event) -> None:
         text(event.get("reason")),
         *(
             number(event.get(key))
-            for key in ("own_loss", "peers_loss", "standard_error", "own_right", "peers_right", "own_share")
+            for key in (
+                "own_loss",
+                "peers_loss",
+                "standard_error",
+                "own_right",
+                "peers_right",
+                "own_share",
+                "covered",
+            )
         ),
     )
 

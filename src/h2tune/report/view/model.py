@@ -76,6 +76,7 @@ class LessonView:
     own_right: float | None
     peers_right: float | None
     own_share: float | None
+    covered: float | None
 
 
 @dataclass
