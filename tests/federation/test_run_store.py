@@ -44,6 +44,13 @@ def test_any_byte_that_is_altered_or_missing_is_noticed(store, name, data):
     assert facts == FACTS and torch.equal(tensors["state"]["a"], TENSORS["state"]["a"])
 
 
+def test_spacing_that_is_altered_is_noticed(store):
+    store.commit("server/round-0002", TENSORS, FACTS)
+    file = store.folder / "server" / "round-0002" / "facts.json"
+    file.write_text(file.read_text().replace(", ", ",\t", 1))
+    assert store.committed("server/round-0002") is None
+
+
 def test_a_commit_of_another_place_is_not_taken(store):
     store.commit("clients/one/state/round-0000", TENSORS, FACTS)
     shutil.copytree(store.folder / "clients/one", store.folder / "clients/two")

@@ -7,7 +7,7 @@ from h2tune.scoring.scorers import SCORERS, number, option, program, word
 
 
 def test_names_are_those_that_a_task_may_give() -> None:
-    assert set(SCORERS) == {"number", "option", "program", "word"}
+    assert set(SCORERS) == {"number", "option", "program", "word", "exact", "f1", "rouge"}
 
 
 @pytest.mark.parametrize(
