@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup test test-real coverage crashes fuzz audit lock lint types check docs dist assets quickstart \
+.PHONY: setup test test-real coverage crashes fuzz audit sbom lock lint types check docs dist assets quickstart \
   quickstart-short report-picture clean
 
 setup: $(STAMP)
@@ -61,9 +61,19 @@ check: lint types test
 docs: setup  ## the documentation site in build/docs; warnings are errors; needs no network
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --builder html docs build/docs
 
-dist: setup  ## sdist and wheel in dist/ (the wheel is built from the sdist), tried in an environment without extras
-	rm -rf dist build/bare
+sbom:  ## the software bill of materials of the lock, in CycloneDX: dist/h2tune.cdx.json
+	test -x $(AUDIT)/pip || $(PYTHON) -m venv .venv-audit
+	$(AUDIT)/python -m pip install --quiet cyclonedx-bom==7.5.0
+	mkdir -p dist
+	$(AUDIT)/cyclonedx-py requirements --output-reproducible --mc-type library --pyproject pyproject.toml \
+	  --output-file dist/h2tune.cdx.json requirements.lock
+
+dist: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
+dist: setup  ## sdist and wheel in dist/ (the wheel from the sdist, twice, to the byte), tried in a bare environment
+	rm -rf dist build/bare build/again
 	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m build --outdir build/again
+	for wheel in dist/*.whl; do cmp $$wheel build/again/$${wheel##*/}; done
 	$(PYTHON) -m venv build/bare
 	build/bare/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
 	build/bare/bin/python .ci/try_wheel.py

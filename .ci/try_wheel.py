@@ -2,7 +2,7 @@
 
     python -m venv bare && bare/bin/pip install dist/*.whl && bare/bin/python .ci/try_wheel.py
 
-`inspect` needs a model's config.json and no weights, so that nothing is downloaded.
+`inspect` needs a model's config.json and tokenizer and no weights, so that nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -38,6 +38,16 @@ task = { file = "rows.jsonl", prompt = "{text}", answer = "label", labels = ["ye
 """
 
 
+def write_tokenizer(folder: Path) -> None:
+    """Write a tokenizer of a few words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    made = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1, "b": 2, "yes": 3, "no": 4}, unk_token="[UNK]"))  # noqa: S106
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+
+
 def main() -> None:
     """Run the commands; a command that fails ends the script with its exit code."""
     scripts = Path(sys.executable).parent
@@ -45,6 +55,7 @@ def main() -> None:
         folder = Path(name)  # away from the source tree, so that the installed package is what runs
         (folder / "model").mkdir()
         (folder / "model" / "config.json").write_text(json.dumps(MODEL))
+        write_tokenizer(folder / "model")
         (folder / "rows.jsonl").write_text('{"text": "a", "label": "yes"}\n{"text": "b", "label": "no"}\n')
         (folder / "federation.toml").write_text(FEDERATION)
         for command in (

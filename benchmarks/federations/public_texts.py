@@ -86,7 +86,7 @@ def trial(features: Features, source: str, seed: int, swapped: int) -> dict[str,
     for task, (public, mine, theirs, labels, wanted) in read.items():
         peers = unit(torch.stack([scores[other] for other in TASKS if other != task]).sum(0))
         answers = [head_scores(mine, labels, 2, theirs)[:, 1]]
-        answers += [extrapolate(public, t[:, None], theirs)[:, 0] for t in (peers, peers + scores[task])]
+        answers += [extrapolate(public, t[:, None], theirs).flatten() for t in (peers, peers + scores[task])]
         found[task] = (*(float(roc_auc_score(wanted, a)) for a in answers), covered(public, mine))
     return found
 
