@@ -6,6 +6,8 @@ import pytest
 import torch
 from helpers import tiny
 
+from h2tune.federation import head_reading
+from h2tune.federation.h2tune.reading_cache import ReadingCache
 from h2tune.heads import last_layer, set_head
 from h2tune.training.encode import Encoded, pad_token, text_batch
 from h2tune.training.head_start import start_head
@@ -41,7 +43,7 @@ def test_a_linear_teacher_comes_back(family):
     taught = [
         Encoded(r.prompt, (), None, tuple(q)) for r, q in zip(rows, wanted.softmax(1).tolist(), strict=True)
     ]
-    start_head(model, tokenizer, taught, last_layer(model)[1], batch_size=16)
+    start_head(last_layer(model)[1], features, taught)
     given = logits(model, tokenizer, rows)
     errors = (given.softmax(1) - wanted.softmax(1)).abs()
     assert float(errors.mean()) < 0.05
@@ -51,6 +53,41 @@ def test_a_linear_teacher_comes_back(family):
 def test_labels_come_back_more_often_than_from_a_fresh_head(family):
     model, tokenizer = encoder(family)
     rows = rows_of(9)
-    start_head(model, tokenizer, rows, last_layer(model)[1], batch_size=4)
+    layer = last_layer(model)[1]
+    start_head(layer, head_inputs(model, tokenizer, rows, layer, batch_size=4), rows)
     right = logits(model, tokenizer, rows).argmax(1) == torch.tensor([row.label for row in rows])
     assert float(right.float().mean()) >= 2 / 3
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache that small models are not left out of, and the number of times that a model was read."""
+    reads = []
+    read = head_reading.head_inputs
+    monkeypatch.setattr(head_reading, "SMALL", 0)
+    monkeypatch.setattr(head_reading, "head_inputs", lambda *a, **k: reads.append(1) or read(*a, **k))
+    return ReadingCache(tmp_path), reads
+
+
+@pytest.mark.parametrize("family", tiny.ENCODERS)
+def test_what_the_last_layer_reads_is_kept_for_other_labels_of_the_same_texts(family, cache):
+    (kept, reads), rows = cache, rows_of(20)
+    found = []
+    for labels in (("no", "yes", "perhaps"), ("a", "b")):
+        model = tiny.classifier(family).eval()
+        set_head(model, labels, seed=len(labels))
+        found.append(head_reading.last_layer_inputs(model, tiny.tokenizer(), rows, kept, batch_size=8))
+        plain = head_inputs(model, tiny.tokenizer(), rows, last_layer(model)[1], batch_size=8)
+        assert torch.equal(found[-1], plain)
+    assert torch.equal(*found) and len(reads) == 1
+
+
+def test_other_weights_texts_or_batches_are_read_anew(cache):
+    (kept, reads), rows = cache, rows_of(20)
+    model = tiny.classifier("bert").eval()
+    for count, size in ((20, 8), (19, 8), (20, 4)):
+        head_reading.last_layer_inputs(model, tiny.tokenizer(), rows[:count], kept, batch_size=size)
+    with torch.no_grad():
+        next(model.parameters()).add_(1.0)
+    head_reading.last_layer_inputs(model, tiny.tokenizer(), rows, kept, batch_size=8)
+    assert len(reads) == 4

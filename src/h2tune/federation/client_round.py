@@ -16,6 +16,8 @@ from h2tune.evaluation.result import Score
 from h2tune.events import Event
 from h2tune.federation import checks
 from h2tune.federation.attach import HeadStart, attach_adapter
+from h2tune.federation.h2tune.reading_cache import default_reading_cache
+from h2tune.federation.head_reading import last_layer_inputs
 from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Download, Tensors, Update, manifest, payload_bytes, spec_of
 from h2tune.federation.strategy import AdaptedModel, Strategy
@@ -146,9 +148,13 @@ class ClientRound:
             rows = tuple(client.encoded("train", tokenizer))
         if not rows:
             return None
-        return lambda base: start_head(
-            base, tokenizer, rows, last_layer(base)[1], batch_size=client.evaluate_batch_size
-        )
+
+        def start(base: PreTrainedModel) -> None:
+            size, cache = client.evaluate_batch_size, default_reading_cache()
+            features = last_layer_inputs(base, tokenizer, rows, cache, batch_size=size)
+            start_head(last_layer(base)[1], features, rows)
+
+        return start
 
     def _train(self, adapted: AdaptedModel, tokenizer: PreTrainedTokenizerBase) -> Record:
         client, numbers, public = self.client, self.client.training, self.lesson.rows if self.lesson else ()

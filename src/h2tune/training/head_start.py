@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from h2tune.training.encode import Encoded
 from h2tune.training.linear_head import linear_rule
-from h2tune.training.readings import head_inputs
 
 LOWEST = 1e-6
 """Smallest probability of a teacher whose logarithm is taken."""
@@ -18,27 +16,17 @@ SURE = 0.9
 """Probability that a label gets where there is no teacher."""
 
 
-def start_head(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[Encoded],
-    layer: nn.Linear,
-    *,
-    batch_size: int,
-) -> None:
+def start_head(layer: nn.Linear, features: Tensor, rows: Sequence[Encoded]) -> None:
     """Set a classifier's last layer to the ridge regression of log-probabilities on its inputs.
 
     A fresh head distorts what the model knows until it is trained (Kumar et al., arXiv 2202.10054); this one gives the
     right answers from the start, as far as they are linear in the frozen model's states.
 
     Args:
-        model: A classifier.
-        tokenizer: Its tokenizer.
-        rows: Texts with a teacher's probabilities (`target`) or a label.
-        layer: Its last layer, for the client's labels.
-        batch_size: Texts of a batch.
+        layer: The last layer, for the client's labels.
+        features: Its inputs (n, d) on the texts, from `readings.head_inputs`.
+        rows: The texts, with a teacher's probabilities (`target`) or a label.
     """
-    features = head_inputs(model, tokenizer, rows, layer, batch_size=batch_size)
     answers = torch.stack([_probabilities(row, layer.out_features) for row in rows]).clamp(min=LOWEST).log()
     weight, bias = linear_rule(features, answers - answers.mean(1, keepdim=True))
     with torch.no_grad():
