@@ -149,7 +149,7 @@ def load_model(
     folder = folder_of(model)
     cls = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
     try:
-        options = _quantised(model, kind) if dtype == "nf4" else {"dtype": getattr(torch, dtype)}
+        options = _quantised(model, kind, code) if dtype == "nf4" else {"dtype": getattr(torch, dtype)}
         options["trust_remote_code"] = code
         if safetensors:
             options["use_safetensors"] = True
@@ -181,7 +181,7 @@ def load_model(
     return cast(PreTrainedModel, loaded.eval())
 
 
-def _quantised(model: str, kind: Kind) -> dict[str, Any]:
+def _quantised(model: str, kind: Kind, code: bool) -> dict[str, Any]:
     """Return the arguments that load linear layers in 4 bits (NF4, arXiv 2305.14314), but not the trained heads.
 
     Raises:
@@ -195,7 +195,7 @@ def _quantised(model: str, kind: Kind) -> dict[str, Any]:
         )
     heads: list[str] = []
     if kind == "classifier":  # a pooler may be a part of the head: see `head_modules`
-        plain = empty_model(read_config(model), kind, 2)
+        plain = empty_model(read_config(model, code=code), kind, 2, code=code)
         heads = head_modules(plain) + [name for name, _ in plain.named_modules() if name.endswith("pooler")]
     settings = BitsAndBytesConfig(
         load_in_4bit=True,

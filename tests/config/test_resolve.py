@@ -89,7 +89,7 @@ def test_a_run_of_another_version_is_refused_in_one_line(tmp_path):
         kept | {"format": "x"},
     ):
         file.write_text(tomli_w.dumps(other))
-        with pytest.raises(H2TuneError, match=r"this version reads format 3.*Start a new run") as error:
+        with pytest.raises(H2TuneError, match=r"this version reads format 4.*Start a new run") as error:
             load_resolved(file)
         assert "\n" not in str(error.value)
 

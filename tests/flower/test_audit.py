@@ -7,6 +7,7 @@ import json
 import threading
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -16,6 +17,7 @@ pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
 from helpers.grids import EXPERIMENT
 
 from h2tune.cli import main
+from h2tune.federation.messages import Update, to_bytes
 from h2tune.federation.run_store import RunStore
 from h2tune.flower import audit
 from h2tune.flower.deploy.credentials import node_key
@@ -117,16 +119,28 @@ def test_entries_of_several_processes_follow_each_other(tmp_path):
 
 
 def test_an_answer_is_logged_with_checksums_and_without_its_content(tmp_path, keys):
-    path = tmp_path / audit.FILE
-    head = json.dumps({"settings": "{}", "experiment": EXPERIMENT, "client": "one", "secret": "x"})
-    log_answer(path, "train", head, ('{"events": "[accuracy]"}', b"tensors"), keys / "own")
-    log_answer(path, "train", "[" * 10**5, ('{"reason": "no"}', None), keys / "own")
+    path, update = tmp_path / audit.FILE, to_bytes(Update("one", 3, 0, {"shared": torch.ones(2)}))
+    head = json.dumps({"settings": "{}", "experiment": EXPERIMENT, "secret": "x"})
+    log_answer(path, "train", (head, update), ('{"events": "[accuracy]"}', b"tensors"), keys / "own")
+    log_answer(path, "train", ("[" * 10**5, b"x" * 20), ('{"reason": "no"}', None), keys / "own")
     answered, refused = audit.verify(path, public(keys, "own")).entries
     assert answered["kind"] == "answered" and answered["experiment"] == EXPERIMENT
+    assert (answered["client"], answered["round"]) == ("one", "3")
     assert answered["tensors"] == {"bytes": 7, "sha256": hashlib.sha256(b"tensors").hexdigest()}
     assert answered["settings"] == hashlib.sha256(b"{}").hexdigest()
     assert "accuracy" not in path.read_text() and "secret" not in path.read_text()
     assert refused["kind"] == "refused" and refused["reason"] == "no"
+
+
+@pytest.mark.parametrize(
+    "head", ['{"settings": "\\ud800", "client": "\\ud800"}', "null", '{"round": [1]}', ""]
+)
+def test_any_message_can_be_logged(tmp_path, head):
+    path = tmp_path / audit.FILE
+    log_answer(
+        path, "train", (head, (2**63).to_bytes(8, "little")), (json.dumps({"reason": "\ud800"}), None), None
+    )
+    assert len(audit.verify(path).entries) == 1 and not audit.verify(path).faults
 
 
 def run_store(folder):
@@ -157,6 +171,21 @@ def test_each_event_of_a_coordinator_is_in_its_log_also_after_a_crash(tmp_path):
     assert audit.missing_events(store.events_file, found) == [
         "event 2 is not in the audit log", "event 2 of the audit log is gone",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("place", "word"), [(0, "run_started"), (1, "client_failed")])
+def test_an_event_that_is_altered_stays_a_fault_after_restarts(tmp_path, place, word):
+    folder = tmp_path / "run"
+    store = run_store(folder)
+    for unit, event in (("a", "run_started"), ("b", "client_failed"), ("c", "aggregated")):
+        store.record(unit, [{"event": event}])
+    store.close()
+    text = store.events_file.read_text()
+    store.events_file.write_text(text.replace(word, word.upper()))
+    for _ in range(2):
+        run_store(folder).close()
+    found = audit.verify(folder / audit.FILE)
+    assert f"event {place + 1} of the audit log is gone" in audit.missing_events(store.events_file, found)
 
 
 def test_the_command_says_what_it_found(log, keys):

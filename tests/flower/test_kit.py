@@ -169,3 +169,30 @@ def test_addresses_that_cannot_work_are_refused_with_the_rule(tmp_path, options,
 @pytest.mark.parametrize("host", ["fed.example.org", "10.0.0.7", "2001:db8::1", "LOCALHOST", "a"])
 def test_names_and_addresses_are_taken(host):
     kit._check_address(host, 9443, 9091)
+
+
+def test_an_ipv6_address_stands_in_brackets_before_the_port(tmp_path):
+    content = load(federations.write(tmp_path, federations.federation(tmp_path)))
+    kit.init(content, tmp_path / "kit", host="::1")
+    file = load_member_file(tmp_path / "kit" / "members" / "one" / "member.toml")
+    assert file.superlink == "[::1]:9443"
+    assert "listen [::]:9443 ssl;" in (tmp_path / "kit" / "coordinator" / "nginx.conf").read_text()
+
+
+@pytest.mark.parametrize(("weighting", "there"), [("uniform", True), ("examples", True), ("uniform", False)])
+def test_a_member_s_weight_is_bounded_by_the_rows_of_its_file(tmp_path, weighting, there):
+    content = federations.federation(tmp_path, server={"weighting": weighting})
+    del content["data"]
+    if not there:
+        content["client"][0]["task"]["file"] = "elsewhere.jsonl"
+    kit.init(load(federations.write(tmp_path, content)), tmp_path / "kit", host="localhost")
+    (one, two) = load_coordinator(tmp_path / "kit" / "coordinator" / "coordinator.toml").member
+    assert (one.examples, two.examples) == (128 if there else None, 128)
+
+
+def test_a_weight_that_nobody_can_bound_is_refused(tmp_path):
+    content = federations.federation(tmp_path, server={"weighting": "examples"})
+    del content["data"]
+    content["client"][0]["task"]["file"] = "elsewhere.jsonl"
+    with pytest.raises(H2TuneError, match="client 'one': how many examples it may weigh is not known here"):
+        kit.init(load(federations.write(tmp_path, content)), tmp_path / "kit", host="localhost")

@@ -22,7 +22,7 @@ from h2tune.flower.member.join import join
 from h2tune.flower.member.requests import RoundRequest
 from h2tune.flower.member.round import take_part
 
-NOISE = {"noise": "server", "clip": 1.0, "multiplier": 1.0}
+NOISE = {"noise": "member", "clip": 1.0, "multiplier": 1.0}
 
 
 def changed(settings: Settings, **sections) -> Settings:
@@ -48,7 +48,7 @@ def with_policy(parties, tmp_path, **table):
 BEYOND = {
     "settings": (["0" * 64], {}, "the settings have the checksum"),
     "rounds": (1, {}, "2 rounds are more than 1"),
-    "noise": (2.0, {"privacy": NOISE}, r"privacy.multiplier 1 is less than 2"),
+    "noise": (2.0, {"privacy": NOISE}, r"its own share of the noise, 1, is less than 2"),
     "clip": (0.5, {"privacy": NOISE}, r"privacy.clip 1 is more than 0.5"),
     "epsilon": (0.5, {"privacy": NOISE}, "ε would be .* over all runs, more than 0.5"),
     "metrics": (False, {}, 'privacy.metrics is not "private"'),
@@ -89,7 +89,7 @@ def test_what_is_within_a_limit_is_taken(parties, coordinator, tmp_path, key):
 @pytest.mark.parametrize("key", ["noise", "clip", "epsilon"])
 def test_without_noise_limits_on_privacy_refuse(parties, coordinator, tmp_path, key):
     file = with_policy(parties, tmp_path, **{key: 1.0})
-    with pytest.raises(H2TuneError, match="no noise is added"):
+    with pytest.raises(H2TuneError, match="members do not add noise themselves"):
         join(file, coordinator.settings)
 
 
@@ -102,18 +102,86 @@ def test_settings_that_were_agreed_on_are_taken_and_any_change_of_them_is_refuse
         join(file, changed(coordinator.settings, train={"local_steps": 2}))
 
 
-def test_epsilon_adds_up_over_runs_and_a_run_of_its_own_counts_once(parties, coordinator, tmp_path):
+@pytest.mark.parametrize("key", ["noise", "clip", "epsilon"])
+def test_noise_by_the_server_is_the_coordinator_s_promise_alone(parties, coordinator, tmp_path, key):
+    file = with_policy(parties, tmp_path, **{key: 1.0})
+    settings = changed(coordinator.settings, privacy=NOISE | {"noise": "server", "multiplier": 9.0})
+    with pytest.raises(H2TuneError, match=f"members do not add noise themselves.*policy.{key}"):
+        join(file, settings)
+
+
+def test_a_large_delta_makes_no_epsilon_small(parties, coordinator, tmp_path):
+    file = with_policy(parties, tmp_path, epsilon=8.0)
+    with pytest.raises(H2TuneError, match=r"privacy.delta 0.999 is more than 1e-05 \(policy.delta\)"):
+        join(file, changed(coordinator.settings, privacy=NOISE | {"delta": 0.999}))
+
+
+def test_noise_is_counted_as_the_member_s_own_share(parties, coordinator, tmp_path):
+    file = with_policy(parties, tmp_path, noise=1.0)
+    sections = {"server": {"min_clients": 101}, "experimental": {"noise_shares": 100}}
+    with pytest.raises(H2TuneError, match=r"its own share of the noise, 0.1, is less than 1"):
+        join(file, changed(coordinator.settings, privacy=NOISE, **sections))
+
+
+def noisy_run(parties, coordinator, tmp_path, runs: float):
+    """Return settings with noise, the member's file with ε for so many runs of them, and the request of round 0."""
     settings = changed(coordinator.settings, privacy=NOISE, server={"rounds": 2})
-    whole = policy.epsilon_of(settings, 2)
-    file = with_policy(parties, tmp_path, epsilon=1.5 * whole)
+    file = with_policy(parties, tmp_path, epsilon=runs * policy.epsilon_of(settings, 2))
     strategy = join(file, settings).strategy
     down = strategy.download(strategy.start(), "one", 0)
-    request = RoundRequest(settings, EXPERIMENT, "one", 0, down.digest, {})
+    return settings, file, RoundRequest(settings, EXPERIMENT, "one", 0, down.digest, {})
+
+
+def test_epsilon_adds_up_over_runs_and_a_run_of_its_own_counts_once(parties, coordinator, tmp_path):
+    settings, file, request = noisy_run(parties, coordinator, tmp_path, 1.5)
     take_part(file, request)
     take_part(file, request)  # the same round once more
-    assert ledger.spent_elsewhere(tmp_path / "private", "1" * 32) == policy.epsilon_of(settings, 1)
+    assert ledger.spent(tmp_path / "private") == policy.epsilon_of(settings, 1)
+    assert join(file, settings)  # it may be the same run, started again
     with pytest.raises(H2TuneError, match="over all runs"):
         take_part(file, replace(request, experiment="1" * 32))
+
+
+def test_a_run_keeps_its_settings_but_for_more_rounds(parties, coordinator, tmp_path):
+    """Else each message could be just within a limit, and all together beyond it."""
+    settings, file, request = noisy_run(parties, coordinator, tmp_path, 9.0)
+    take_part(file, request)
+    take_part(file, replace(request, settings=changed(settings, server={"rounds": 3})))
+    stronger = changed(settings, privacy=NOISE | {"multiplier": 2.0})
+    with pytest.raises(H2TuneError, match="a run keeps its settings"):
+        take_part(file, replace(request, settings=stronger, round=1))
+
+
+def test_a_view_is_never_given_where_a_public_encoder_makes_the_coordinates(parties, coordinator, tmp_path):
+    file = with_policy(parties, tmp_path, readings=False)
+    basis = {"kind": "anchored", "encoder": "pypi:all-minilm-l6-v2"}
+    settings = changed(coordinator.settings, basis=basis)
+    head = {
+        "settings": settings.model_dump_json(),
+        "experiment": EXPERIMENT,
+        "client": "one",
+        "texts": ["a b"] * 20,
+    }
+    answer, tensors = handlers.respond("view", file, json.dumps(head), None)
+    assert tensors is None and "no member's view is needed" in json.loads(answer)["reason"]
+
+
+@pytest.mark.parametrize("kind", ["keys", "shares", "reveal"])
+def test_messages_of_secure_aggregation_are_within_the_policy_too(parties, coordinator, tmp_path, kind):
+    file = with_policy(parties, tmp_path, rounds=1)
+    secure = {"rounds": 5, "secure_aggregation": True, "min_clients": 2, "weighting": "uniform"}
+    settings = changed(coordinator.settings, server=secure)
+    head = {"settings": settings.model_dump_json(), "experiment": EXPERIMENT, "client": "one"}
+    answer, _ = handlers.respond(kind, file, json.dumps(head), None)
+    assert "policy.rounds" in json.loads(answer)["reason"]
+
+
+def test_private_metrics_leave_the_majority_accuracy_off_the_card(parties, coordinator, tmp_path):
+    file = with_policy(parties, tmp_path, metrics=False)
+    card = join(file, changed(coordinator.settings, privacy={"metrics": "private"})).card
+    assert card.majority_accuracy == 0 and card.labels
+    file = with_policy(parties, tmp_path)
+    assert join(file, coordinator.settings).card.majority_accuracy > 0
 
 
 def test_a_ledger_that_was_altered_ends_the_run(parties, coordinator, tmp_path):

@@ -162,6 +162,15 @@ def test_prompt_and_answer_keep_to_the_model_s_positions(words):
     assert room(replace(of.describe(), positions=60), words) == 40
 
 
+def test_a_long_answer_is_cut_to_the_model_s_positions(words):
+    of = task(max_new_tokens=20)
+    turns = [TURNS[1], {"role": "assistant", "content": "so dull " * 200}]
+    (row,) = encode_causal(
+        replace(of.describe(), positions=60), [of.example({"messages": turns}, "x")], words
+    )
+    assert len(row.prompt) + len(row.answer) == 60 and len(row.own) == len(row.answer)
+
+
 @pytest.mark.parametrize(
     ("scorer", "output", "answer", "score"),
     [

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from h2tune.errors import H2TuneError
 from h2tune.tasks.load import split
 from h2tune.tasks.task import Example, Pools, Splits
 
@@ -96,3 +97,20 @@ def test_a_share_of_the_test_set_stays_out_of_the_public_texts():
         public = load.unlabelled("tweets", 100, seed=1, test=0.4)
     tested = split(pools, train=1, validation=0, test=0.4, seed=0, part=(0, 1), where="tweets").test
     assert len(public) == 30 and not {e.text for e in tested} & set(public)
+
+
+@pytest.mark.parametrize("changes", [{"test": "all"}, {"test": 0.5, "validation": 0.5}])
+def test_a_split_that_leaves_nothing_to_train_on_is_refused(changes):
+    with pytest.raises(H2TuneError, match="no row is left to train on"):
+        sizes(Pools(rows_of(10)), **changes)
+
+
+@pytest.mark.parametrize(("test", "left"), [("all", 40), (0.01, 40), (0.4, 30), (5, 40), (20, 30)])
+def test_public_texts_leave_out_a_fifth_at_least(test, left):
+    from h2tune.tasks import load
+
+    module = type("module", (), {"read": staticmethod(lambda task: Pools(rows_of(50)))})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(load.importlib, "import_module", lambda name: module)
+        patched.setattr(load, "describe_task", lambda task: None)
+        assert len(load.unlabelled("tweets", 100, seed=1, test=test)) == left

@@ -84,8 +84,12 @@ def deploy_verify(
     for fault in faults:
         typer.echo(f"FAIL  {fault}")
     signed = f", {found.signed} signed with {key}" if key else ""
-    refused = sum(entry.get("kind") == "refused" for entry in found.entries)
-    typer.echo(f"{len(found.entries)} entries{signed}, {refused} refusals")
+    refused, withdrawn = (
+        sum(e.get("kind") == kind for e in found.entries) for kind in ("refused", "withdrawn")
+    )
+    typer.echo(
+        f"{len(found.entries)} entries{signed}, {refused} refusals, {withdrawn} events withdrawn by restarts"
+    )
     if faults:
         raise H2TuneError(f"{len(faults)} faults", where=str(log))
 

@@ -16,7 +16,7 @@ from h2tune.config.sections import FederationConfig
 from h2tune.errors import H2TuneError, nearest
 from h2tune.tasks.own_task import OwnTask
 
-FORMAT = 3
+FORMAT = 4
 """Number of the format of `config.toml` in a run folder; a new one for every change that old files do not survive."""
 
 

@@ -107,8 +107,8 @@ def verify(path: Path, key: bytes = b"") -> Verified:
 def follow(events: Path, log: Path, key: Path | None = None) -> Callable[[str], None]:
     """Return what to call with each line that is appended to a run's events, so that the log has an entry for each.
 
-    Lines that a crash kept out of the log are added first, and lines that a restart takes back and writes again are
-    marked as withdrawn.
+    Lines that a crash kept out of the log are added first. The lines of the last unit, which a restart takes back and
+    writes again, are marked as withdrawn. Any other difference of the two files is left as it is, for `verify` to find.
 
     Args:
         events: The run's `events.jsonl`.
@@ -118,22 +118,28 @@ def follow(events: Path, log: Path, key: Path | None = None) -> Callable[[str], 
 
     def note(line: str) -> None:
         event = json.loads(line)
-        facts = {name: event[name] for name in ("event", "client", "round") if name in event}
+        facts = {name: event[name] for name in ("event", "client", "round", "unit") if name in event}
         append(log, "event", key, **facts, line=hashlib.sha256(line.encode()).hexdigest())
 
-    lines = _lines(events)
-    logged = _followed(verify(log)) if log.exists() else []
-    for gone in (line for line in logged if line not in lines):
-        append(log, "withdrawn", key, line=gone)
-    for known, line in lines.items():
-        if known not in logged:
-            note(line)
+    lines, logged = _lines(events), _followed(verify(log)) if log.exists() else {}
+    common = 0
+    for one, other in zip(lines, logged, strict=False):
+        if one != other:
+            break
+        common += 1
+    gone, added = list(logged)[common:], list(lines)[common:]
+    units = {logged[line] for line in gone}
+    if len(units) <= 1 and not set(gone) & set(added):
+        for line in gone:
+            append(log, "withdrawn", key, line=line)
+        for line in added:
+            note(lines[line])
     return note
 
 
 def missing_events(events: Path, found: Verified) -> list[str]:
     """Return one line for each event of a run that its audit log does not have, and for each that the run lost."""
-    present, logged = list(_lines(events)), _followed(found)
+    present, logged = list(_lines(events)), list(_followed(found))
     faults = [f"event {n} is not in the audit log" for n, s in enumerate(present, 1) if s not in logged]
     return faults + [
         f"event {n} of the audit log is gone" for n, s in enumerate(logged, 1) if s not in present
@@ -146,15 +152,15 @@ def _lines(events: Path) -> dict[str, str]:
     return {hashlib.sha256(line.encode()).hexdigest(): line for line in lines}
 
 
-def _followed(found: Verified) -> list[str]:
-    """Return the checksums of the events that a log has, without those that were withdrawn."""
-    logged: dict[str, None] = {}
+def _followed(found: Verified) -> dict[str, str]:
+    """Return the checksums of the events that a log has, with their units, without those that were withdrawn."""
+    logged: dict[str, str] = {}
     for entry in found.entries:
         if entry.get("kind") == "event":
-            logged[str(entry.get("line"))] = None
+            logged[str(entry.get("line"))] = str(entry.get("unit"))
         elif entry.get("kind") == "withdrawn":
             logged.pop(str(entry.get("line")), None)
-    return list(logged)
+    return logged
 
 
 def _statement(entry: dict[str, Any]) -> bytes:

@@ -58,7 +58,13 @@ class Card(BaseModel):
 
 
 def card_of(
-    info: ClientInfo, client: LocalClient, trainable_parameters: int, describe: bool, *, counted: bool
+    info: ClientInfo,
+    client: LocalClient,
+    trainable_parameters: int,
+    describe: bool,
+    *,
+    counted: bool,
+    measured: bool,
 ) -> Card:
     """Return a member's card.
 
@@ -67,14 +73,16 @@ def card_of(
         client: Its client, with data.
         trainable_parameters: Number of its trainable parameters.
         describe: Whether the card has its task, labels and majority accuracy.
+        measured: Whether the card may have what is measured on its data, its majority accuracy.
         counted: Whether the card has the number of training examples; secure aggregation weights all the same.
     """
     enrolled, splits = client.enrolment, client.splits
     description: dict[str, Any] = {
         "task": client.task.name[:100],
         "labels": [label[:100] for label in client.task.labels],
-        "majority_accuracy": majority(client.scored),
     }
+    if measured:
+        description["majority_accuracy"] = majority(client.scored)
     return Card(
         name=enrolled.name,
         depth=enrolled.depth,

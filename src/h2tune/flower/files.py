@@ -148,7 +148,6 @@ class MemberFile(ConfigSection):
             raise H2TuneError(f"the coordinator's federation is '{settings.name}', not '{self.federation}'")
         if self.secure_aggregation and not settings.server.secure_aggregation:
             raise H2TuneError("this member takes part with secure aggregation only, and it is off")
-        self.policy.check(settings)
         raw = _dumped(settings)
         # derived from all clients' number, which a federation of one does not have
         shares = settings.experimental.shares_of(settings.server.min_clients)

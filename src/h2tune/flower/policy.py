@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Annotated
 
 from pydantic import Field
@@ -24,10 +25,13 @@ class Policy(ConfigSection):
         "out.",
     )
     rounds: Positive | None = Field(default=None, description="Most rounds of a run.")
-    noise: Rate | None = Field(default=None, description="Least `privacy.multiplier`.")
+    noise: Rate | None = Field(
+        default=None, description="Least noise that it adds itself, in units of the clipping norm."
+    )
     clip: Rate | None = Field(default=None, description="Largest `privacy.clip`.")
-    epsilon: Rate | None = Field(
-        default=None, description="Most ε that all runs together may spend, each with its last round so far."
+    epsilon: Rate | None = Field(default=None, description="Most ε that all runs together may spend.")
+    delta: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=1e-5, description="Largest `privacy.delta` where one of the three limits above is set."
     )
     metrics: bool = Field(default=True, description="Whether losses, accuracies and norms may leave.")
     readings: bool = Field(default=True, description="Whether readings of the public texts may leave.")
@@ -45,24 +49,33 @@ class Policy(ConfigSection):
         Raises:
             H2TuneError: Names the key of the policy.
         """
-        privacy, basis = settings.privacy, settings.basis
-        private, limits = privacy.noise != "none", (self.noise, self.clip, self.epsilon)
+        basis = settings.basis
         if self.settings and checksum(settings) not in self.settings:
             raise _refused("settings", f"the settings have the checksum {checksum(settings)}")
         if self.rounds is not None and settings.server.rounds > self.rounds:
             raise _refused("rounds", f"{settings.server.rounds} rounds are more than {self.rounds}")
-        if not private and any(limit is not None for limit in limits):
-            raise _refused("noise" if self.noise is not None else "epsilon", "no noise is added")
-        if self.noise is not None and privacy.multiplier < self.noise:
-            raise _refused("noise", f"privacy.multiplier {privacy.multiplier:g} is less than {self.noise:g}")
-        if self.clip is not None and privacy.clip > self.clip:
-            raise _refused("clip", f"privacy.clip {privacy.clip:g} is more than {self.clip:g}")
-        if not self.metrics and privacy.metrics != "private":
+        if any(limit is not None for limit in (self.noise, self.clip, self.epsilon)):
+            self._check_noise(settings, spent)
+        if not self.metrics and settings.privacy.metrics != "private":
             raise _refused("metrics", 'privacy.metrics is not "private"')
         if not self.readings and basis.kind == "anchored" and not basis.encoder:
             raise _refused("readings", "clients send how their models read the public texts")
         if not self.directions and settings.teaching != "none":
             raise _refused("directions", "clients send label directions (basis.consensus)")
+
+    def _check_noise(self, settings: SharedConfig, spent: float) -> None:
+        """Refuse less noise than this policy asks for; noise by the server would be a promise of the coordinator's."""
+        privacy, mechanism = settings.privacy, mechanism_of(settings)
+        key = next(k for k in ("noise", "clip", "epsilon") if getattr(self, k) is not None)
+        if mechanism is None or mechanism.by != "member":
+            raise _refused(key, "members do not add noise themselves (privacy.noise)")
+        if privacy.delta > self.delta:
+            raise _refused("delta", f"privacy.delta {privacy.delta:g} is more than {self.delta:g}")
+        own = mechanism.multiplier / math.sqrt(mechanism.shares)
+        if self.noise is not None and own < self.noise:
+            raise _refused("noise", f"its own share of the noise, {own:.3g}, is less than {self.noise:g}")
+        if self.clip is not None and privacy.clip > self.clip:
+            raise _refused("clip", f"privacy.clip {privacy.clip:g} is more than {self.clip:g}")
         if self.epsilon is not None:
             total = spent + epsilon_of(settings, settings.server.rounds)
             if total > self.epsilon:
@@ -73,10 +86,17 @@ def _refused(key: str, what: str) -> H2TuneError:
     return H2TuneError(f"this member's policy refuses it: {what} (policy.{key})")
 
 
-def checksum(settings: SharedConfig) -> str:
-    """Return the SHA-256 of a federation's settings, which coordinator and members compute alike."""
-    content = json.dumps(settings.model_dump(mode="json"), sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
+def checksum(settings: SharedConfig, *, rounds: bool = True) -> str:
+    """Return the SHA-256 of a federation's settings, which coordinator and members compute alike.
+
+    Args:
+        settings: The settings.
+        rounds: Whether the number of rounds counts, which a run may raise.
+    """
+    content = settings.model_dump(mode="json")
+    if not rounds:
+        del content["server"]["rounds"]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def epsilon_of(settings: SharedConfig, rounds: int) -> float:

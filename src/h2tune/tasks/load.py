@@ -102,7 +102,9 @@ def unlabelled(task: str, count: int, *, seed: int, test: Amount) -> list[str]:
     described = describe_task(task)
     pools: Pools = importlib.import_module(MODULES[task]).read(described)
     pool = _ordered(pools.train)
-    reserved = pool[: _reserved(test, len(pool))] if pools.test is None else _ordered(pools.test)
+    least = len(pool) // TEST_SHARE  # of clients with another test set than most
+    kept = least if test == "all" else max(_reserved(test, len(pool)), least)
+    reserved = pool[:kept] if pools.test is None else _ordered(pools.test)
     pool = _without(pool, reserved)
     random.Random(f"{seed}/{task}").shuffle(pool)  # noqa: S311 - a draw, not a secret
     return [example.text for example in pool[:count]]
@@ -144,6 +146,12 @@ def split(
         rng.shuffle(validation_pool)
         pool = _without(pool, validation_pool)
         rng.shuffle(pool)
+    if train == "all" and not pool:
+        raise H2TuneError(
+            f"no row is left to train on: all {rows} are tested or validated on",
+            where=where,
+            remedy="Give more rows, or a smaller data.test",
+        )
     train = _count(train, len(pool))
     for name, wanted, available in (
         ("test", test, test_pool),

@@ -73,6 +73,9 @@ def _encode(
         before, answer, own, kept = conversation(task, example, tokenizer, limit)
         if tokenizer.eos_token_id is not None and answer[-1:] != (tokenizer.eos_token_id,):
             answer, own = (*answer, tokenizer.eos_token_id), (*own, True)
+        if task.positions is not None:
+            left = task.positions - len(before)
+            answer, own = answer[:left], own[:left]
         return Encoded(before, answer, None, kept=kept, own=own)
     prompt, kept = fitted(example.prompt, example.fields, tokenizer, limit)
     if example.label is not None:
@@ -135,6 +138,8 @@ def causal_batch(items: Sequence[Encoded], pad: int, *, positions: bool) -> dict
         `input_ids`, `attention_mask` (batch, length), `labels` (batch, kept): the targets of the last `kept` logits;
         `position_ids` if asked for. The last answer token is a target only.
     """
+    if any(item.target is not None and not item.choices for item in items):
+        raise ValueError("a public text of a decoder has no tokens of its labels")
     rows = [item.prompt + item.answer[:-1] for item in items]
     length, kept = max(map(len, rows)), max(1, *(len(item.answer) for item in items))
     batch = {

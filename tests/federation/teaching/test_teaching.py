@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import random
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
-from helpers import federations
+from helpers import federations, tiny
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 import h2tune
 from h2tune.config import load, parse
 from h2tune.errors import H2TuneError
 from h2tune.events import check_event
+from h2tune.federation.run_store import RunStore
 from h2tune.federation.teaching.exchange import combined, label_set
 from h2tune.federation.teaching.lesson import Lesson
+from h2tune.functional.losses import teaching
 from h2tune.runs.inspect import inspect
-from h2tune.training.encode import Encoded
+from h2tune.training.encode import Encoded, causal_batch, kept_logits
 
 THREE = (("one", "llama", 4), ("two", "bert", 4), ("three", "llama", 4))
 METHODS = {"h2tune": "directions", "self-training": "own", "fedmd": "predictions", "afl": "moments"}
@@ -348,3 +352,33 @@ def test_members_across_machines_have_the_lessons_of_one_machine(tmp_path, monke
     # what left a member: its directions, and nothing of its texts, labels' names or lesson
     sent = [m for _, kind, m in grid.seen if kind == "query.knowledge"]
     assert all(b"yes" not in repr(m.content).encode() for m in sent)
+
+
+def test_a_stored_lesson_of_a_decoder_has_the_tokens_of_its_labels(finished):
+    """Else its public texts would be taught on nothing, in silence."""
+    _, run = finished
+    store = RunStore(run.folder, resume=True)
+    try:
+        tensors, facts = store.committed("clients/one/lesson")
+    finally:
+        store.close()
+    lesson = Lesson.of(tensors["lesson"], facts)
+    words = AutoTokenizer.from_pretrained(load(finished[0]).client[0].model)
+    firsts = {tuple(choice[0] for choice in row.choices) for row in lesson.rows}
+    assert firsts == {tuple(words.convert_tokens_to_ids(["yes", "no"]))}
+    assert Lesson.of(lesson.tensors(), facts) == lesson
+
+
+def test_a_decoder_learns_from_its_lesson_and_a_text_without_label_tokens_is_an_error():
+    model, words = tiny.causal("llama"), tiny.tokenizer(side="left")
+    tokens = words.convert_tokens_to_ids(["positive", "negative"])
+    choices = tuple((token,) for token in tokens)
+    rows = [Encoded((1, 5, 6), (7,), 0, choices=choices), Encoded((1, 8), (), None, (0.9, 0.1), choices)]
+    stored = Lesson.of(Lesson((rows[1],), {}).tensors(), {}).rows
+    batch = causal_batch([rows[0], *stored], 0, positions=True)
+    assert batch["firsts"].tolist() == [tokens, tokens]
+    logits = kept_logits(model, batch, causal=True)[:, -1].gather(1, batch["firsts"])
+    teaching(logits, batch["targets"], 1).backward()
+    assert max(float(p.grad.abs().max()) for p in model.parameters() if p.grad is not None) > 1e-3
+    with pytest.raises(ValueError, match="no tokens of its labels"):
+        causal_batch([replace(rows[1], choices=())], 0, positions=True)

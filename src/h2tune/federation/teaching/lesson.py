@@ -26,20 +26,25 @@ class Lesson:
     facts: Mapping[str, Any]
 
     def tensors(self) -> Tensors:
-        """Return the rows as tensors: tokens one after the other, their counts, and the probabilities (n, C)."""
+        """Return the rows as tensors: tokens one after the other, their counts, the probabilities (n, C).
+
+        And for a decoder the labels' first tokens (n, C), on which it is taught.
+        """
+        firsts = [[choice[0] for choice in row.choices] for row in self.rows]
         return {
             "tokens": torch.tensor([t for row in self.rows for t in row.prompt], dtype=torch.int32),
             "lengths": torch.tensor([len(row.prompt) for row in self.rows], dtype=torch.int32),
             "targets": torch.tensor([row.target or () for row in self.rows], dtype=torch.float32),
+            "firsts": torch.tensor(firsts, dtype=torch.int32),
         }
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Lesson:
         """Return the lesson that `tensors` were made of."""
         parts = tensors["tokens"].split(tensors["lengths"].tolist())
-        targets = tensors["targets"].tolist()
+        targets, firsts = tensors["targets"].tolist(), tensors["firsts"].tolist()
         rows = (
-            Encoded(tuple(part.tolist()), (), None, tuple(target))
-            for part, target in zip(parts, targets, strict=True)
+            Encoded(tuple(part.tolist()), (), None, tuple(target), tuple((token,) for token in tokens))
+            for part, target, tokens in zip(parts, targets, firsts, strict=True)
         )
         return cls(tuple(rows), facts)

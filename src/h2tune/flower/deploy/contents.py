@@ -12,7 +12,7 @@ from h2tune.config import ClientConfig, FederationConfig
 from h2tune.errors import H2TuneError
 from h2tune.flower.files import CoordinatorFile, MemberFile
 from h2tune.flower.load import validated
-from h2tune.runs.enrol import enrol_all
+from h2tune.runs.enrol import enrol_all, load_data
 
 SHARED = ("adapter", "basis", "train", "data", "privacy", "experimental")
 """Sections of a federation file that all parties share, besides `server`."""
@@ -106,10 +106,33 @@ def _admitted(
     if keys:
         table["key"] = keys[client.name]
     table |= stated
-    examples = client.examples(federation.data)
-    if examples is not None and not federation.server.secure_aggregation:
+    if not federation.server.secure_aggregation and (examples := _most_examples(client, federation)):
         table["examples"] = examples
     return table
+
+
+def _most_examples(client: ClientConfig, federation: FederationConfig) -> int | None:
+    """Return the most examples that a member may claim; None where its file is elsewhere and they weigh nothing.
+
+    Raises:
+        H2TuneError: They are its weight, and not known here.
+    """
+    examples = client.examples(federation.data)
+    if examples is not None:
+        return examples
+    try:
+        _, splits = load_data(
+            client, federation.data, federation.seed, federation.experimental.part_of(client.name)
+        )
+        return len(splits.train)
+    except H2TuneError as error:
+        if federation.server.weighting != "examples":
+            return None
+        raise H2TuneError(
+            f"how many examples it may weigh is not known here ({error.message})",
+            where=f"client '{client.name}'",
+            remedy='Set its train to a number, or server.weighting = "uniform"',
+        ) from None
 
 
 def member_content(federation: FederationConfig, client: ClientConfig, **connection: str) -> dict[str, Any]:

@@ -55,11 +55,11 @@ def init(
             keys[client.name] = node_key(folder / "node", client.name)
             (folder / "tls").mkdir()
             shutil.copy(home / "tls" / "ca.crt", folder / "tls" / "ca.crt")
-            _write_member(folder, federation, client, f"{host}:{port}")
+            _write_member(folder, federation, client, f"{_in_url(host)}:{port}")
         authority = out.resolve() / "coordinator" / "tls" / "ca.crt"
         link = {"address": f"127.0.0.1:{control_port}", "root-certificates": str(authority)}
         _write_coordinator(home, federation, keys, link)
-        (home / "nginx.conf").write_text(pages.nginx(port, control_port))
+        (home / "nginx.conf").write_text(pages.nginx(port, control_port, six=":" in host))
         (home / "README.md").write_text(pages.coordinator(federation.name, names, host, port, control_port))
     return [out / "coordinator", *(out / "members" / name for name in names)]
 
@@ -86,6 +86,11 @@ def _check_address(host: str, port: int, control_port: int) -> None:
             where="--control-port",
             remedy="Members and the control API need a port each",
         )
+
+
+def _in_url(host: str) -> str:
+    """Return a host as it stands before a port."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _is_address(host: str) -> bool:

@@ -41,14 +41,15 @@ def coordinator(federation: str, names: Sequence[str], host: str, port: int, con
     )
 
 
-def nginx(port: int, control_port: int) -> str:
+def nginx(port: int, control_port: int, *, six: bool = False) -> str:
     """Return the configuration of a reverse proxy that forwards only the paths of members' nodes.
 
     Args:
         port: Port that is open to members.
         control_port: Port of the SuperLink on the loopback interface.
+        six: Whether it listens on IPv6 addresses, too.
     """
-    return _render("nginx.conf.j2", port=port, control_port=control_port)
+    return _render("nginx.conf.j2", port=port, control_port=control_port, six=six)
 
 
 def _render(template: str, **values: object) -> str:

@@ -46,9 +46,9 @@ def respond(kind: str, message: Message, context: Context) -> Message:
     answer = _answer(kind, file, head, tensors)
     try:
         key, folder = _own_files(file)
-        log_answer(folder / audit.FILE, kind, head, answer, key)
+        log_answer(folder / audit.FILE, kind, (head, tensors), answer, key)
         sealed = seal(wrapped(*answer), message.content, key)
-    except (H2TuneError, OSError) as error:  # what cannot be logged does not leave
+    except Exception as error:  # what cannot be logged does not leave, nor does an exception's text
         reason = str(error) if isinstance(error, H2TuneError) else "its audit log cannot be written"
         refusal = answer if is_refusal(answer) else worker.refusal(reason)
         sealed = seal(wrapped(*refusal), message.content, None)

@@ -41,6 +41,8 @@ def give_view(path: Path, request: BasisRequest, models: BaseModels | None = Non
     Raises:
         H2TuneError: The message is not for this member, or does not fit its federation's basis.
     """
+    if request.settings.basis.encoder:
+        raise H2TuneError("a public encoder makes the coordinates: no member's view is needed")
     joined = _joined(path, request)
     with opened_engine(joined, request, models) as engine:
         # room=0: another process computes the frames, so that nothing need be cached for them

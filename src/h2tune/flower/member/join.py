@@ -12,8 +12,9 @@ from h2tune.federation.local_client import LocalClient
 from h2tune.flower.card import Card, card_of
 from h2tune.flower.files import MemberFile, Settings
 from h2tune.flower.load import load_member_file
-from h2tune.flower.member.ledger import spent_elsewhere
+from h2tune.flower.member import ledger
 from h2tune.flower.member.requests import Request
+from h2tune.flower.policy import checksum
 from h2tune.runs.build import h2tune_settings
 from h2tune.runs.enrol import counted, load_client
 from h2tune.runs.model_info import ClientInfo, check_encoder, client_info, enrolment
@@ -49,6 +50,7 @@ def join(path: Path, settings: Settings) -> Joined:
         H2TuneError: The file, the model's description or the data cannot be used, or the settings do not fit them.
     """
     file = load_member_file(path)
+    check_policy(file, settings)
     federation = file.joined(settings, path.resolve().parent)
     check_arguments(federation.train.arguments, federation.train.scheduler)
     try_arguments(federation.train.arguments)
@@ -63,8 +65,19 @@ def join(path: Path, settings: Settings) -> Joined:
     strategy = H2Tune([client.enrolment], h2tune_settings(federation, size, slots))
     parameters = trainable_in(federation, info, enrolled.rank, size, slots)
     told = not settings.server.secure_aggregation
-    card = card_of(info, client, parameters, file.describe, counted=told)
+    measured = settings.privacy.metrics == "shared"
+    card = card_of(info, client, parameters, file.describe, counted=told, measured=measured)
     return Joined(file, info, client, strategy, card)
+
+
+def check_policy(file: MemberFile, settings: Settings) -> None:
+    """Refuse settings beyond the member's policy, where it is not known yet of which run they are.
+
+    Raises:
+        H2TuneError: Names the key of the policy.
+    """
+    spent = ledger.spent(Path(file.folder), unlike=checksum(settings, rounds=False))
+    file.policy.check(settings, spent)
 
 
 def join_for(path: Path, request: Request) -> Joined:
@@ -76,7 +89,7 @@ def join_for(path: Path, request: Request) -> Joined:
     joined = join(path, request.settings)
     if joined.client.name != request.client:
         raise H2TuneError(f"the message is for '{request.client}', this is '{joined.client.name}'")
-    spent = spent_elsewhere(Path(joined.file.folder), checked_experiment(request.experiment))
+    spent = ledger.spent(Path(joined.file.folder), without=checked_experiment(request.experiment))
     joined.file.policy.check(request.settings, spent)
     return joined
 

@@ -145,7 +145,7 @@ def _address(file: MemberFile) -> tuple[str, int, str]:
     if file.root_certificates is None:
         remedy = 'Set root_certificates = "tls/ca.crt" in the member\'s file'
         raise H2TuneError("root_certificates is missing", remedy=remedy)
-    return host, int(port), file.root_certificates
+    return host.strip("[]"), int(port), file.root_certificates
 
 
 def _fleet_answer(host: str, port: int, context: ssl.SSLContext) -> tuple[str, str | None]:

@@ -16,7 +16,7 @@ from h2tune.flower.member.join import join_for
 from h2tune.flower.member.requests import RoundRequest
 from h2tune.flower.member.secure import masked_reply, masked_strategy
 from h2tune.flower.member.workspace import opened_engine
-from h2tune.flower.policy import epsilon_of
+from h2tune.flower.policy import checksum, epsilon_of
 from h2tune.runs.adapters import export_adapters
 
 NO_METRICS = (
@@ -43,7 +43,8 @@ def take_part(path: Path, request: RoundRequest, models: BaseModels | None = Non
     joined = replace(
         joined, strategy=masked_strategy(joined.strategy, settings, request.round, request.masks)
     )
-    ledger.note(Path(joined.file.folder), request.experiment, epsilon_of(settings, request.round + 1))
+    spent = epsilon_of(settings, request.round + 1)
+    ledger.note(Path(joined.file.folder), request.experiment, checksum(settings, rounds=False), spent)
     with opened_engine(joined, request, models) as engine:
         _log_finished(engine, name, settings.server.rounds)  # a crash may have come between commit and log
         _check_order(engine, request)
@@ -82,8 +83,9 @@ def _failed(engine: LocalEngine, round_number: int, reply: Reply) -> Reply:
     }
     attempts = sum(unit.startswith(f"failed/{round_number}/") for unit in engine.store.logged)
     engine.store.record(f"failed/{round_number}/{attempts}", [failed])
-    kind = reply.reason.split(":")[0]
-    return Reply(reply.client, None, [], f"training failed ({kind}); its own log says more")
+    kind = reply.reason.split(":")[0]  # the type of an unexpected error; h2tune's own may begin with a path
+    said = f" ({kind})" if kind.isidentifier() else ""
+    return Reply(reply.client, None, [], f"training failed{said}; its own log says more")
 
 
 def _check_order(engine: LocalEngine, request: RoundRequest) -> None:

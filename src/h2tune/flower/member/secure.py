@@ -22,6 +22,7 @@ from h2tune.federation.run_store import RunStore
 from h2tune.federation.secagg import encoding
 from h2tune.flower.files import MemberFile, Settings
 from h2tune.flower.load import load_member_file
+from h2tune.flower.member import ledger
 from h2tune.functional.quorum import SECURE_CLIENTS
 from h2tune.runs.build import check_secure
 
@@ -169,6 +170,7 @@ def _opened_folder(file: MemberFile, settings: Settings, experiment: str, name: 
     if not settings.server.secure_aggregation or (file.federation, file.client.name) != (settings.name, name):
         raise H2TuneError("a message of secure aggregation that is not for this member")
     check_secure(settings.server)
+    file.policy.check(settings, ledger.spent(Path(file.folder), without=experiment))
     store = RunStore(Path(file.folder) / experiment, resume=True)
     try:
         yield store.folder
