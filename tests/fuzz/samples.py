@@ -9,6 +9,7 @@ import torch
 from fuzz.draws import Draw, bytes_changed, pick, structure_changed
 from helpers.strategies import h2tune
 
+from h2tune.config.reading import FORMAT
 from h2tune.federation.h2tune import wire
 from h2tune.federation.messages import Enrolment, Tensors, Update, payload_bytes, to_bytes
 
@@ -37,7 +38,9 @@ MEMBER = {
     "client": {"name": "one", "model": "/m", "rank": 2,
                "task": {"file": "/t.jsonl", "prompt": "{words}", "answer": "label", "labels": ["yes", "no"]}},
 }  # fmt: skip
-CONFIG = """format = 3
+CONFIG = (
+    f"format = {FORMAT}\n"
+    + """\
 name = "fuzz"
 [server]
 rounds = 3
@@ -47,6 +50,7 @@ model = "/m"
 rank = 2
 task = { file = "/t.jsonl", prompt = "{words}", answer = "label", labels = ["yes", "no"] }
 """
+)
 
 
 def good() -> Update:
