@@ -23,6 +23,10 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+LEAST_COVERED = 0.7
+"""How much of a client's own texts the public ones covered at least where a teacher was measured."""
+
+
 class TerminalDisplay:
     """Shows the round, client, phase, loss and remaining time.
 
@@ -90,6 +94,8 @@ def _line(event: dict[str, Any]) -> str:
         return "\n".join(lines)
     if kind == "basis_agreed":
         return f"  {client} · basis computed from public texts · {event['bytes_up']:,} bytes up, once"
+    if kind == "lesson_prepared":
+        return f"  {client} · {_lesson(event)}"
     if kind == "evaluated":
         when = "before" if event["round"] < 0 else f"round {event['round'] + 1}"
         alone = " alone" if event["stage"] == "alone" else ""
@@ -105,6 +111,20 @@ def _line(event: dict[str, Any]) -> str:
         prefix = f"{client}, " if client else ""
         return f"  warning: {prefix}round {event['round'] + 1}: {event['message']}"
     return ""
+
+
+def _lesson(event: dict[str, Any]) -> str:
+    """Return what the federation is worth to a client on its own labels, before it trains."""
+    if not event["taken"] and "own_right" not in event:
+        return f"trains by itself: {event.get('reason') or 'it has no teacher'}"
+    parts = ["takes a teacher" if event["taken"] else "declines the teacher, and trains by itself"]
+    if "own_right" in event:
+        right, own = event["peers_right"] * 100, event["own_right"] * 100
+        parts.append(f"right on {right:.0f} % of its own labels, its own head on {own:.0f} %")
+    if "covered" in event:
+        far = ", less than was ever measured: see basis.texts" if event["covered"] < LEAST_COVERED else ""
+        parts.append(f"public texts cover {event['covered']:.2f} of its texts{far}")
+    return " · ".join(parts)
 
 
 def total_steps(federation: FederationConfig) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 from dataclasses import replace
 
@@ -11,8 +12,10 @@ import torch
 from helpers import federations, tiny
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
+from typer.testing import CliRunner
 
 import h2tune
+from h2tune.cli import display, main
 from h2tune.config import load, parse
 from h2tune.errors import H2TuneError
 from h2tune.events import check_event
@@ -120,6 +123,39 @@ def test_a_federation_in_which_nobody_can_be_taught_is_no_fault(tmp_path):
     found["client"] = found["client"][1:]
     run = h2tune.run(federations.write(tmp_path, found), out=tmp_path / "run", strict=True)
     assert not any(e["taken"] for e in lessons(run))
+
+
+def test_the_terminal_says_what_the_federation_is_worth_to_each_client(tmp_path):
+    file = federations.write(tmp_path, alone_in_its_labels(tmp_path))
+    found = CliRunner().invoke(main.app, ["run", str(file), "--out", str(tmp_path / "run")])
+    assert found.exit_code == 0, found.exception
+    assert "three · trains by itself: nobody else knows its labels" in found.stdout
+    assert re.search(
+        r"one · takes a teacher · right on \d+ % of its own labels, its own head on \d+ %", found.stdout
+    )
+    assert re.search(r"public texts cover \d\.\d\d of its texts", found.stdout)
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (
+            {"taken": False, "own_right": 0.9, "peers_right": 0.5},
+            "declines the teacher, and trains by itself",
+        ),
+        (
+            {"taken": True, "covered": 0.5},
+            "public texts cover 0.50 of its texts, less than was ever measured",
+        ),
+        (
+            {"taken": False, "reason": "its answers are free text"},
+            "trains by itself: its answers are free text",
+        ),
+        ({"taken": True}, "takes a teacher"),
+    ],
+)
+def test_the_words_for_a_lesson(event, said):
+    assert said in display._lesson(event)
 
 
 def test_lessons_change_what_is_trained_and_nothing_is_shared_without(finished, tmp_path):
