@@ -281,7 +281,11 @@ def lay_out(
 
     federation = load(federations.write(folder, content))
     folder = folder / "parties"
-    kit.init(federation, folder, host=host, port=public or port, control_port=port)
+    opened = public or free_port()
+    kit.init(federation, folder, host=host, port=opened, control_port=port)
+    if public is None:  # no proxy: members reach the SuperLink itself
+        for file in folder.glob("members/*/member.toml"):
+            file.write_text(file.read_text().replace(f"{host}:{opened}", f"{host}:{port}"))
     file = folder / "coordinator" / "coordinator.toml"
     changed = tomllib.loads(file.read_text()) | coordinator
     if not secure:
