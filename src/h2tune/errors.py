@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class H2TuneError(Exception):
     """A problem that the user can fix: what is wrong, where, and what to do.
@@ -17,6 +20,20 @@ class H2TuneError(Exception):
     def __init__(self, message: str, *, where: str = "", remedy: str = "") -> None:
         self.message, self.where, self.remedy = message, where, remedy
         super().__init__(": ".join(p for p in (where, message) if p) + (f". {remedy}" if remedy else ""))
+
+
+@contextlib.contextmanager
+def within(where: str) -> Iterator[None]:
+    """Put a place, such as a client, before that of an error that is raised in the block.
+
+    Raises:
+        H2TuneError: The same, with both places.
+    """
+    try:
+        yield
+    except H2TuneError as error:
+        places = ", ".join(place for place in (where, error.where) if place)
+        raise H2TuneError(error.message, where=places, remedy=error.remedy) from None
 
 
 def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:

@@ -124,6 +124,18 @@ class LessonPrepared(LoggedEvent):
     standard_error: NotRequired[float]  # of the difference of these losses
 
 
+LESSON_NUMBERS = (
+    "own_loss",
+    "peers_loss",
+    "standard_error",
+    "own_right",
+    "peers_right",
+    "own_share",
+    "covered",
+)
+"""Measured numbers of `LessonPrepared`, each absent where it was not measured."""
+
+
 class StepLoss(TypedDict):
     """The loss of one optimiser step."""
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from h2tune.adapter.families import FAMILIES, in_attention, role_by_words
 from h2tune.adapter.linears import Linear, block_linears
-from h2tune.adapter.stacked import refuse_stacked, skips, stacked_weights
+from h2tune.adapter.stacked import refuse_stacked, skips
 from h2tune.errors import H2TuneError, nearest
 
 ROLES: tuple[str, ...] = (
@@ -71,9 +71,9 @@ def find_roles(model: nn.Module, overrides: Mapping[str, str] | None = None) -> 
             "encoder–decoder models are not supported", where=where, remedy="Use a decoder or an encoder"
         )
     overrides = overrides or {}
-    refuse_stacked(model, overrides.get(SKIP, ""), where)
+    stacked = refuse_stacked(model, overrides.get(SKIP, ""), where)
     linears = block_linears(model)
-    stated = _stated(linears, overrides, where, list(stacked_weights(model)))
+    stated = _stated(linears, overrides, where, stacked)
     linears = _one_stack(linears, stated, where)
     family = FAMILIES.get(getattr(config, "model_type", None) or "", {})
     blocks = [[x for x in linears if x.block == index] for index in sorted({x.block for x in linears})]

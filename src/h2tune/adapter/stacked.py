@@ -10,8 +10,8 @@ from torch import nn
 from h2tune.errors import H2TuneError
 
 
-def refuse_stacked(model: nn.Module, skip: str, where: str) -> None:
-    """Refuse a model of which weights would be left out without a word, such as the experts of a mixture.
+def refuse_stacked(model: nn.Module, skip: str, where: str) -> list[str]:
+    """Return the names of `stacked_weights` if all are skipped on purpose; refuse the model otherwise.
 
     Args:
         model: The model.
@@ -31,6 +31,7 @@ def refuse_stacked(model: nn.Module, skip: str, where: str) -> None:
             where=where,
             remedy=f'Use another model, or adapt the rest alone: roles = {{ skip = "{"|".join(holders)}" }}',
         )
+    return list(stacked)
 
 
 def skips(pattern: str, names: Iterable[str]) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from h2tune.compare.methods import Method
 from h2tune.compare.results import is_finished
 from h2tune.config import FederationConfig, load, load_resolved
-from h2tune.errors import H2TuneError
+from h2tune.errors import within
 from h2tune.events import read_events
 
 
@@ -103,11 +103,8 @@ def federation_of(
     """
     alone = any(m.stage == "alone" and m.folder == method.folder for m in methods)
     own = [f'server.strategy="{method.strategy}"', f"experimental.alone={str(alone).lower()}", f"seed={seed}"]
-    try:
+    with within(f"method '{method.text}'"):
         return load(file, [*changes, *method.changes, *own])
-    except H2TuneError as error:
-        where = f"method '{method.text}', {error.where}"
-        raise H2TuneError(error.message, where=where, remedy=error.remedy) from None
 
 
 def notes_of(methods: Sequence[Method], file: Path, changes: Sequence[str]) -> dict[tuple[str, str], str]:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from h2tune.config.problems import problem
 from h2tune.config.resolve import resolve
 from h2tune.config.sections import FederationConfig
-from h2tune.errors import H2TuneError, nearest
+from h2tune.errors import H2TuneError, nearest, within
 from h2tune.tasks.own_task import OwnTask
 
 FORMAT = 4
@@ -94,11 +94,8 @@ def parse(raw: Mapping[str, Any], where: str, folder: Path | None = None) -> Fed
         stated = FederationConfig.model_validate(content)
     except ValidationError as error:
         raise problem(error, FederationConfig, content, where) from None
-    try:
+    with within(where):
         federation = resolve(stated)
-    except H2TuneError as error:
-        place = ", ".join(p for p in (where, error.where) if p)
-        raise H2TuneError(error.message, where=place, remedy=error.remedy) from None
     return federation if folder is None else _absolute(federation, folder.resolve())
 
 

@@ -31,7 +31,7 @@ def evaluate_generated(
 ) -> Score:
     """Generate greedily after the (one-shot) prompt and score the text; the loss is that of the correct answer."""
     device = next(model.parameters()).device
-    right, loss = 0.0, 0.0
+    right, loss, tokens = 0.0, 0.0, sum(item.predicted for item in encoded)
     collate = collator(model, tokenizer, causal=True)
     for start in range(0, len(examples), batch_size):
         batch = examples[start : start + batch_size]
@@ -40,9 +40,7 @@ def evaluate_generated(
             right += SCORERS[task.scorer](text, example.answer)
         answers = {name: t.to(device) for name, t in collate(encoded[start : start + batch_size]).items()}
         per_token = task_loss(kept_logits(model, answers, causal=True), answers["labels"], 1)
-        loss += float(per_token) / sum(
-            len(item.own or item.answer) - item.own.count(False) for item in encoded
-        )
+        loss += float(per_token) / tokens
     accuracy = math.exp(-loss) if task.scorer == LIKELIHOOD else right / len(examples)
     return Score(accuracy=accuracy, loss=loss, examples=len(examples))
 

@@ -131,11 +131,8 @@ class RunStore:
         try:
             raw = (folder / "facts.json").read_text()
             content = json.loads(raw)
-            if (
-                json.dumps(content) != raw
-            ):  # a tab for a space: nothing that changes a value, but not what was written
-                return None
-            if content["path"] != path or content.pop("seal") != _seal(content):
+            # also a tab for a space, which changes no value, is not what was written
+            if json.dumps(content) != raw or content["path"] != path or content.pop("seal") != _seal(content):
                 return None
             tensors = {}
             for name, expected in content["sha256"].items():

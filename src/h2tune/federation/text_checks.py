@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from h2tune.errors import H2TuneError
+from h2tune.errors import H2TuneError, within
 from h2tune.federation.checks import warning
 from h2tune.federation.local_client import LocalClient
 
@@ -21,9 +21,9 @@ def check_texts(client: LocalClient, tokenizer: PreTrainedTokenizerBase) -> list
     have one label.
 
     Raises:
-        H2TuneError: Nothing is left of a text, or labels cannot be told apart.
+        H2TuneError: Nothing is left of a text, or two labels have the same tokens.
     """
-    try:
+    with within(f"client '{client.name}'"):
         rows = [*client.encoded("train", tokenizer), *client.encoded("scored", tokenizer)]
         unknown = [t for row in rows for t in (*row.prompt, *row.answer) if t >= (client.vocabulary or t + 1)]
         if unknown:
@@ -40,9 +40,6 @@ def check_texts(client: LocalClient, tokenizer: PreTrainedTokenizerBase) -> list
                 where=f"task '{client.task.name}'",
                 remedy="Raise max_length, or shorten the prompt's template",
             )
-    except H2TuneError as error:
-        where = ", ".join(part for part in (f"client '{client.name}'", error.where) if part)
-        raise H2TuneError(error.message, where=where, remedy=error.remedy) from None
     found = []
     labels = {example.label for example in client.splits.train}
     if len(labels) == 1 and len(client.task.labels) > 1:

@@ -7,7 +7,6 @@ holds that key can still write a new log from the start: keep a copy of its last
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from h2tune.errors import H2TuneError
+from h2tune.files import sha256
 from h2tune.flower.signing import is_signed, sign
 
 FILE = "audit.jsonl"
@@ -54,7 +54,7 @@ def append(path: Path, kind: str, key: Path | None = None, **facts: Any) -> None
 
 def checksum(line: bytes) -> str:
     """Return the SHA-256 of a line of the log; of no line, zeros."""
-    return hashlib.sha256(line).hexdigest() if line else START
+    return sha256(line) if line else START
 
 
 @dataclass
@@ -119,7 +119,7 @@ def follow(events: Path, log: Path, key: Path | None = None) -> Callable[[str], 
     def note(line: str) -> None:
         event = json.loads(line)
         facts = {name: event[name] for name in ("event", "client", "round", "unit") if name in event}
-        append(log, "event", key, **facts, line=hashlib.sha256(line.encode()).hexdigest())
+        append(log, "event", key, **facts, line=sha256(line.encode()))
 
     lines, logged = _lines(events), _followed(verify(log)) if log.exists() else {}
     common = 0
@@ -149,7 +149,7 @@ def missing_events(events: Path, found: Verified) -> list[str]:
 def _lines(events: Path) -> dict[str, str]:
     """Return the lines of a run's events by their checksums."""
     lines = events.read_text(encoding="utf-8").splitlines(keepends=True) if events.exists() else []
-    return {hashlib.sha256(line.encode()).hexdigest(): line for line in lines}
+    return {sha256(line.encode()): line for line in lines}
 
 
 def _followed(found: Verified) -> dict[str, str]:

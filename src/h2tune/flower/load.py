@@ -18,7 +18,7 @@ from h2tune.config import (
     read_toml,
     resolve,
 )
-from h2tune.errors import H2TuneError
+from h2tune.errors import within
 from h2tune.flower.files import CoordinatorFile, MemberFile, Settings
 
 Content = TypeVar("Content", bound=BaseModel)
@@ -98,8 +98,5 @@ def _load(path: Path, model: type[Content]) -> Content:
 def _resolved(content: Content, where: str) -> Content:
     if not isinstance(content, SharedConfig):
         return content
-    try:
+    with within(where):
         return resolve(content)
-    except H2TuneError as error:
-        place = ", ".join(part for part in (where, error.where) if part)
-        raise H2TuneError(error.message, where=place, remedy=error.remedy) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from typing import Annotated
@@ -13,6 +12,7 @@ from h2tune.config import SharedConfig
 from h2tune.config.types import FROM_LIST, ConfigSection, Positive, Rate
 from h2tune.errors import H2TuneError
 from h2tune.federation import dp
+from h2tune.files import sha256
 from h2tune.runs.build import mechanism_of
 
 
@@ -96,7 +96,7 @@ def checksum(settings: SharedConfig, *, rounds: bool = True) -> str:
     content = settings.model_dump(mode="json")
     if not rounds:
         del content["server"]["rounds"]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return sha256(json.dumps(content, sort_keys=True).encode())
 
 
 def epsilon_of(settings: SharedConfig, rounds: int) -> float:

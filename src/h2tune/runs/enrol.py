@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from h2tune.adapter.roles import depth
 from h2tune.config import ClientConfig, DataConfig, FederationConfig
-from h2tune.errors import H2TuneError
+from h2tune.errors import H2TuneError, within
 from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Enrolment
 from h2tune.runs.build import check_privacy, check_secure
@@ -45,7 +45,7 @@ def enrol_all(federation: FederationConfig) -> tuple[list[ClientInfo], list[Enro
     depths = [depth(info.placements) for info in infos]
     slots = federation.server.slots if isinstance(federation.server.slots, int) else max(depths)
     enrolments = [
-        # how many rows there are shows when they are read: see `counted`
+        # how many rows there are shows when they are read: see `load_client`
         enrolment(i, rank_of(i, federation, size, slots), i.client.examples(federation.data) or 0)
         for i in infos
     ]
@@ -86,7 +86,7 @@ def load_data(
     Raises:
         H2TuneError: Data that are missing, malformed, or too few; names the client.
     """
-    try:
+    with within(f"client '{client.name}'"):
         task, splits = load_task(
             client.task,
             train=client.train if client.train is not None else data.train,
@@ -97,25 +97,18 @@ def load_data(
         )
         if data.evaluate == "validation" and not splits.validation:
             raise H2TuneError("there are no validation examples to evaluate on", remedy="Set data.validation")
-    except H2TuneError as error:
-        where = ", ".join(p for p in (f"client '{client.name}'", error.where) if p)
-        raise H2TuneError(error.message, where=where, remedy=error.remedy) from None
     return (replace(task, max_length=client.max_length) if client.max_length else task), splits
 
 
-def counted(enrolled: Enrolment, client: LocalClient) -> Enrolment:
-    """Return an enrolment with the number of training examples that the client has."""
-    return replace(enrolled, examples=len(client.splits.train))
-
-
 def load_client(info: ClientInfo, enrolled: Enrolment, federation: FederationConfig) -> LocalClient:
-    """Return a client with its data.
+    """Return a client with its data, and in its enrolment the number of its training examples.
 
     Raises:
         H2TuneError: As `load_data`.
     """
     part = federation.experimental.part_of(info.client.name)
     task, splits = load_data(info.client, federation.data, federation.seed, part)
+    enrolled = replace(enrolled, examples=len(splits.train))
     return _local_client(info, enrolled, federation, task, splits)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from h2tune.config import FederationConfig
-from h2tune.errors import H2TuneError
+from h2tune.errors import H2TuneError, within
 from h2tune.federation import dp
 from h2tune.federation.h2tune.basis import coordinate_count, view_spec
 from h2tune.federation.messages import Enrolment, payload_bytes
@@ -85,15 +85,12 @@ def _check_tokenizer(info: ClientInfo) -> None:
         folder_of(client.model)
     except H2TuneError:
         return
-    try:
+    with within(f"client '{client.name}'"):
         tokenizer = load_tokenizer(client.model, code=client.trust_remote_code)
         if info.kind == "causal" and info.task.kind == "label":
             label_answers(info.task, tokenizer)
         if info.task.chat:
             rendered((("user", "text"),), info.task, tokenizer, asking=True)
-    except H2TuneError as error:
-        where = ", ".join(part for part in (f"client '{client.name}'", error.where) if part)
-        raise H2TuneError(error.message, where=where, remedy=error.remedy) from None
 
 
 def _client(

@@ -8,7 +8,7 @@ from typing import Any
 
 from h2tune.adapter.roles import Placement, depth, find_roles
 from h2tune.config import ClientConfig
-from h2tune.errors import H2TuneError
+from h2tune.errors import H2TuneError, within
 from h2tune.federation.messages import Enrolment
 from h2tune.heads import head_modules
 from h2tune.models import Kind, empty_model, kind_of, position_limit, read_config, summary, vocabulary
@@ -82,7 +82,7 @@ def client_info(client: ClientConfig, models: ModelInfos | None = None) -> Clien
     """
     where = f"client '{client.name}'"
     models = {} if models is None else models
-    try:
+    with within(where):
         task = describe_task(client.task)
         roles = None if client.roles is None else tuple(client.roles.items())
         key = (client.model, client.head, roles, len(task.labels), client.trust_remote_code)
@@ -97,10 +97,6 @@ def client_info(client: ClientConfig, models: ModelInfos | None = None) -> Clien
             raise H2TuneError(
                 'scorer = "rouge" needs the package rouge-score', remedy="pip install 'h2tune[text]'"
             )
-    except H2TuneError as error:
-        raise H2TuneError(
-            error.message, where=", ".join(p for p in (where, error.where) if p), remedy=error.remedy
-        ) from None
     narrow = min(model.placements, key=lambda p: min(p.d_in, p.d_out))
     most = min(narrow.d_in, narrow.d_out)
     if isinstance(client.rank, int) and client.rank > most:

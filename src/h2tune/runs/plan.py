@@ -13,7 +13,7 @@ from h2tune.federation.local_client import LocalClient, majority
 from h2tune.federation.messages import Enrolment
 from h2tune.federation.strategy import Strategy
 from h2tune.runs.build import build_strategy
-from h2tune.runs.enrol import counted, enrol_all, load_client
+from h2tune.runs.enrol import enrol_all, load_client
 from h2tune.runs.model_info import ClientInfo
 from h2tune.runs.ranks import trainable_in
 from h2tune.runs.record import run_started
@@ -55,11 +55,9 @@ def planned(federation: FederationConfig) -> Plan:
     infos, enrolments, size, slots = enrol_all(federation)
     try_arguments(federation.train.arguments)
     clients = [load_client(s, e, federation) for s, e in zip(infos, enrolments, strict=True)]
-    enrolments = [counted(e, client) for e, client in zip(enrolments, clients, strict=True)]
-    clients = [replace(client, enrolment=e) for e, client in zip(enrolments, clients, strict=True)]
     if federation.server.strategy == "pooled":
         clients = pooled(clients)
-        enrolments = [client.enrolment for client in clients]
+    enrolments = [client.enrolment for client in clients]
     strategy = build_strategy(federation, enrolments, size, slots)
     return Plan(federation, infos, enrolments, clients, strategy, size, slots)
 

@@ -17,7 +17,7 @@ from h2tune.evaluation.generate import generated
 from h2tune.runs.results import RestoredClient, restored_client
 from h2tune.tasks.own_task import OwnTask
 from h2tune.tasks.row_files import LINES, read_rows
-from h2tune.tasks.rows import asked
+from h2tune.tasks.rows import question
 from h2tune.tasks.task import Example
 from h2tune.training.encode import encode_causal, encode_texts
 
@@ -37,28 +37,18 @@ def predict(folder: Path, client: str, file: Path) -> list[dict[str, Any]]:
     """
     restored, task = restored_client(folder, client)
     own = task if isinstance(task, OwnTask) else None
-    names = {PREDICTION, *(PROBABILITY.format(label) for label in restored.client.task.labels)}
+    known = restored.client.task
+    names = {PREDICTION, *(PROBABILITY.format(label) for label in known.labels)}
     rows, examples = [], []
     for line, row in read_rows(file, own.encoding if own else "utf-8"):
-        examples.append(_question(restored, own, row, f"{file}:{line}"))
+        where = f"{file}:{line}"
+        examples.append(own.question(row, where) if own else question(known, None, row, where))
         if taken := sorted(row.keys() & names):
-            raise H2TuneError(
-                f"it has a field '{taken[0]}' already", where=f"{file}:{line}", remedy="Rename that field"
-            )
+            raise H2TuneError(f"it has a field '{taken[0]}' already", where=where, remedy="Rename that field")
         rows.append(dict(row))
     if not rows:
         raise H2TuneError("has no rows", where=str(file))
     return [row | one for row, one in zip(rows, _predictions(restored, examples), strict=True)]
-
-
-def _question(restored: RestoredClient, own: OwnTask | None, row: Mapping[str, Any], where: str) -> Example:
-    """Return a row as an example without an answer."""
-    if own is not None:
-        return own.question(row, where)
-    task = restored.client.task
-    prompt, text = asked(task.template, None, row, where)
-    label = 0 if task.labels else None  # it is not read
-    return Example(prompt.text, "", label, text.text, prompt.fields, text.fields)
 
 
 def written(rows: Sequence[Mapping[str, Any]], ending: str) -> str:

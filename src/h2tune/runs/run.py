@@ -129,13 +129,13 @@ class _Job:
         """Train, aggregate, evaluate and export; return the table of the last event."""
         plan, server = self.plan, self.plan.federation.server
         began = time.perf_counter()
-        warnings = {client.name: self._check_texts(client) for client in plan.clients}
+        federated = self._engine(plan.clients, plan.strategy, "trained")
+        warnings = {client.name: self._check_texts(federated, client) for client in plan.clients}
         self.store.record("start", [started(plan)], self.notice)
         for name, events in warnings.items():
             self.store.record(f"texts/{name}", events, self.notice)
             if self.strict:
                 raise_first_warning(events)
-        federated = self._engine(plan.clients, plan.strategy, "trained")
         self._agree(federated)
         choose = draw_from(server.participation, server.min_clients, plan.federation.seed)
         self._rounds(federated, plan.federation, choose, "server")
@@ -151,12 +151,11 @@ class _Job:
         self.store.record("finish", [finished], self.notice)
         return table
 
-    def _check_texts(self, client: LocalClient) -> list[Event]:
+    def _check_texts(self, engine: LocalEngine, client: LocalClient) -> list[Event]:
         """Refuse a model that cannot be loaded, and texts that its tokenizer makes useless; return warnings."""
         events = check_texts(client, self.models.tokenizer(client.enrolment.model))
         if "start" not in self.store.logged:  # later, one client's failure must not end the run
-            dtype = next(i.client.dtype for i in self.plan.infos if i.client.name == client.name)
-            self.models.get(client.enrolment.model, client.kind, dtype)
+            engine.base_of(client)
         return events
 
     def _engine(

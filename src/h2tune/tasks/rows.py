@@ -128,9 +128,14 @@ class FileTask(OwnTask):
         return Example(prompt.text, words, label, text.text, prompt.fields, text.fields)
 
     def question(self, row: Mapping[str, Any], where: str) -> Example:
-        prompt, text = asked(self.prompt, self.text, row, where)
-        label = None if self.labels is None else 0  # it is not read
-        return Example(prompt.text, "", label, text.text, prompt.fields, text.fields)
+        return question(self.describe(), self.text, row, where)
+
+
+def question(task: Task, text: str | None, row: Mapping[str, Any], where: str) -> Example:
+    """Return a row of a task without its answer as an example; arguments and errors otherwise as in `asked`."""
+    prompt, read = asked(task.template, text, row, where)
+    label = 0 if task.labels else None  # it is not read
+    return Example(prompt.text, "", label, read.text, prompt.fields, read.fields)
 
 
 def asked(template: str, text: str | None, row: Mapping[str, Any], where: str) -> tuple[Filled, Filled]:

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from h2tune.errors import H2TuneError
 from h2tune.tasks.prompts import capped, most_that_fits
 from h2tune.tasks.task import Example, Messages, Task
-from h2tune.training.prompt_tokens import Tokens, prompt_tokens
+from h2tune.training.prompt_tokens import Tokens, common_length, prompt_tokens
 
 
 def rendered(messages: Messages, task: Task, tokenizer: PreTrainedTokenizerBase, *, asking: bool) -> str:
@@ -107,17 +107,12 @@ def conversation(
                     where=f"task '{task.name}'",
                     remedy="Give another template with chat_template",
                 )
-            spans.append(tuple(_common(prompt_tokens(part, tokenizer), whole) for part in (before, until)))
+            spans.append(
+                tuple(common_length(prompt_tokens(part, tokenizer), whole) for part in (before, until))
+            )
     first = spans[0][0]
     own = tuple(any(start <= i < end for start, end in spans) for i in range(first, len(whole)))
     return whole[:first], whole[first:], own, kept
-
-
-def _common(part: Tokens, whole: Tokens) -> int:
-    """Return the number of tokens with which both begin."""
-    return next(
-        (i for i, (a, b) in enumerate(zip(part, whole, strict=False)) if a != b), min(len(part), len(whole))
-    )
 
 
 def _without_oldest(messages: Messages) -> Messages:

@@ -40,6 +40,11 @@ class Encoded:
     own: tuple[bool, ...] = ()
 
     @property
+    def predicted(self) -> int:
+        """The number of tokens to predict."""
+        return sum(self.own) if self.own else len(self.answer)
+
+    @property
     def targets(self) -> tuple[int, ...]:
         """The tokens to predict, `IGNORED` where they are not the assistant's."""
         if not self.own:

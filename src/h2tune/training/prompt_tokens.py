@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
 
@@ -17,6 +18,8 @@ from h2tune.tasks.prompts import fields, fill, shorten
 from h2tune.tasks.task import Task
 
 Tokens = tuple[int, ...]
+_ADDED: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, int]] = WeakKeyDictionary()
+"""What `_added` found: it is asked for every text."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def continued(prompt: str, answers: Sequence[str], tokenizer: PreTrainedTokenize
     gap = prompt[len(stem) :]
     texts = [stem, *(stem + gap + (answer.lstrip(" ") if gap else answer) for answer in answers)]
     alone, *together = _without_end(texts, tokenizer)
-    common = min((_common(alone, whole) for whole in together), default=len(alone))
+    common = min((common_length(alone, whole) for whole in together), default=len(alone))
     return Continued(alone[:common], tuple(whole[common:] for whole in together))
 
 
@@ -137,17 +140,22 @@ def _without_end(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> li
 
     A beginning that a text has already, as a prompt taken from a chat template may, is not added to it once more.
     """
+    begin, end = _added(tokenizer)
     # `verbose` would warn of texts longer than the tokenizer's own limit, which are cut afterwards
-    bare, full = (
-        list(tokenizer("a", add_special_tokens=added, verbose=False)["input_ids"]) for added in (False, True)
-    )
-    places = [i for i in range(len(full)) if bare and full[i : i + len(bare)] == bare]
-    begin, end = (places[0], len(full) - places[0] - len(bare)) if places else (0, 0)
     rows = [tuple(row[: len(row) - end]) for row in tokenizer(list(texts), verbose=False)["input_ids"]]
     return [row[begin:] if begin and row[:begin] == row[begin : 2 * begin] else row for row in rows]
 
 
-def _common(one: Tokens, other: Tokens) -> int:
+def _added(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+    """Return how many tokens a tokenizer adds before and after a text."""
+    if tokenizer not in _ADDED:
+        bare, full = (list(tokenizer("a", add_special_tokens=a)["input_ids"]) for a in (False, True))
+        places = [i for i in range(len(full)) if bare and full[i : i + len(bare)] == bare]
+        _ADDED[tokenizer] = (places[0], len(full) - places[0] - len(bare)) if places else (0, 0)
+    return _ADDED[tokenizer]
+
+
+def common_length(one: Tokens, other: Tokens) -> int:
     """Return the number of tokens with which both begin."""
     length = 0
     for a, b in zip(one, other, strict=False):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from h2tune.errors import H2TuneError
+from h2tune.events import LESSON_NUMBERS
 from h2tune.federation.messages import Tensors, Update, check_update
 from h2tune.federation.run_store import Commit, RunStore
 from h2tune.federation.teaching.exchange import Between, combined, lesson_event
@@ -21,17 +22,7 @@ Upload = tuple[Tensors, dict[str, Any]]
 NORM = 1.001
 """The largest norm of label directions; honest ones have norm one."""
 MOST_LABELS = 1000
-DECISION = (
-    "taken",
-    "reason",
-    "own_loss",
-    "peers_loss",
-    "standard_error",
-    "own_right",
-    "peers_right",
-    "own_share",
-    "covered",
-)
+DECISION = ("taken", "reason", *LESSON_NUMBERS)
 
 
 class Teaching:
@@ -137,7 +128,7 @@ def _decision(head: Mapping[str, Any]) -> dict[str, Any]:
         H2TuneError: It is not valid.
     """
     facts = {key: head[key] for key in DECISION if key in head}
-    numbers = [value for key, value in facts.items() if key not in ("taken", "reason")]
+    numbers = [facts[key] for key in LESSON_NUMBERS if key in facts]
     if not isinstance(facts.get("taken"), bool) or not isinstance(facts.get("reason", ""), str):
         raise H2TuneError("its decision is not valid")
     if (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from h2tune.errors import H2TuneError
@@ -16,7 +16,7 @@ from h2tune.flower.member import ledger
 from h2tune.flower.member.requests import Request
 from h2tune.flower.policy import checksum
 from h2tune.runs.build import h2tune_settings
-from h2tune.runs.enrol import counted, load_client
+from h2tune.runs.enrol import load_client
 from h2tune.runs.model_info import ClientInfo, check_encoder, client_info, enrolment
 from h2tune.runs.ranks import rank_of, trainable_in
 from h2tune.training.arguments import check_arguments, try_arguments
@@ -61,12 +61,16 @@ def join(path: Path, settings: Settings) -> Joined:
     info = client_info(federation.client[0])
     enrolled = enrolment(info, rank_of(info, federation, size, slots), 0)
     client = load_client(info, enrolled, federation)
-    client = replace(client, enrolment=counted(enrolled, client))
     strategy = H2Tune([client.enrolment], h2tune_settings(federation, size, slots))
     parameters = trainable_in(federation, info, enrolled.rank, size, slots)
-    told = not settings.server.secure_aggregation
-    measured = settings.privacy.metrics == "shared"
-    card = card_of(info, client, parameters, file.describe, counted=told, measured=measured)
+    card = card_of(
+        info,
+        client,
+        parameters,
+        file.describe,
+        counted=not settings.server.secure_aggregation,
+        measured=settings.privacy.metrics == "shared",
+    )
     return Joined(file, info, client, strategy, card)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+from h2tune.files import sha256
 from h2tune.flower import audit
 
 ASKED = ("client", "experiment", "round")
@@ -41,12 +41,12 @@ def log_answer(
     facts: dict[str, Any] = {"message": kind}
     facts |= {name: _short(asked[name]) for name in ASKED if name in asked}
     if isinstance(settings := asked.get("settings"), str):
-        facts["settings"] = _sum(_bytes(settings))
+        facts["settings"] = sha256(_bytes(settings))
     if "reason" in said:
         facts["reason"] = _short(said["reason"])
-    facts["sent"] = {"bytes": len(_bytes(answer[0])), "sha256": _sum(_bytes(answer[0]))}
+    facts["sent"] = {"bytes": len(_bytes(answer[0])), "sha256": sha256(_bytes(answer[0]))}
     if answer[1] is not None:
-        facts["tensors"] = {"bytes": len(answer[1]), "sha256": _sum(answer[1])}
+        facts["tensors"] = {"bytes": len(answer[1]), "sha256": sha256(answer[1])}
     audit.append(log, "refused" if "reason" in said else "answered", key, **facts)
 
 
@@ -69,10 +69,6 @@ def _metadata(tensors: bytes | None) -> dict[str, Any]:
     except UnicodeDecodeError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _sum(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from h2tune.events import Event
+from h2tune.events import LESSON_NUMBERS, Event
 from h2tune.report.view.coerce import flag, integer, items, matrix, number, numbers, record, text, texts
 from h2tune.report.view.model import (
     AggregateView,
@@ -113,18 +113,7 @@ def _lesson_prepared(shown: ReportView, event: Event) -> None:
         numbers(event.get("cosines")),
         flag(event.get("taken")) is True,
         text(event.get("reason")),
-        *(
-            number(event.get(key))
-            for key in (
-                "own_loss",
-                "peers_loss",
-                "standard_error",
-                "own_right",
-                "peers_right",
-                "own_share",
-                "covered",
-            )
-        ),
+        **{key: number(event.get(key)) for key in LESSON_NUMBERS},
     )
 
 
