@@ -68,6 +68,11 @@ class TerminalDisplay:
 
         def step(number: int, phase: str, loss: float) -> None:
             self.bar.update(self.task, advance=1, description=f"{self.current} · {phase} · loss {loss:.3f}")
+            task = self.bar.tasks[0]
+            if (
+                task.total is not None and task.completed > task.total
+            ):  # a client without a teacher takes more
+                self.bar.update(self.task, total=task.completed)
 
         return step
 
@@ -129,11 +134,16 @@ def _lesson(event: dict[str, Any]) -> str:
 
 def total_steps(federation: FederationConfig) -> int:
     """Return the optimiser steps of a run in which every client trains in every round."""
-    train, later = federation.train, federation.server.rounds - 1
-    alternation = federation.experimental.alternation if federation.server.strategy == "h2tune" else "joint"
+    train, later, experimental = federation.train, federation.server.rounds - 1, federation.experimental
+    alternation = experimental.alternation if federation.server.strategy == "h2tune" else "joint"
     first = sum(client.local_steps or train.local_steps for client in federation.client)
     others = optimiser_steps(first, alternation) * later
-    return first + others * (2 if federation.experimental.alone else 1)
+    if not experimental.alone:
+        return first + others
+    if federation.teaching == "none":  # the first round is the same
+        return first + 2 * others
+    own_rows = train.batch_size + experimental.public_batch
+    return first + others + (first + first * later) * own_rows // train.batch_size
 
 
 def results_table(table: list[dict[str, Any]]) -> Table:

@@ -25,7 +25,7 @@ class ExperimentalConfig(ConfigSection):
 
     alone: bool = Field(
         default=False,
-        description="Whether to train every client alone as well, with the same steps in the same rounds, for "
+        description="Whether to train every client alone as well, on as many rows in the same rounds, for "
         "comparison.",
     )
     parts: dict[str, Part] = Field(

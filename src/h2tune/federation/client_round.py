@@ -158,8 +158,9 @@ class ClientRound:
 
     def _train(self, adapted: AdaptedModel, tokenizer: PreTrainedTokenizerBase) -> Record:
         client, numbers, public = self.client, self.client.training, self.lesson.rows if self.lesson else ()
-        if self.untaught:  # its own examples take the place of public texts
-            numbers = replace(numbers, batch_size=numbers.batch_size + numbers.public_batch)
+        alternation = adapted.alternation
+        if self.untaught:  # the steps of `local` with as many rows; there is no shared phase
+            numbers, alternation = numbers.without_teacher(), "joint"
         return LocalRound(
             adapted.model,
             client.encoded("train", tokenizer),
@@ -168,7 +169,7 @@ class ClientRound:
             causal=client.causal,
             phases=self._phases(adapted),
             terms=self._terms(adapted) if public else adapted.terms(),
-            alternation=adapted.alternation,
+            alternation=alternation,
             round_number=self.download.round,
             seed=derive(client.seed, "client", client.name),
             progress=self.progress(client.name) if self.progress else None,

@@ -159,9 +159,11 @@ class LocalEngine(Channel):
     def _reuse_first_round(self, client: str, round_number: int) -> Commit | None:
         """Commit the first round of the other engine as this stage's own, if it is the same; else return None.
 
-        It differs for methods that send nothing when a client is alone.
+        It differs for clients with a teacher, and for methods that send nothing when a client is alone.
         """
-        if round_number or self.first is None or self.first.lesson(client) is not None:
+        if round_number or self.first is None:
+            return None
+        if (lesson := self.first.lesson(client)) is not None and lesson.rows:
             return None
         if self.strategy.upload_spec(client, 0) != self.first.strategy.upload_spec(client, 0):
             return None
@@ -191,19 +193,23 @@ class LocalEngine(Channel):
         return None if commit is None else commit[0]["frames"]
 
     def lesson(self, client: str) -> Lesson | None:
-        """Return a client's lesson; None if it has none, or trains alone.
+        """Return a client's lesson; None if it has none. It has no rows where the client trains alone.
 
         Raises:
             H2TuneError: It was altered on disk.
         """
         path = f"clients/{client}/lesson"
-        commit = None if self.stage == "alone" else self.store.committed(path)
-        if commit is None and self.stage != "alone" and self.store.is_damaged(path):
+        commit = self.store.committed(path)
+        if commit is None and self.store.is_damaged(path):
             raise H2TuneError(
                 f"the lesson of client '{client}' was altered or is incomplete",
                 where=str(self.store.folder / path),
                 remedy="Go on with --resume, which computes it again",
             )
+        if (
+            commit is not None and self.stage == "alone"
+        ):  # as many rows of its own: see `ClientRound.untaught`
+            return Lesson((), commit[1])
         return None if commit is None else Lesson.of(commit[0]["lesson"], commit[1])
 
     def path(self, client: str, round_number: int) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import torch
@@ -56,6 +56,11 @@ class LocalTraining:
     normalised: bool = False
     public_batch: int = 8
     teacher_labels: float = 128.0
+
+    def without_teacher(self) -> LocalTraining:
+        """Return the same number of rows for a client without public texts: more steps of its own examples."""
+        rows = self.local_steps * (self.batch_size + self.public_batch)
+        return replace(self, local_steps=max(1, rows // self.batch_size), alternation="joint")
 
     def trainer_arguments(
         self, folder: str, steps: int, seed: int, batch: int | None = None

@@ -265,27 +265,40 @@ def test_a_client_without_labels_is_taught(tmp_path, client, sends):
     }
 
 
-def test_a_client_that_nobody_can_teach_trains_on_as_many_rows_of_its_own(tmp_path):
-    found = content(tmp_path)
-    found["client"][1]["task"]["labels"] = ["yes", "nay"]
-    rows = (tmp_path / "two.jsonl").read_text().replace('"no"', '"nay"')
-    (tmp_path / "two.jsonl").write_text(rows)
-    losses = []
-    for own, public in ((4, 4), (6, 2), (4, 2)):
-        found["train"]["batch_size"], found["experimental"]["public_batch"] = own, public
-        run = h2tune.run(
-            federations.write(tmp_path, found), out=tmp_path / f"run-{own}-{public}", strict=True
-        )
-        by_name = {e["client"]: e for e in lessons(run)}
-        assert by_name["two"]["reason"] == "nobody else knows its labels" and by_name["one"]["taken"]
-        trained = (e for e in run.events if e["event"] == "client_trained")
-        losses.append(next(e["losses"] for e in trained if e["client"] == "two" and e["round"] == 0))
-    assert losses[0] == losses[1] != losses[2]  # eight rows a step, however many would be public
-    found["train"]["batch_size"], found["server"]["strategy"] = 8, "local"
-    alone = h2tune.run(federations.write(tmp_path, found), out=tmp_path / "alone")
-    trained = (e for e in alone.events if e["event"] == "client_trained")
-    local = next(e["losses"] for e in trained if e["client"] == "two" and e["round"] == 0)
-    assert [x["loss"] for x in losses[0]] == pytest.approx([x["loss"] for x in local], abs=1e-5)
+@pytest.mark.parametrize("public", [4, 2])
+def test_a_client_that_nobody_can_teach_trains_as_local_does_on_as_many_rows(tmp_path, public):
+    """To the bit, in every round: with `public` texts beside 4 rows, 4 + `public` rows of its own a step."""
+    found = alone_in_its_labels(tmp_path)
+    found["experimental"] |= {"public_batch": public, "head_start": "labels", "alternation": "step"}
+    run = h2tune.run(federations.write(tmp_path, found), out=tmp_path / "run", strict=True)
+    steps = found["train"]["local_steps"] * (4 + public) // 4
+    found["train"]["local_steps"], found["server"]["strategy"] = steps, "local"
+    local = h2tune.run(federations.write(tmp_path, found), out=tmp_path / "local")
+    mine, alone = (
+        [e["losses"] for e in each.events if e["event"] == "client_trained" and e["client"] == "three"]
+        for each in (run, local)
+    )
+    assert [len(losses) for losses in mine] == [steps] * 3
+    assert [[x["loss"] for x in losses] for losses in mine] == [
+        [x["loss"] for x in losses] for losses in alone
+    ]
+
+
+def test_alone_has_as_many_rows_as_with_a_teacher_and_is_the_same_without(tmp_path):
+    found = alone_in_its_labels(tmp_path)
+    found["server"]["rounds"], found["experimental"]["alone"] = 2, True
+    run = h2tune.run(federations.write(tmp_path, found), out=tmp_path / "run", strict=True)
+    losses = {
+        (e["client"], e["stage"], e["round"]): [x["loss"] for x in e["losses"]]
+        for e in run.events
+        if e["event"] == "client_trained"
+    }
+    assert all(losses["three", "alone", number] == losses["three", "trained", number] for number in (0, 1))
+    assert len(losses["one", "alone", 0]) == 2 * len(
+        losses["one", "trained", 0]
+    )  # four public texts beside four
+    by_name = {row["client"]: row for row in run.table}
+    assert by_name["three"]["alone"] == by_name["three"]["federated"]
 
 
 def test_no_labels_without_a_consensus_is_an_error(tmp_path):
