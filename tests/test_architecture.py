@@ -17,7 +17,7 @@ import pytest
 from helpers import federations
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "h2tune"
-GROUND = {"errors", "events", "files", "quiet", "seeds", "_version"}
+GROUND = {"errors", "events", "files", "own_code", "quiet", "seeds", "_version"}
 ARROWS = {
     "functional": set(),
     "assets": set(),
@@ -33,7 +33,7 @@ ARROWS = {
     "config": {"functional", "tasks"},
     "report": set(),
     "runs": {
-        *("adapter", "baselines", "config", "evaluation", "federation", "heads", "models"),
+        *("adapter", "baselines", "config", "evaluation", "federation", "functional", "heads", "models"),
         *("report", "tasks", "training"),
     },
     "flower": {"adapter", "config", "federation", "functional", "models", "report", "runs", "training"},

@@ -17,7 +17,8 @@ import typer
 from helpers import federations, tiny
 from typer.testing import CliRunner
 
-from h2tune import assets, baselines, config
+import h2tune
+from h2tune import assets, config
 from h2tune.cli.main import app
 from h2tune.flower.policy import Policy
 
@@ -153,8 +154,7 @@ def test_a_reader_who_does_what_a_page_says_gets_there(page, here, monkeypatch):
     assert names["run"].table and (names["run"].folder / "report.html").exists()
 
 
-def test_a_method_of_ones_own_runs_as_the_page_says(here, monkeypatch):
-    monkeypatch.setattr(baselines, "MODULES", dict(baselines.MODULES))
+def test_code_of_ones_own_runs_as_the_page_says(here):
     clients = [(name, "llama", 4) for name in ("one", "two", "three")]
     content = federations.federation(here, clients, server={"rounds": 2}, train={"local_steps": 1})
     federations.write(here, content)
@@ -162,6 +162,13 @@ def test_a_method_of_ones_own_runs_as_the_page_says(here, monkeypatch):
     aggregated = [event for event in run.events if event["event"] == "aggregated"]
     assert len(aggregated) == 2 and all(event["change"] > 0 for event in aggregated)
     assert aggregated[0]["groups"] == [["one", "three", "two"]]
+    rule, data = (tomllib.loads(block) for block in blocks("docs/own-method.md", "toml"))
+    content["server"] |= rule["server"]
+    content["train"] |= {"local_steps": 3}  # T has no gradient before B has moved
+    content["client"][0] |= {"task": data["client"][0]["task"] | {"max_new_tokens": 1}}
+    federations.write(here, content)
+    ran = h2tune.run("federation.toml", out="runs/own")
+    assert all(event["change"] > 0 for event in ran.events if event["event"] == "aggregated")
 
 
 @pytest.mark.real

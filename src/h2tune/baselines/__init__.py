@@ -36,8 +36,9 @@ them:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from h2tune import own_code
 from h2tune.errors import H2TuneError, nearest
 
 if TYPE_CHECKING:
@@ -82,18 +83,45 @@ def build(
     """Return a method by name.
 
     Raises:
-        H2TuneError: No method has that name.
+        H2TuneError: No method has that name, or the user's own cannot be loaded.
     """
     import importlib
 
+    settings: dict[str, Any] = {
+        "shared_rank": shared_rank,
+        "alpha": alpha,
+        "dropout": dropout,
+        "weighting": weighting,
+        "seed": seed,
+    }
+    if own_code.is_reference(name):
+        return _own(name, enrolments, settings)
     if name not in MODULES:
         known = ["h2tune", *MODULES]
         raise H2TuneError(
             f"no strategy is called '{name}'{nearest(name, known)}",
             where="server.strategy",
-            remedy=f"Known: {', '.join(known)}",
+            remedy=f"Known: {', '.join(known)}; or module:object with a strategy of your own",
         )
-    built: Strategy = importlib.import_module(MODULES[name]).build(
-        enrolments, shared_rank=shared_rank, alpha=alpha, dropout=dropout, weighting=weighting, seed=seed
-    )
+    built: Strategy = importlib.import_module(MODULES[name]).build(enrolments, **settings)
+    return built
+
+
+def _own(reference: str, enrolments: Sequence[Enrolment], settings: dict[str, Any]) -> Strategy:
+    """Return a strategy of the user's own: what its class or function returns for these arguments.
+
+    Raises:
+        H2TuneError: It cannot be loaded, or is no strategy.
+    """
+    from h2tune.federation.strategy import Strategy
+
+    make = own_code.load(reference, "server.strategy")
+    built = make(enrolments, **settings) if callable(make) else make
+    if not isinstance(built, Strategy):
+        raise H2TuneError(
+            f"'{own_code.short(reference)}' makes {type(built).__name__}, not a Strategy",
+            where="server.strategy",
+            remedy="Name a class or function that takes (enrolments, *, shared_rank, alpha, dropout, weighting, seed) "
+            "and returns an h2tune.federation.strategy.Strategy",
+        )
     return built

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from h2tune import own_code
 from h2tune.baselines import MODULES
 from h2tune.errors import H2TuneError, nearest
 
@@ -56,7 +57,7 @@ class Method:
 
 
 def parse_methods(texts: Sequence[str]) -> list[Method]:
-    """Parse methods such as `local`, `h2tune-joint` or `fedit+train.learning_rate=3e-4`.
+    """Parse methods such as `local`, `h2tune-joint`, `fedit+train.learning_rate=3e-4` or `module:object`.
 
     A method's label is its name without overrides, unless another method has the same name.
 
@@ -101,6 +102,8 @@ def as_local(method: Method) -> Method:
 
 def _parse(text: str) -> Method:
     name, *changes = CHANGE.split(text)
+    if own_code.is_reference(name):
+        return Method(own_code.short(name), text, name, tuple(changes))
     known = ["h2tune", *ABLATIONS, *MODULES]
     if name not in known:
         raise H2TuneError(

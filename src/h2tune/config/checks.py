@@ -64,9 +64,9 @@ def _rule(config: SharedConfig) -> None:
     """Check what goes with the aggregation rule."""
     server, increments = config.server, config.experimental.increments
     rule = f'server.aggregation = "{server.aggregation}"'
-    if server.aggregation == "mean" and server.hostile is not None:
+    if not server.is_robust and server.hostile is not None:
         raise H2TuneError(
-            'server.aggregation = "mean" tolerates no hostile clients',
+            f"{rule} tolerates no hostile clients",
             where="server.hostile",
             remedy="Leave it out, or set server.aggregation to a robust rule",
         )
@@ -86,7 +86,7 @@ def _rule(config: SharedConfig) -> None:
         )
     if increments != "mean":
         raise H2TuneError(
-            f'{rule} computes a robust mean and does not go with "{increments}"',
+            f'{rule} computes one step for all and does not go with "{increments}"',
             where="experimental.increments",
             remedy='Leave it out, or set server.aggregation = "mean"',
         )

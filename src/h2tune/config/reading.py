@@ -14,6 +14,7 @@ from h2tune.config.problems import problem
 from h2tune.config.resolve import resolve
 from h2tune.config.sections import FederationConfig
 from h2tune.errors import H2TuneError, nearest, within
+from h2tune.own_code import absolute_reference, is_reference
 from h2tune.tasks.own_task import OwnTask
 
 FORMAT = 4
@@ -169,12 +170,18 @@ def _absolute(federation: FederationConfig, folder: Path) -> FederationConfig:
         if client.model.startswith((".", "/", "~")) or (folder / client.model).is_dir():
             changes["model"] = absolute(client.model, folder)
         if isinstance(client.task, OwnTask):
-            files = {key: absolute(path, folder) for key, path in client.task.files.items()}
-            changes["task"] = client.task.model_copy(update=files)
+            changes["task"] = client.task.placed(folder)
         clients.append(client.model_copy(update=changes))
     encoder = federation.basis.encoder
     if encoder.startswith((".", "/", "~")):
         encoder = absolute(encoder, folder)
     texts = absolute_texts(federation.basis.texts, folder)
     basis = federation.basis.model_copy(update={"texts": texts, "encoder": encoder})
-    return federation.model_copy(update={"client": tuple(clients), "basis": basis})
+    server = federation.server
+    own = {
+        key: absolute_reference(value, folder)
+        for key, value in (("strategy", server.strategy), ("aggregation", server.aggregation))
+        if is_reference(value)
+    }
+    changed = {"client": tuple(clients), "basis": basis, "server": server.model_copy(update=own)}
+    return federation.model_copy(update=changed)

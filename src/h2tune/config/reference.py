@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from h2tune.config.problems import models_in
 from h2tune.config.sections import FederationConfig
+from h2tune.own_code import Reference
 from h2tune.tasks.chat import ChatTask
 
 WORDS = {int: "integer", float: "number", str: "text", bool: "true or false", dict: "table"}
@@ -69,6 +70,8 @@ def filled(page: str) -> str:
 
 def _type(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation == Reference:
+        return '`"module:object"`'
     if origin is typing.Annotated:
         return _type(arguments[0])
     if origin in (typing.Union, types.UnionType):

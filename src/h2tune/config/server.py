@@ -8,6 +8,7 @@ from pydantic import Field
 
 from h2tune.config.types import ConfigSection, Count, Fraction, Positive
 from h2tune.functional.quorum import Rule
+from h2tune.own_code import Reference, is_reference
 
 
 class ServerConfig(ConfigSection):
@@ -17,7 +18,7 @@ class ServerConfig(ConfigSection):
     strategy: str = Field(
         default="h2tune",
         description="The method: `h2tune`, or a baseline (`local`, `fedit`, `ffa-lora`, `fedsa-lora`, `hetlora`, "
-        "`flexlora`, `flora`, `fed-sb`, `co-lora`).",
+        "`flexlora`, `flora`, `fed-sb`, `co-lora`), or `module:object` with one of your own.",
     )
     min_clients: Positive = Field(
         default=1,
@@ -38,9 +39,10 @@ class ServerConfig(ConfigSection):
         description="Weight of a client in the mean: its number of examples, or the same for all; noise and secure "
         "aggregation make `uniform` the default.",
     )
-    aggregation: Rule = Field(
+    aggregation: Rule | Reference = Field(
         default="mean",
-        description="How the server combines updates: the mean, or a rule that tolerates hostile clients.",
+        description="How the server combines updates: the mean, a rule that tolerates hostile clients, or a function "
+        "of your own.",
     )
     hostile: Count | None = Field(
         default=None,
@@ -59,7 +61,12 @@ class ServerConfig(ConfigSection):
     @property
     def assumed_hostile(self) -> int:
         """f: as stated; by default 1 for a robust rule, and 0 for the mean."""
-        return self.hostile if self.hostile is not None else int(self.aggregation != "mean")
+        return self.hostile if self.hostile is not None else int(self.is_robust)
+
+    @property
+    def is_robust(self) -> bool:
+        """Whether a rule that tolerates hostile clients combines the updates."""
+        return self.aggregation != "mean" and not is_reference(self.aggregation)
 
     def of_one(self) -> ServerConfig:
         """Return the same for a client that trains by itself, which needs no protection from others."""

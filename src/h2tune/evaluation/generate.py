@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from h2tune.evaluation.result import Score
 from h2tune.functional.losses import task_loss
-from h2tune.scoring.scorers import LIKELIHOOD, SCORERS
+from h2tune.scoring.scorers import LIKELIHOOD, scorer_of
 from h2tune.tasks.task import Example, Task
 from h2tune.training.chat_tokens import fitted_chat, rendered
 from h2tune.training.encode import Encoded, collator, kept_logits, pad_token
@@ -33,15 +33,16 @@ def evaluate_generated(
     device = next(model.parameters()).device
     right, loss, tokens = 0.0, 0.0, sum(item.predicted for item in encoded)
     collate = collator(model, tokenizer, causal=True)
+    scorer = None if task.scorer == LIKELIHOOD else scorer_of(task.scorer)
     for start in range(0, len(examples), batch_size):
         batch = examples[start : start + batch_size]
-        texts = [] if task.scorer == LIKELIHOOD else generated(model, task, batch, tokenizer)
-        for text, example in zip(texts, batch, strict=False):
-            right += SCORERS[task.scorer](text, example.answer)
+        if scorer is not None:
+            texts = generated(model, task, batch, tokenizer)
+            right += sum(scorer(t, example.answer) for t, example in zip(texts, batch, strict=True))
         answers = {name: t.to(device) for name, t in collate(encoded[start : start + batch_size]).items()}
         per_token = task_loss(kept_logits(model, answers, causal=True), answers["labels"], 1)
         loss += float(per_token) / tokens
-    accuracy = math.exp(-loss) if task.scorer == LIKELIHOOD else right / len(examples)
+    accuracy = math.exp(-loss) if scorer is None else right / len(examples)
     return Score(accuracy=accuracy, loss=loss, examples=len(examples))
 
 

@@ -14,6 +14,7 @@ from h2tune.config.experimental import Part
 from h2tune.config.types import FROM_LIST, ConfigSection, Count, Name, Positive
 from h2tune.errors import H2TuneError, nearest
 from h2tune.flower.policy import Policy
+from h2tune.own_code import is_reference
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -32,6 +33,8 @@ class Settings(SharedConfig):
             raise ValueError(
                 f"server.strategy '{self.server.strategy}' runs on one machine; here it is h2tune"
             )
+        if is_reference(self.server.aggregation):
+            raise ValueError("server.aggregation must not name code: all parties would run it")
         if self.experimental.alone:
             raise ValueError("experimental.alone is for one machine; leave it out")
         if self.experimental.parts:

@@ -16,14 +16,14 @@ Increments = Literal["mean", "sum", "relevance"]
 weighted by relevance, equation (10)."""
 
 
-def updates_needed(rule: Rule, hostile: int) -> int:
+def updates_needed(rule: str, hostile: int) -> int:
     """Return the least number of updates in a round: 1 for `mean`, 2 f + 3 for `krum`, 2 f + 1 for the others.
 
     With 2 f + 1 updates the honest are the majority. Krum's bound is Proposition 1 of Blanchard et al. 2017 (NeurIPS):
     the n − f − 2 nearest of any update are more than the f − 1 others of a hostile one.
 
     Args:
-        rule: The rule.
+        rule: The rule, or a function of the user's own.
         hostile: f, the number of hostile clients assumed.
     """
     if rule == "mean":

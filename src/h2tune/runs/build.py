@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
-from h2tune import baselines
+from h2tune import baselines, own_code
 from h2tune.config import FederationConfig, ServerConfig, SharedConfig
 from h2tune.errors import H2TuneError
 from h2tune.federation import dp
+from h2tune.federation.h2tune.own_rule import OwnRule
 from h2tune.federation.h2tune.settings import H2TuneSettings
 from h2tune.federation.h2tune.strategy import H2Tune
 from h2tune.federation.messages import Enrolment
 from h2tune.federation.strategy import Strategy
+from h2tune.functional.quorum import Rule
+from h2tune.own_code import is_reference
 
 
 def build_strategy(
@@ -84,12 +87,31 @@ def h2tune_settings(
         weighting=server.weighting,
         wire_dtype=server.wire_dtype,
         increments=switches.increments,
-        aggregation=server.aggregation,
+        aggregation="mean" if is_reference(server.aggregation) else cast(Rule, server.aggregation),
+        own_rule=_own_rule(server.aggregation),
         hostile=server.assumed_hostile,
         clip_norm=None if switches.clip_norm == "median" else switches.clip_norm,
         mechanism=mechanism_of(federation),
         secure_clients=clients if server.secure_aggregation else 0,
     )
+
+
+def _own_rule(name: str) -> OwnRule | None:
+    """Return the user's own rule of aggregation; None where h2tune's is named.
+
+    Raises:
+        H2TuneError: It cannot be loaded, or is no function.
+    """
+    if not is_reference(name):
+        return None
+    rule = own_code.load(name, "server.aggregation")
+    if not callable(rule):
+        raise H2TuneError(
+            f"'{own_code.short(name)}' is no function",
+            where="server.aggregation",
+            remedy="Name a function of (increments, coverages, weights) that returns one step for all clients",
+        )
+    return cast(OwnRule, rule)
 
 
 def mechanism_of(federation: SharedConfig) -> dp.Mechanism | None:

@@ -145,7 +145,7 @@ def _bytes_before(federation: FederationConfig, info: ClientInfo, size: int) -> 
 def guards(federation: FederationConfig) -> list[str]:
     """Return the protections of a federation: robust aggregation, secure aggregation, and ε after all rounds."""
     server, lines = federation.server, []
-    if server.aggregation != "mean":
+    if server.is_robust:
         lines.append(
             f'aggregation by "{server.aggregation}": tolerates {server.assumed_hostile} hostile of '
             f"{len(federation.client)} clients"

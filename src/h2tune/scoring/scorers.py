@@ -1,7 +1,7 @@
 """Scorers: compare a generated output with the reference answer.
 
-`SCORERS` lists them by name. Each takes (output, answer), both as text, returns true, false or a number from 0 to 1,
-and never raises because of a model's output.
+`SCORERS` lists them by name; `scorer_of` returns the user's own, too. Each takes (output, answer), both as text,
+returns true, false or a number from 0 to 1, and never raises because of a model's output.
 The answer may be bare ("18", "B", "yes") or a whole reference solution that ends in "The answer is …", as in
 MathInstruct: output and answer are parsed in the same way.
 
@@ -18,6 +18,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
+from h2tune import own_code
 from h2tune.errors import H2TuneError
 from h2tune.scoring.sandbox import run_program
 
@@ -115,6 +116,41 @@ SCORERS: dict[str, Callable[[str, str], float]] = {
     "program": program,
     "word": word,
 }
+
+
+def scorer_of(name: str) -> Callable[[str, str], float]:
+    """Return a scorer by its name, or the user's own by `module:object`.
+
+    Raises:
+        H2TuneError: The user's own cannot be loaded, or is no function.
+    """
+    if not own_code.is_reference(name):
+        return SCORERS[name]
+    scorer = own_code.load(name, "task.scorer")
+    if not callable(scorer):
+        raise H2TuneError(
+            f"'{own_code.short(name)}' is no function",
+            where="task.scorer",
+            remedy="Name a function of (output, answer) that returns 0 to 1",
+        )
+    return functools.partial(_bounded, scorer, own_code.short(name))
+
+
+def _bounded(scorer: Callable[[str, str], float], name: str, output: str, answer: str) -> float:
+    """Return what a scorer of the user's own returns.
+
+    Raises:
+        H2TuneError: It is not from 0 to 1.
+    """
+    try:
+        value = float(scorer(output, answer))
+    except (TypeError, ValueError) as error:
+        raise H2TuneError(f"'{name}' returned no number ({error})", where="task.scorer") from error
+    if not 0 <= value <= 1:
+        raise H2TuneError(
+            f"'{name}' returned {value:g}", where="task.scorer", remedy="Return a number from 0 to 1"
+        )
+    return value
 
 
 @functools.cache

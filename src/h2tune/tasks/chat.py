@@ -9,7 +9,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from h2tune.errors import H2TuneError
+from h2tune.own_code import Reference, is_reference
 from h2tune.tasks.own_task import MOST_NEW_TOKENS, OwnTask
+from h2tune.tasks.sources import title
 from h2tune.tasks.task import Example, Messages, Task
 
 ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
@@ -29,7 +31,7 @@ class ChatTask(OwnTask):
     chat_template: str | None = Field(
         default=None, description="File with a Jinja chat template; the tokenizer's own if left out."
     )
-    scorer: Literal["f1", "exact", "rouge", "likelihood", "number", "option", "word"] = Field(
+    scorer: Literal["f1", "exact", "rouge", "likelihood", "number", "option", "word"] | Reference = Field(
         default="f1",
         description="How the last answer is scored: token F1, exact match, ROUGE-L, or without generating by its "
         "likelihood (1 / perplexity).",
@@ -37,7 +39,8 @@ class ChatTask(OwnTask):
 
     @property
     def files(self) -> dict[str, str]:
-        return super().files | ({"chat_template": self.chat_template} if self.chat_template else {})
+        template = {"chat_template": self.chat_template} if self.chat_template else {}
+        return super().files | template | ({"scorer": self.scorer} if is_reference(self.scorer) else {})
 
     def describe(self) -> Task:
         """Return the task without reading a file of rows.
@@ -46,7 +49,7 @@ class ChatTask(OwnTask):
             H2TuneError: The template's file cannot be read.
         """
         return Task(
-            name=Path(self.file).stem,
+            name=title(self.file),
             kind="generate",
             labels=(),
             verbalisers=(),

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from h2tune.errors import H2TuneError, nearest
+from h2tune.own_code import is_reference
+from h2tune.scoring.scorers import scorer_of
 from h2tune.tasks import MODULES
 from h2tune.tasks.own_task import OwnTask
 from h2tune.tasks.task import Example, Pools, Splits, Task
@@ -28,10 +30,13 @@ def describe_task(task: str | OwnTask, *, base: Path | None = None) -> Task:
         base: Folder from which relative paths in `task` start.
 
     Raises:
-        H2TuneError: No built-in task has that name.
+        H2TuneError: No built-in task has that name, or the user's own scorer cannot be loaded.
     """
     if not isinstance(task, str):
-        return task.describe()
+        own = task.describe()
+        if is_reference(own.scorer):
+            scorer_of(own.scorer)  # refused here rather than after training
+        return own
     if task not in MODULES:
         is_file = task.endswith((".jsonl", ".json", ".csv"))
         raise H2TuneError(

@@ -7,12 +7,13 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from h2tune.errors import H2TuneError
-from h2tune.tasks.row_files import read_rows
+from h2tune.own_code import absolute_reference, is_reference
+from h2tune.tasks.sources import rows_of
 from h2tune.tasks.task import Example, Pools, Task
 
 LEAST_NEW_TOKENS, MOST_NEW_TOKENS = 16, 512
@@ -27,8 +28,8 @@ class OwnTask(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     file: str = Field(
-        description="JSON Lines, CSV or TSV file with rows to train on; the other splits are taken from it unless they "
-        "have files of their own."
+        description="JSON Lines, CSV or TSV file with rows to train on, or `module:function`; the other splits are "
+        "taken from it unless they have files of their own."
     )
     validation_file: str | None = Field(default=None, description="File with rows to validate on.")
     test_file: str | None = Field(default=None, description="File with rows to test on.")
@@ -58,9 +59,20 @@ class OwnTask(BaseModel, ABC):
 
     @property
     def files(self) -> dict[str, str]:
-        """Paths by key, without those that are left out."""
+        """Paths and `module:object` by key, without those that are left out."""
         keys = ("file", "validation_file", "test_file")
         return {key: path for key in keys if (path := getattr(self, key)) is not None}
+
+    def placed(self, folder: Path) -> Self:
+        """Return the same task with every path absolute; relative ones start from `folder`."""
+        return self.model_copy(
+            update={
+                key: absolute_reference(path, folder)
+                if is_reference(path)
+                else str(folder / Path(path).expanduser())
+                for key, path in self.files.items()
+            }
+        )
 
     @abstractmethod
     def describe(self) -> Task:
@@ -107,13 +119,11 @@ class OwnTask(BaseModel, ABC):
         """
         for file in (self.file, self.validation_file, self.test_file):
             if file is not None:
-                path = (base or Path()) / Path(file).expanduser()
-                for line, row in itertools.islice(read_rows(path, self.encoding), CHECKED):
-                    self.example(row, f"{path}:{line}")
+                for where, row in itertools.islice(rows_of(file, self.encoding, base), CHECKED):
+                    self.example(row, where)
 
     def _examples(self, file: str, base: Path | None) -> list[Example]:
-        path = (base or Path()) / Path(file).expanduser()
-        examples = [self.example(row, f"{path}:{line}") for line, row in read_rows(path, self.encoding)]
+        examples = [self.example(row, where) for where, row in rows_of(file, self.encoding, base)]
         if not examples:
-            raise H2TuneError("has no rows", where=str(path))
+            raise H2TuneError("has no rows", where=file)
         return examples

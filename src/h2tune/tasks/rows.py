@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from h2tune.errors import H2TuneError, nearest
+from h2tune.own_code import Reference, is_reference
 from h2tune.tasks.own_task import MOST_NEW_TOKENS, OwnTask
 from h2tune.tasks.prompts import Filled, fields, filled, joined
+from h2tune.tasks.sources import title
 from h2tune.tasks.task import Example, Task
 
 
@@ -32,7 +33,9 @@ class FileTask(OwnTask):
         "says for it, leading space included; free text if left out.",
     )
     scorer: (
-        Literal["label", "number", "option", "program", "word", "f1", "exact", "rouge", "likelihood"] | None
+        Literal["label", "number", "option", "program", "word", "f1", "exact", "rouge", "likelihood"]
+        | Reference
+        | None
     ) = Field(
         default=None,
         description="How answers are scored; `label` with labels and `word` without if left out; `program` runs them "
@@ -90,10 +93,15 @@ class FileTask(OwnTask):
             return tuple(self.labels.values())
         return tuple(f" {label}" for label in self.labels or ())
 
+    @property
+    def files(self) -> dict[str, str]:
+        own = {"scorer": self.scorer} if self.scorer and is_reference(self.scorer) else {}
+        return super().files | own
+
     def describe(self) -> Task:
         """Return the task without reading the file."""
         return Task(
-            name=Path(self.file).stem,
+            name=title(self.file),
             kind="generate" if self.labels is None else "label",
             labels=tuple(self.labels or ()),
             verbalisers=self._verbalisers(),
@@ -168,8 +176,9 @@ def _value(row: Mapping[str, Any], name: str, where: str) -> str:
             remedy = f"Its fields: {', '.join(known)}" if known else "The field before it is no object"
             raise H2TuneError(f"no field '{part}'{place}{nearest(part, known)}", where=where, remedy=remedy)
         value = value[part]
-    if value is None or isinstance(value, list | dict):
-        kind = "null" if value is None else "a list" if isinstance(value, list) else "an object"
+    if not isinstance(value, str | int | float) or value != value:
+        kinds = {type(None): "null", list: "a list", dict: "an object", float: "NaN"}
+        kind = kinds.get(type(value), f"of the type {type(value).__name__}")
         remedy = "Use a text, a number, true or false"
         raise H2TuneError(f"field '{name}' is {kind}", where=where, remedy=remedy)
     return _as_text(value)

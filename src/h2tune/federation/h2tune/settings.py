@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from h2tune.adapter.config import Basis
 from h2tune.federation import dp
+from h2tune.federation.h2tune.own_rule import OwnRule
 from h2tune.functional.alignment import Alignment
 from h2tune.functional.masks import Mask
 from h2tune.functional.quorum import Increments, Rule
@@ -40,6 +41,7 @@ class H2TuneSettings:
             there is one G per client, equation (10).
         aggregation: `"mean"` is equation (5); the others are robust rules, see `functional.robust`.
         hostile: f, the number of hostile clients that a robust rule tolerates.
+        own_rule: A function of the user's own, in place of `aggregation`: see `own_rule.OwnRule`.
         clip_norm: The bound of `"clip"`; None for the median of the clients' norms.
         mechanism: Noise of differential privacy, if any.
         secure_clients: With secure aggregation the number of clients in the federation, else 0.
@@ -67,6 +69,7 @@ class H2TuneSettings:
     increments: Increments = "mean"
     aggregation: Rule = "mean"
     hostile: int = 0
+    own_rule: OwnRule | None = None
     clip_norm: float | None = None
     mechanism: dp.Mechanism | None = None
     secure_clients: int = 0

@@ -15,6 +15,7 @@ from h2tune.federation import dp
 from h2tune.federation.h2tune import wire
 from h2tune.federation.h2tune.adapted_model import H2TuneAdaptedModel
 from h2tune.federation.h2tune.codec import FactorCodec, check_enrolments
+from h2tune.federation.h2tune.own_rule import own_step
 from h2tune.federation.h2tune.protection import protection_of
 from h2tune.federation.h2tune.settings import H2TuneSettings
 from h2tune.federation.messages import Download, Enrolment, Spec, Tensors, Update, digest
@@ -113,8 +114,7 @@ class H2Tune(Strategy[Content]):
         updates = sorted(updates, key=lambda update: (update.client, update.round))
         if self.settings.aggregation == "mean":  # a client that nobody can teach says nothing about T
             updates = [update for update in updates if self.size_of(update) != 0] or updates
-        reduce = self._mean if self.settings.aggregation == "mean" else self._robust
-        shared, facts = reduce(state[NAME], updates)
+        shared, facts = self._reduced(state[NAME], updates)
         facts |= self._change(state[NAME], shared)
         if self.settings.increments != "relevance":
             return {NAME: shared}, facts
@@ -146,14 +146,17 @@ class H2Tune(Strategy[Content]):
         shared = self._step(sums, state[NAME], [1.0])
         return {NAME: shared}, facts | self._change(state[NAME], shared)
 
+    def _reduced(self, shared: Tensor, updates: Sequence[Decoded[Content]]) -> tuple[Tensor, dict[str, Any]]:
+        """Return G after a round, by the mean, a robust rule or the user's own, and the rule's facts."""
+        if self.settings.own_rule is not None:
+            stacked, weights = self._stacked(shared, updates), torch.tensor(self._weights(updates))
+            return shared + self.settings.rate * own_step(self.settings.own_rule, *stacked, weights), {}
+        return (self._mean if self.settings.aggregation == "mean" else self._robust)(shared, updates)
+
     def _mean(self, shared: Tensor, updates: Sequence[Decoded[Content]]) -> tuple[Tensor, dict[str, Any]]:
         """Return G after equation (5), and the privacy facts."""
         sums, where = Sums(shared.shape), {role: i for i, role in enumerate(self.roles)}
-        newest = max(update.round for update in updates)
-        by_examples = self.settings.weighting == "examples"
-        weights = [
-            (float(u.examples) if by_examples else 1.0) * staleness_weight(newest - u.round) for u in updates
-        ]
+        newest, weights = max(update.round for update in updates), self._weights(updates)
         for update, weight in zip(updates, weights, strict=True):
             if isinstance(update.content, Factors):
                 sums.add_factors(update.content, weight, where)
@@ -163,12 +166,25 @@ class H2Tune(Strategy[Content]):
         facts = self._protect(sums, [update.client for update in updates], newest)
         return self._step(sums, shared, weights), facts
 
-    def _robust(self, shared: Tensor, updates: Sequence[Decoded[Content]]) -> tuple[Tensor, dict[str, Any]]:
-        """Return G after a robust rule, and the rule's facts."""
+    def _weights(self, updates: Sequence[Decoded[Content]]) -> list[float]:
+        """Return w of each update: by examples or the same for all, and smaller if it is late."""
+        newest = max(update.round for update in updates)
+        by_examples = self.settings.weighting == "examples"
+        return [
+            (float(u.examples) if by_examples else 1.0) * staleness_weight(newest - u.round) for u in updates
+        ]
+
+    def _stacked(self, shared: Tensor, updates: Sequence[Decoded[Content]]) -> tuple[Tensor, Tensor]:
+        """Return N and C of all updates (clients, D, roles, R, R), zero where a client has nothing."""
         learned, coverage = (torch.zeros(len(updates), *shared.shape) for _ in range(2))
         for i, update in enumerate(updates):
             dense, where = self._dense(update), self.codec.positions_of(update.client)
             learned[i][:, where], coverage[i][:, where] = dense.learned, dense.coverage
+        return learned, coverage
+
+    def _robust(self, shared: Tensor, updates: Sequence[Decoded[Content]]) -> tuple[Tensor, dict[str, Any]]:
+        """Return G after a robust rule, and the rule's facts."""
+        learned, coverage = self._stacked(shared, updates)
         rule, settings = self.settings.aggregation, self.settings
         step = robust.step(rule, learned, coverage, settings.hostile, settings.clip_norm)
         facts = step.facts(self.roles, [update.client for update in updates])
