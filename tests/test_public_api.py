@@ -23,7 +23,7 @@ from h2tune.cli.main import app
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
     "": "--version",
-    "run": "file --set --out --resume --strict",
+    "run": "file --set --out --resume --from-round --strict",
     "inspect": "file --set",
     "compare": "file --methods --seeds --set --out --against --split",
     "report": "folder --out",
@@ -36,6 +36,7 @@ COMMANDS = {
     "deploy check": "file",
     "deploy settings": "file",
     "deploy verify": "folder --key",
+    "deploy take-back": "file --from-round",
     "deploy worker": "file",
 }
 """Command → its arguments and options, in order."""
@@ -70,8 +71,8 @@ def test_the_version_is_one_that_a_package_index_takes():
 def test_run_has_this_signature():
     assert str(inspect.signature(h2tune.run)) == (
         "(federation: 'FederationConfig | str | Path', *, overrides: 'Sequence[str]' = (), "
-        "out: 'str | Path | None' = None, resume: 'bool' = False, strict: 'bool' = False, "
-        "display: 'Display | None' = None) -> 'Run'"
+        "out: 'str | Path | None' = None, resume: 'bool' = False, "
+        "from_round: 'int | None' = None, strict: 'bool' = False, display: 'Display | None' = None) -> 'Run'"
     )
 
 

@@ -10,7 +10,8 @@ Types describe what h2tune writes. What is read back may be older, cut off, or (
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NotRequired
@@ -277,6 +278,15 @@ class Aggregated(LoggedEvent):
     secure_aggregation: NotRequired[SecureAggregationFacts]  # with secure aggregation: who is in the sum
 
 
+class RoundsTakenBack(LoggedEvent):
+    """Logged when rounds are taken back; `read_events` leaves out what they had logged before."""
+
+    event: Literal["rounds_taken_back"]
+    round: int  # the first round that was taken back; the run goes on with it
+    rounds: int  # number of rounds that were begun until then
+    folder: str  # where what came of them was moved to, in the run folder
+
+
 class FinalScores(TypedDict):
     """A client's accuracies at the end of a run; null where it was not scored."""
 
@@ -377,6 +387,7 @@ AnyEvent = (
     | ClientFailed
     | RoundWarning
     | Aggregated
+    | RoundsTakenBack
     | RunFinished
     | Compared
 )
@@ -390,6 +401,7 @@ EVENTS: dict[str, type] = {
     "client_failed": ClientFailed,
     "warning": RoundWarning,
     "aggregated": Aggregated,
+    "rounds_taken_back": RoundsTakenBack,
     "run_finished": RunFinished,
     "compared": Compared,
 }
@@ -412,8 +424,14 @@ WARNINGS = {
 """What each code of a warning means."""
 
 
+_OF_ROUND = re.compile(r"(?:server|round|failed)/([0-9]{1,9})(?:/|$)")
+"""Units of a round: the server's with its clients, and in a member's own log its rounds and failures."""
+
+
 def read_events(path: Path) -> list[Event]:
-    """Return the events of a run, in order; an incomplete last line is left out.
+    """Return the events of a run, in order, without those of rounds that were taken back.
+
+    An incomplete last line is left out.
 
     Raises:
         H2TuneError: The file cannot be read, or a line other than the last is not an event.
@@ -441,7 +459,29 @@ def read_events(path: Path) -> list[Event]:
                 remedy="The file was altered after the run wrote it; restore it, or delete the line",
             ) from None
         events.append(event)
-    return events
+    return standing(events)
+
+
+def standing(events: Iterable[Event]) -> list[Event]:
+    """Return events without those of rounds that a later event takes back."""
+    kept: list[Event] = []
+    for event in events:
+        if event["event"] == "rounds_taken_back" and isinstance(number := event.get("round"), int):
+            kept = [e for e in kept if not is_taken_back(str(e.get("unit", "")), number)]
+        kept.append(event)
+    return kept
+
+
+def is_taken_back(unit: str, number: int) -> bool:
+    """Return whether a unit of the log belongs to round `number` or a later one of the federation, or to its end."""
+    of = round_of_unit(unit)
+    return unit == "finish" or (of is not None and of >= number)
+
+
+def round_of_unit(unit: str) -> int | None:
+    """Return the round of the federation that a unit of the log belongs to; None if it belongs to none."""
+    found = _OF_ROUND.match(unit)
+    return int(found[1]) if found else None
 
 
 def check_event(event: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -106,3 +107,26 @@ def test_a_run_folder_whose_settings_were_altered_is_refused(tmp_path):
     (tmp_path / "config.toml").write_text("name = [")
     with pytest.raises(H2TuneError, match="not valid TOML"):
         read_run(tmp_path)
+
+
+def test_a_run_that_is_killed_again_and_again_before_it_goes_on_loses_no_event(tmp_path):
+    store = RunStore(tmp_path)
+    for unit in ("one", "two", "three"):
+        store.record(unit, [{"event": "a"}, {"event": "b"}])
+    lines = store.events_file.read_bytes()
+    for _ in range(3):
+        store._lock.close()  # as a kill does
+        store = RunStore(tmp_path, resume=True)
+        assert store.logged == {"one", "two"}
+    store.record("four", [{"event": "c"}])  # another client's answer came first
+    store._lock.close()
+    store = RunStore(tmp_path, resume=True)
+    assert store.logged == {"one", "two", "four"}
+    store.close()
+    assert lines.splitlines()[-2:] == store.events_file.read_bytes().splitlines()[-2:]
+    store = RunStore(tmp_path, resume=True)
+    store.record("three", [{"event": "a"}, {"event": "b"}])
+    store.close()
+    units = [json.loads(line)["unit"] for line in store.events_file.read_text().splitlines()]
+    assert units == ["one", "one", "two", "two", "four", "three", "three"]
+    assert not (tmp_path / "last-unit.jsonl").exists()

@@ -94,6 +94,21 @@ def deploy_verify(
         raise H2TuneError(f"{len(faults)} faults", where=str(log))
 
 
+@deploy_app.command("take-back")
+def deploy_take_back(
+    file: CoordinatorFile,
+    from_round: Annotated[int, typer.Option(min=0, metavar="N", help="First round to take back, from 0.")],
+) -> None:
+    """Take rounds of a run back. `flwr run` then goes on from before round N, and the members go back with it."""
+    check_file(file)
+    from h2tune.flower.coordinator.take_back import take_back_rounds
+    from h2tune.flower.load import load_coordinator
+
+    coordinator = load_coordinator(file)
+    take_back_rounds(coordinator, from_round)
+    typer.echo(f"{coordinator.folder}: flwr run goes on with round {from_round}")
+
+
 @deploy_app.command("worker")
 def deploy_worker(file: ClientFile) -> None:
     """Keep libraries and model in memory beside the SuperNode, so that rounds start at once. Stop with Ctrl-C."""

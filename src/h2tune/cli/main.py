@@ -69,6 +69,12 @@ def run(
     override: Override = None,
     out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/NAME")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
+    from_round: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="N", help="Resume from before round N (from 0), and set later ones aside."
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Treat warnings as errors.")] = False,
 ) -> None:
     """Train a federation on this machine."""
@@ -79,11 +85,13 @@ def run(
     from h2tune.runs.run import run as run_federation
 
     federation = load(file, override or ())
-    if resume:
+    if resume or from_round is not None:
         check_resumable(out or default_folder(federation.name))
     console = terminal()
     with TerminalDisplay(console, total_steps(federation)) as display:
-        finished = run_federation(federation, out=out, resume=resume, strict=strict, display=display)
+        finished = run_federation(
+            federation, out=out, resume=resume, from_round=from_round, strict=strict, display=display
+        )
     console.print(results_table(finished.table))
     console.print(f"Adapters, events and report: {finished.folder}", soft_wrap=True)
 

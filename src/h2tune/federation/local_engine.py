@@ -21,6 +21,9 @@ from h2tune.training.encode import pad_token
 from h2tune.training.garbage import freeze_new_objects
 from h2tune.training.terms import Progress
 
+KEPT = 3
+"""Rounds of which a client keeps its state: of two it could not take the last whole round back in the next one."""
+
 
 class BaseModels:
     """Cache of base models and tokenizers, shared by the clients that use them.
@@ -144,11 +147,11 @@ class LocalEngine(Channel):
         self.store.commit(path, {"update": update.tensors, "private": state}, facts)
 
     def _remove_old_rounds(self, client: str) -> None:
-        """Remove a client's commits before its last two rounds, which need not be consecutive."""
+        """Remove a client's commits before its last `KEPT` rounds, which need not be consecutive."""
         folder = (self.store.folder / self.path(client, 0)).parent
         numbers = (place.name.removeprefix("round-") for place in folder.glob("round-*"))
         rounds = sorted(int(number) for number in numbers if number.isdecimal())
-        for round_number in rounds[:-2]:
+        for round_number in rounds[:-KEPT]:
             if round_number or not self.keep_first:
                 self.store.remove(self.path(client, round_number))
 

@@ -21,9 +21,11 @@ from torch import Tensor
 
 from h2tune import files
 from h2tune.errors import H2TuneError
-from h2tune.events import Event
+from h2tune.events import Event, standing
 from h2tune.federation.messages import tensors_from_bytes
 
+LAST_UNIT = "last-unit.jsonl"
+"""File of the lines that a start removed from the log, until they are logged again."""
 Commit = tuple[dict[str, dict[str, Tensor]], dict[str, Any]]
 """Tensors by file and name, and facts; see `RunStore.commit`."""
 
@@ -68,15 +70,35 @@ class RunStore:
                 remedy="Wait, or name another --out",
             ) from None
         files.sweep(folder)
+        self._removed: list[bytes] = []
         try:
             self.logged = self._reconcile() if started else set()
-        except H2TuneError:
+        except BaseException:
             self._lock.close()
             raise
 
     def close(self) -> None:
-        """Release the lock on the folder."""
-        self._lock.close()
+        """Put the log's last unit back if it was not logged again, and release the lock on the folder."""
+        if self._lock.closed:
+            return
+        try:
+            self.put_back()
+        finally:
+            self._lock.close()
+
+    @property
+    def unlogged(self) -> str:
+        """The log's last unit, which was removed when the run was opened, until it is logged again; "" afterwards."""
+        unit = str(json.loads(self._removed[0])["unit"]) if self._removed else ""
+        return "" if unit in self.logged else unit
+
+    def put_back(self) -> None:
+        """Put the log's last unit back as it was, if it was not logged again."""
+        if unit := self.unlogged:
+            self._append([line.decode() for line in self._removed])
+            self.logged.add(unit)
+        (self.folder / LAST_UNIT).unlink(missing_ok=True)
+        self._removed = []
 
     def record(
         self, unit: str, events: Sequence[Event], notice: Callable[[Event], None] | None = None
@@ -93,7 +115,15 @@ class RunStore:
         if notice is not None:
             for event in events:
                 notice(event)
-        lines = [json.dumps({**event, "unit": unit, "time": round(self.clock(), 3)}) for event in events]
+        removed = unit == self.unlogged
+        self._append(
+            [json.dumps({**event, "unit": unit, "time": round(self.clock(), 3)}) for event in events]
+        )
+        self.logged.add(unit)
+        if removed:
+            (self.folder / LAST_UNIT).unlink(missing_ok=True)
+
+    def _append(self, lines: Sequence[str]) -> None:
         with self.events_file.open("a", encoding="utf-8") as stream:
             stream.write("".join(line + "\n" for line in lines))
             stream.flush()
@@ -101,7 +131,6 @@ class RunStore:
         if self.follow is not None:
             for line in lines:
                 self.follow(line + "\n")
-        self.logged.add(unit)
 
     def commit(
         self, path: str, tensors: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]
@@ -164,25 +193,39 @@ class RunStore:
     def _reconcile(self) -> set[str]:
         """Remove an incomplete line and the last unit from the log, and return the other units.
 
-        The last unit is logged again from its commit.
+        The last unit is logged again from its commit. Until then its lines are kept in a file, so that a run that is
+        killed again and again before that loses no unit.
 
         Raises:
             H2TuneError: A line is not an event of a run.
         """
         *whole, _torn = self.events_file.read_bytes().split(b"\n")
         events = [_logged(line, f"{self.events_file}, line {i}") for i, line in enumerate(whole, 1)]
+        whole, events = self._with_kept(whole, events)
         if not events:
             return set()
         last = events[-1]["unit"]
-        kept = [line for line, event in zip(whole, events, strict=True) if event["unit"] != last]
-        files.write_bytes(self.events_file, b"".join(line + b"\n" for line in kept))
-        return {event["unit"] for event in events if event["unit"] != last}
+        while events and events[-1]["unit"] == last:  # not an earlier unit of that name, which was taken back
+            events.pop()
+        self._removed = whole[len(events) :]
+        files.write_bytes(self.folder / LAST_UNIT, b"".join(line + b"\n" for line in self._removed))
+        files.write_bytes(self.events_file, b"".join(line + b"\n" for line in whole[: len(events)]))
+        return {event["unit"] for event in standing(events)}
+
+    def _with_kept(self, whole: list[bytes], events: list[Event]) -> tuple[list[bytes], list[Event]]:
+        """Return lines and events of the log with those that an earlier start removed, if they are still missing."""
+        path = self.folder / LAST_UNIT
+        *kept, _torn = path.read_bytes().split(b"\n") if path.exists() else [b""]
+        removed = [_logged(line, f"{path}, line {i}") for i, line in enumerate(kept, 1)]
+        if not removed or removed[0]["unit"] in {event["unit"] for event in standing(events)}:
+            return whole, events
+        return whole + kept, events + removed
 
 
 def _logged(line: bytes, where: str) -> Event:
     try:
         event = json.loads(line.decode())
-        if isinstance(event, dict) and isinstance(event.get("unit"), str):
+        if isinstance(event, dict) and isinstance(event.get("unit"), str) and "event" in event:
             return event
     except (ValueError, RecursionError):
         pass

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from h2tune.config import FederationConfig, dump, load_resolved
+from h2tune.errors import H2TuneError
 from h2tune.events import Event
 from h2tune.federation.local_client import LocalClient, majority
 from h2tune.federation.messages import Enrolment
+from h2tune.federation.run_store import RunStore
 from h2tune.federation.strategy import Strategy
+from h2tune.federation.take_back import complete, take_back
 from h2tune.runs.build import build_strategy
 from h2tune.runs.enrol import enrol_all, load_client
 from h2tune.runs.model_info import ClientInfo
@@ -89,13 +92,52 @@ def _restated(example: Example, source: Task, task: Task) -> Example:
     )
 
 
-def check_same(path: Path, federation: FederationConfig) -> None:
-    """Refuse to resume a run of another federation file; more rounds, or training alone as well, are allowed."""
+ROBUST_RULE = ("server.aggregation", "server.hostile", "server.min_clients")
+"""Settings that may change where rounds are taken back: which updates count, and not what is trained."""
+
+
+def check_same(path: Path, federation: FederationConfig, *may_differ: str) -> None:
+    """Refuse to resume a run of another federation file; more rounds, or training alone as well, are allowed.
+
+    Args:
+        path: The run's resolved file.
+        federation: The file to resume it with.
+        may_differ: Dotted keys of further settings that may differ.
+    """
     if path.exists():
-        may_differ = ("server.rounds", "experimental.alone")
+        may_differ = ("server.rounds", "experimental.alone", *may_differ)
         old, new = (flat(sorted_dump(f), may_differ) for f in (load_resolved(path), federation))
         remedy = "Restore the settings, or choose another --out"
         refuse_other_settings(old, new, where=str(path), remedy=remedy)
+
+
+def open_store(folder: Path, federation: FederationConfig, resume: bool, from_round: int | None) -> RunStore:
+    """Return the store of a run folder, after rounds were taken back if that is asked for.
+
+    Args:
+        folder: The run folder.
+        federation: The file to run.
+        resume: Whether to resume the run in it.
+        from_round: The first round to take back, from 0; None for none.
+
+    Raises:
+        H2TuneError: The folder holds another run, or the round cannot be taken back.
+    """
+    again = from_round is not None
+    if again and federation.privacy.noise != "none":
+        message, remedy = "rounds with noise cannot be taken back: their ε is spent", "Start a new run"
+        raise H2TuneError(message, where="--from-round", remedy=remedy)
+    if resume or again:
+        check_same(folder / "config.toml", federation, *(ROBUST_RULE if again else ()))
+    store = RunStore(folder, resume=resume or again)
+    try:
+        complete(store)
+        if from_round is not None:
+            take_back(store, from_round)
+    except BaseException:
+        store.close()
+        raise
+    return store
 
 
 def sorted_dump(federation: FederationConfig) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from h2tune.federation.teaching.knowledge import KNOWLEDGE
 from h2tune.federation.text_checks import check_texts
 from h2tune.runs.adapters import export_adapters
 from h2tune.runs.build import build_strategy
-from h2tune.runs.plan import Plan, check_same, planned, started
+from h2tune.runs.plan import Plan, open_store, planned, started
 from h2tune.runs.record import accuracy_table
 from h2tune.training.garbage import garbage_collection_frozen
 from h2tune.training.terms import Progress
@@ -75,6 +75,7 @@ def run(
     overrides: Sequence[str] = (),
     out: str | Path | None = None,
     resume: bool = False,
+    from_round: int | None = None,
     strict: bool = False,
     display: Display | None = None,
 ) -> Run:
@@ -85,6 +86,7 @@ def run(
         overrides: Changes such as `"train.learning_rate=1e-4"`.
         out: The run folder; `runs/NAME` by default.
         resume: Resume an interrupted run; finished work is not repeated.
+        from_round: Resume it from before this round (from 0), and set aside what came of it and of those after it.
         strict: Raise an error for every warning of the federation's checks.
         display: Shows the progress.
 
@@ -95,9 +97,7 @@ def run(
         federation = load(Path(federation), overrides)
     folder = Path(out) if out is not None else default_folder(federation.name)
     plan = planned(federation)
-    if resume:
-        check_same(folder / "config.toml", federation)
-    store = RunStore(folder, resume=resume)
+    store = open_store(folder, federation, resume, from_round)
     try:
         files.write_text(folder / "config.toml", tomli_w.dumps(dump(federation)))
         with garbage_collection_frozen():

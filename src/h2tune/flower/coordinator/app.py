@@ -19,6 +19,7 @@ from h2tune.federation.channel import Channel
 from h2tune.federation.h2tune.strategy import H2Tune
 from h2tune.federation.rounds import Schedule, draw_from, run_rounds
 from h2tune.federation.run_store import RunStore
+from h2tune.federation.take_back import complete, taken_back
 from h2tune.flower import audit
 from h2tune.flower.card import Card
 from h2tune.flower.coordinator.basis import frames_before_rounds
@@ -71,7 +72,9 @@ def coordinate(grid: Grid, coordinator: CoordinatorFile) -> Path:
         content = coordinator.model_dump(mode="json", exclude_none=True)
         files.write_text(folder / "coordinator.toml", tomli_w.dumps(content))
         roster = Roster(coordinator, folder / "members.json")
-        messenger = Messenger(grid, coordinator, _experiment(folder / "experiment"), roster)
+        complete(store)
+        experiment, again = _experiment(folder / "experiment"), taken_back(store)
+        messenger = Messenger(grid, coordinator, experiment, roster, taken_back=again)
         messenger.gather(begun="start" in store.logged)
         table = _run(messenger, store)
         finished: Event = {"event": "run_finished", "rounds": coordinator.server.rounds, "table": table}

@@ -67,15 +67,25 @@ class Messenger:
         experiment: Name of this run, and of its folders at the members.
         roster: Checks and records who enrols.
         poll: Seconds between looks at the grid.
+        taken_back: First round of each taking back of this run, in order.
     """
 
     def __init__(
-        self, grid: Grid, coordinator: CoordinatorFile, experiment: str, roster: Roster, *, poll: float = 1.0
+        self,
+        grid: Grid,
+        coordinator: CoordinatorFile,
+        experiment: str,
+        roster: Roster,
+        *,
+        poll: float = 1.0,
+        taken_back: Sequence[int] = (),
     ) -> None:
         self.grid, self.coordinator = TolerantGrid(grid), coordinator
         self.roster, self.poll = roster, poll
         settings = coordinator.settings.model_dump_json()
-        self.common_head = {"settings": settings, "experiment": experiment}
+        self.common_head: dict[str, Any] = {"settings": settings, "experiment": experiment}
+        if taken_back:
+            self.common_head["taken_back"] = list(taken_back)
         self.directory = NodeDirectory(
             self.grid, roster, settings, coordinator.deadline, coordinator.patience
         )

@@ -19,6 +19,7 @@ from h2tune.flower.member.basis import give_view, take_frames, texts_of
 from h2tune.flower.member.join import checked_experiment, join
 from h2tune.flower.member.requests import BasisRequest, RoundRequest
 from h2tune.flower.member.round import take_part
+from h2tune.flower.member.take_back import rounds_of
 from h2tune.flower.member.teaching import give_knowledge, take_lesson
 from h2tune.flower.messages import read_head, text
 
@@ -94,7 +95,8 @@ def handle(
     if kind != "train":
         raise H2TuneError("the message is of a kind that this member does not know")
     digest, masks = text(head, "digest"), secure.Masks.of(head)
-    train = RoundRequest(settings, experiment, down.client, down.round, digest, down.tensors, masks)
+    back = rounds_of(head)
+    train = RoundRequest(settings, experiment, down.client, down.round, digest, down.tensors, masks, back)
     reply = take_part(file, train, models)
     if reply.update is None:
         return {"reason": reply.reason}, None

@@ -45,9 +45,11 @@ class RoundRequest(Request):
         digest: Checksum of the shared tensors that the client must have after loading the download.
         tensors: The server's tensors.
         masks: With secure aggregation, the data for the masks of the update.
+        taken_back: First round of each taking back of the run, in order.
     """
 
     round: int
     digest: str
     tensors: Tensors
     masks: Masks | None = None
+    taken_back: Sequence[int] = ()

@@ -15,6 +15,7 @@ from h2tune.flower.member import ledger
 from h2tune.flower.member.join import join_for
 from h2tune.flower.member.requests import RoundRequest
 from h2tune.flower.member.secure import masked_reply, masked_strategy
+from h2tune.flower.member.take_back import go_back
 from h2tune.flower.member.workspace import opened_engine
 from h2tune.flower.policy import checksum, epsilon_of
 from h2tune.runs.adapters import export_adapters
@@ -47,6 +48,7 @@ def take_part(path: Path, request: RoundRequest, models: BaseModels | None = Non
     ledger.note(Path(joined.file.folder), request.experiment, checksum(settings, rounds=False), spent)
     with opened_engine(joined, request, models) as engine:
         _log_finished(engine, name, settings.server.rounds)  # a crash may have come between commit and log
+        go_back(engine.store, joined.file.policy, request)
         _check_order(engine, request)
         if settings.basis.kind == "anchored" and engine.store.committed(f"clients/{name}/frames") is None:
             raise H2TuneError("it has no frames yet: it did not take part in agreeing on a basis")

@@ -144,6 +144,12 @@ def _warning(shown: ReportView, event: Event) -> None:
     shown.warnings.append(_notice(event, text(event.get("code")), event.get("message")))
 
 
+def _taken_back(shown: ReportView, event: Event) -> None:
+    where = text(event.get("folder"))
+    message = f"this round and those after it were taken back and run again; the old ones are in {where}"
+    shown.warnings.append(_notice(event, "rounds_taken_back", message))
+
+
 def _aggregated(shown: ReportView, event: Event) -> None:
     where = _round(event)
     if where is None or _alone(event):
@@ -266,6 +272,7 @@ _READERS = {
     "client_failed": _client_failed,
     "warning": _warning,
     "aggregated": _aggregated,
+    "rounds_taken_back": _taken_back,
     "compared": _compared,
     "run_finished": _run_finished,
 }
