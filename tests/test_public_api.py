@@ -34,6 +34,7 @@ COMMANDS = {
     "assets fetch": "names",
     "deploy init": "file out --host --port --control-port",
     "deploy check": "file",
+    "deploy start": "file",
     "deploy settings": "file",
     "deploy verify": "folder --key",
     "deploy take-back": "file --from-round",

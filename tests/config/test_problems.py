@@ -54,7 +54,7 @@ def test_a_task_that_is_neither_a_name_nor_a_table():
 def test_a_value_of_several_types_names_all_of_them():
     assert "client.m.rank: must be an integer or 'auto', not 'four'" in complaint(rank="four")
     assert "client.m.rank: must be greater than or equal to 1 or 'auto', not 0" in complaint(rank=0)
-    assert "must be 1 to 64 letters, digits" in complaint(name="a/b")
+    assert "must be 1 to 64 letters a to z, digits" in complaint(name="a/b")
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ def test_the_readmes_commands_are_those_of_the_party(parties):
         (
             parties / "coordinator" / "README.md",
             [
+                ["h2tune", "deploy", "start", "coordinator.toml"],
                 ["nginx", "-p", "$PWD", "-c", "nginx.conf"],
                 ["flower-superlink", "--host", "127.0.0.1", "--port", "9091"],
                 ["flwr", "supernode", "register", "keys/one.pub", "h2tune", "--name", "one"],
@@ -56,6 +57,7 @@ def test_the_readmes_commands_are_those_of_the_party(parties):
             [
                 ["rm", "node", "node.pub"],
                 ["h2tune", "deploy", "check", "member.toml"],
+                ["h2tune", "deploy", "start", "member.toml"],
                 ["flower-supernode", "--superlink", "127.0.0.1:9443"],
                 ["h2tune", "deploy", "worker", "member.toml"],
             ],
@@ -153,6 +155,11 @@ def test_without_flower_one_line_says_what_to_install(parties, monkeypatch):
         ({"host": "fed_1.example"}, "is not a name or an address"),
         ({"host": "-fed.example"}, "is not a name or an address"),
         ({"host": ""}, "is not a name or an address"),
+        ({"host": "300.1.2.3"}, "is not a name or an address"),
+        ({"host": "10.0.0"}, "is not a name or an address"),
+        ({"host": f"{64 * 'a'}.example"}, "at most 63 characters between two dots"),
+        ({"host": "0.0.0.0"}, "every address of a machine"),
+        ({"host": "::"}, "every address of a machine"),
         ({"port": 99_999}, "99999 is not a port"),
         ({"port": 0}, "0 is not a port"),
         ({"control_port": -1}, "-1 is not a port"),
@@ -168,7 +175,7 @@ def test_addresses_that_cannot_work_are_refused_with_the_rule(tmp_path, options,
 
 @pytest.mark.parametrize("host", ["fed.example.org", "10.0.0.7", "2001:db8::1", "LOCALHOST", "a"])
 def test_names_and_addresses_are_taken(host):
-    kit._check_address(host, 9443, 9091)
+    assert kit.checked_address(host, 9443, 9091).host == host
 
 
 def test_an_ipv6_address_stands_in_brackets_before_the_port(tmp_path):

@@ -50,6 +50,29 @@ def deploy_check(file: ClientFile) -> None:
         raise H2TuneError(f"not ready: {', '.join(failed)}", where=str(file))
 
 
+@deploy_app.command("start")
+def deploy_start(
+    file: Annotated[
+        Path, typer.Argument(help="coordinator.toml or member.toml.", metavar="COORDINATOR.toml|MEMBER.toml")
+    ],
+) -> None:
+    """Run all processes of a party; the coordinator's end with the run, and all with Ctrl-C."""
+    check_file(file)
+    import signal
+    import sys
+
+    if not installed():
+        raise H2TuneError(MISSING, where="flwr")
+    from h2tune.flower.deploy.start import start
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that all processes end
+    try:
+        start(file, typer.echo)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command continues")
+        raise typer.Exit(130) from None
+
+
 @deploy_app.command("settings")
 def deploy_settings(file: CoordinatorFile) -> None:
     """Print the checksum of a federation's settings, which members may put into their policy."""

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 from h2tune.errors import H2TuneError
 
 WORDS = {
-    "string_pattern_mismatch": "must be 1 to 64 letters, digits, '_', '.' or '-', and begin with a letter or digit",
+    "string_pattern_mismatch": "must be 1 to 64 letters a to z, digits, '_', '.' or '-', "
+    "and begin with a letter or digit",
     "string_type": "must be a text",
     "int_type": "must be an integer",
     "int_from_float": "must be an integer",

@@ -13,6 +13,7 @@ from h2tune.config import ClientConfig, FederationConfig, ServerConfig, SharedCo
 from h2tune.config.experimental import Part
 from h2tune.config.types import FROM_LIST, ConfigSection, Count, Name, Positive
 from h2tune.errors import H2TuneError, nearest
+from h2tune.flower.address import Address
 from h2tune.flower.policy import Policy
 from h2tune.own_code import is_reference
 
@@ -67,6 +68,8 @@ class CoordinatorFile(Settings):
     """The run folder on the coordinator's machine."""
     key: str | None = None
     """File of the private key that signs its audit log."""
+    address: Address | None = None
+    """Where members reach it; `h2tune deploy` needs it to start it, to add members and to renew certificates."""
     roles: Annotated[tuple[str, ...], FROM_LIST]
     """Roles that are shared; a member may lack some, and may have no other."""
     deadline: Seconds = 3600.0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from h2tune.flower.card import Card
 from h2tune.flower.coordinator.basis import frames_before_rounds
 from h2tune.flower.coordinator.channel import GridChannel
 from h2tune.flower.coordinator.messenger import Messenger
+from h2tune.flower.coordinator.progress import MARK, log, log_event
 from h2tune.flower.coordinator.roster import Roster
 from h2tune.flower.files import CoordinatorFile
 from h2tune.flower.load import load_coordinator
@@ -48,7 +51,11 @@ def main(grid: Grid, context: Context) -> None:
             "no coordinator's file is named",
             remedy=f"flwr run … --run-config '{RUN_KEY}=\"…/coordinator.toml\"'",
         )
-    coordinate(grid, load_coordinator(Path(path)))
+    try:
+        coordinate(grid, load_coordinator(Path(path)))
+    except H2TuneError as error:
+        log.error(MARK, error)  # Flower's traceback follows
+        raise
 
 
 def coordinate(grid: Grid, coordinator: CoordinatorFile) -> Path:
@@ -66,7 +73,7 @@ def coordinate(grid: Grid, coordinator: CoordinatorFile) -> Path:
     _check_same(folder / "coordinator.toml", coordinator)
     store = RunStore(folder, resume=True)
     key = None if coordinator.key is None else Path(coordinator.key)
-    store.follow = audit.follow(store.events_file, folder / audit.FILE, key)
+    store.follow = _following(audit.follow(store.events_file, folder / audit.FILE, key))
     began = time.perf_counter()
     try:
         content = coordinator.model_dump(mode="json", exclude_none=True)
@@ -83,6 +90,16 @@ def coordinate(grid: Grid, coordinator: CoordinatorFile) -> Path:
         store.close()
     write_report(folder)
     return folder
+
+
+def _following(logged: Callable[[str], None]) -> Callable[[str], None]:
+    """Return what to call with each new line of the run's events."""
+
+    def follow(line: str) -> None:
+        logged(line)
+        log_event(json.loads(line))
+
+    return follow
 
 
 def _run(messenger: Messenger, store: RunStore) -> list[dict[str, Any]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +11,12 @@ import tomli_w
 from h2tune import files
 from h2tune.config import ClientConfig, FederationConfig
 from h2tune.errors import H2TuneError
+from h2tune.flower.address import HOST_RULE, PORT_RULE, Address, host_problem, port_problem
 from h2tune.flower.deploy import pages
 from h2tune.flower.deploy.contents import app_content, coordinator_content, member_content
 from h2tune.flower.deploy.credentials import certificates, node_key
+from h2tune.flower.deploy.flwr_commands import write_connection
 from h2tune.flower.load import load_coordinator, load_member_file
-
-HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
 
 
 def init(
@@ -39,7 +37,7 @@ def init(
     Raises:
         H2TuneError: The folder exists, a tool is missing, or the federation cannot run across machines.
     """
-    _check_address(host, port, control_port)
+    address = checked_address(host, port, control_port)
     if out.exists():
         raise H2TuneError("exists already", where=str(out), remedy="Name another folder")
     coordinator_content(federation)  # validates before anything is written
@@ -55,50 +53,32 @@ def init(
             keys[client.name] = node_key(folder / "node", client.name)
             (folder / "tls").mkdir()
             shutil.copy(home / "tls" / "ca.crt", folder / "tls" / "ca.crt")
-            _write_member(folder, federation, client, f"{_in_url(host)}:{port}")
-        authority = out.resolve() / "coordinator" / "tls" / "ca.crt"
-        link = {"address": f"127.0.0.1:{control_port}", "root-certificates": str(authority)}
-        _write_coordinator(home, federation, keys, link)
+            _write_member(folder, federation, client, address.superlink)
+        _write_coordinator(home, federation, keys, address)
+        write_connection(home, address, out.resolve() / "coordinator")
         (home / "nginx.conf").write_text(pages.nginx(port, control_port, six=":" in host))
         (home / "README.md").write_text(pages.coordinator(federation.name, names, host, port, control_port))
     return [out / "coordinator", *(out / "members" / name for name in names)]
 
 
-def _check_address(host: str, port: int, control_port: int) -> None:
-    """Refuse what no certificate or server can be made for.
+def checked_address(host: str, port: int, control_port: int) -> Address:
+    """Return an address; refuse what no certificate or server can be made for.
 
     Raises:
         H2TuneError: Says the rule.
     """
-    if not (HOST.fullmatch(host) and len(host) <= 253) and not _is_address(host):
-        raise H2TuneError(
-            f"'{host}' is not a name or an address",
-            where="--host",
-            remedy="Use a name of letters a to z, digits, '-' and '.', as in fed.example.org, or an IP address; no "
-            "https:// and no port",
-        )
+    if problem := host_problem(host):
+        raise H2TuneError(problem, where="--host", remedy=HOST_RULE)
     for name, value in (("--port", port), ("--control-port", control_port)):
-        if not 1 <= value <= 65_535:
-            raise H2TuneError(f"{value} is not a port", where=name, remedy="Use a number from 1 to 65535")
+        if problem := port_problem(value):
+            raise H2TuneError(problem, where=name, remedy=PORT_RULE)
     if port == control_port:
         raise H2TuneError(
             f"both ports are {port}",
             where="--control-port",
             remedy="Members and the control API need a port each",
         )
-
-
-def _in_url(host: str) -> str:
-    """Return a host as it stands before a port."""
-    return f"[{host}]" if ":" in host else host
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return Address(host=host, port=port, control_port=control_port)
 
 
 def _write_member(folder: Path, federation: FederationConfig, client: ClientConfig, superlink: str) -> None:
@@ -112,16 +92,14 @@ def _write_member(folder: Path, federation: FederationConfig, client: ClientConf
 
 
 def _write_coordinator(
-    home: Path, federation: FederationConfig, keys: Mapping[str, str], link: Mapping[str, str]
+    home: Path, federation: FederationConfig, keys: Mapping[str, str], address: Address
 ) -> None:
-    """Write the coordinator's file, Flower's app, the members' public keys, and Flower's connection settings."""
+    """Write the coordinator's file, Flower's app and the members' public keys."""
     (home / "app").mkdir()
     (home / "keys").mkdir()
     for name, key in keys.items():
         (home / "keys" / f"{name}.pub").write_text(key + "\n")
-    content = {"key": "audit"} | coordinator_content(federation, keys)
+    content = {"key": "audit", "address": address.model_dump()} | coordinator_content(federation, keys)
     (home / "coordinator.toml").write_text(tomli_w.dumps(content))
     (home / "app" / "pyproject.toml").write_text(tomli_w.dumps(app_content()))
-    connections = {"superlink": {"default": "h2tune", "h2tune": dict(link)}}
-    files.write_text(home / "flwr" / "config.toml", tomli_w.dumps(connections))
     load_coordinator(home / "coordinator.toml")
