@@ -105,3 +105,36 @@ def test_a_part_of_the_data_is_set_for_one_client(tmp_path):
     file.write_text(tomli_w.dumps(content()))
     found = load(file, ["experimental.parts.c1=[1, 3]"]).experimental
     assert (found.part_of("c1"), found.part_of("c2")) == ((1, 3), (0, 1))
+
+
+def labelled(*label_sets, **sections):
+    found = content(len(label_sets), **sections)
+    rows = {"prompt": "{text}", "answer": "label"}
+    tasks = [
+        {"file": f"{i}.jsonl", **rows} | ({"labels": list(labels)} if labels else {})
+        for i, labels in enumerate(label_sets)
+    ]
+    return found | {"client": [c | {"task": task} for c, task in zip(found["client"], tasks, strict=True)]}
+
+
+@pytest.mark.parametrize(
+    ("label_sets", "sections", "consensus"),
+    [
+        ((("yes", "no"), ("no", "yes")), {}, True),  # whatever their order
+        ((("yes", "no"), ("good", "bad"), ()), {}, False),
+        (((), ()), {}, False),  # free answers
+        ((("yes", "no"), ("yes", "no")), {"basis": {"consensus": False}}, False),
+        ((("yes", "no"), ("yes", "no")), {"basis": {"kind": "free"}}, False),
+        ((("yes", "no"), ("yes", "no")), {"privacy": {"noise": "server"}}, False),
+        ((("yes", "no"), ("yes", "no")), {"server": {"strategy": "fedit"}}, False),
+    ],
+)
+def test_clients_with_the_same_labels_teach_each_other(label_sets, sections, consensus):
+    found = parse(labelled(*label_sets, **sections), "here")
+    assert found.basis.consensus is consensus
+    assert found.experimental.alternation == ("joint" if consensus else "step")
+
+
+def test_as_many_public_texts_as_examples_are_in_a_batch():
+    found = parse(labelled(("a", "b"), ("a", "b"), train={"batch_size": 6, "accumulation": 3}), "here")
+    assert found.experimental.public_batch == 6

@@ -81,6 +81,7 @@ def test_a_public_encoder_s_code_never_runs(own):
     folder, content = own
     content["basis"] = {
         "kind": "anchored",
+        "consensus": False,
         "texts": ["public.txt"],
         "count": 100,
         "encoder": content["client"][0]["model"],

@@ -42,6 +42,7 @@ def content(tmp_path_factory):
         CLIENTS,
         basis={
             "kind": "anchored",
+            "consensus": False,
             "texts": [str(folder / "public.txt")],
             "count": len(TEXTS),
         },

@@ -85,7 +85,8 @@ class ExperimentalConfig(ConfigSection):
     )
     public_batch: Positive = Field(
         default=8,
-        description="Public texts in a batch, beside the client's own examples, where it has a teacher.",
+        description="Public texts in a batch, beside the client's own examples, where it has a teacher; as many as "
+        "`train.batch_size` if left out.",
     )
     teacher_labels: Weight = Field(
         default=128.0,

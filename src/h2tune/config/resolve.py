@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 from h2tune.config.checks import check, least_clients
 from h2tune.config.sections import ClientConfig, DataConfig, FederationConfig, SharedConfig
+from h2tune.errors import H2TuneError
+from h2tune.tasks.load import describe_task
 from h2tune.tasks.own_task import OwnTask
 
 Shared = TypeVar("Shared", bound=SharedConfig)
@@ -19,7 +21,9 @@ def resolve(stated: Shared) -> Shared:
     * `privacy.noise` fixes masks and relations, unless `experimental.privacy_structure = "public"`: the mask is
       "leading" and the alignment "depth".
     * `privacy.noise` and `server.secure_aggregation` weight all clients the same.
-    * With a consensus a batch holds public texts too, and all parameters train in one pass: alternation "joint".
+    * Clients teach each other (`basis.consensus`) where two or more have the same labels, in an anchored basis without
+      noise and secure aggregation. A batch then holds as many public texts as examples, and all parameters train in one
+      pass: alternation "joint".
     * A client with a file of its own trains on all rows but a fifth, on which it is tested, where nothing else is said;
       rows of a file for one split alone are all used.
     * A robust rule and secure aggregation raise `server.min_clients` to the least number they need.
@@ -36,15 +40,37 @@ def resolve(stated: Shared) -> Shared:
         server["weighting"] = "uniform"
     if noisy and stated.experimental.privacy_structure != "public":
         experimental |= {"mask": "leading", "alignment": "depth"}
-    if stated.basis.consensus:
+    consensus = stated.basis.consensus or (
+        "consensus" not in stated.basis.model_fields_set and _teaches(stated)
+    )
+    if consensus:
         experimental |= {"alternation": "joint"}
-    implied = {"server": server, "experimental": experimental}
+    if consensus or stated.teaching != "none":
+        experimental |= {"public_batch": stated.train.batch_size}
+    implied = {"server": server, "basis": {"consensus": consensus}, "experimental": experimental}
     changes = {name: _filled(stated, name, values) for name, values in implied.items()}
     if isinstance(stated, FederationConfig):
         changes["client"] = tuple(_with_splits(client, stated.data) for client in stated.client)
     found = stated.model_copy(update=changes)
     check(found)
     return found
+
+
+def _teaches(config: SharedConfig) -> bool:
+    """Return whether two clients or more have the same labels, and nothing hides or alters what they would send."""
+    protected = config.privacy.noise != "none" or config.server.secure_aggregation
+    if not isinstance(config, FederationConfig) or not config.anchored or protected:
+        return False
+    sets = [labels for client in config.client if (labels := _labels(client))]
+    return len(set(sets)) < len(sets)
+
+
+def _labels(client: ClientConfig) -> frozenset[str]:
+    """Return the names of a client's labels; none for free answers, and for a task that nobody knows."""
+    try:
+        return frozenset(describe_task(client.task).labels)
+    except H2TuneError:  # said with its reason when the task is loaded
+        return frozenset()
 
 
 def _with_splits(client: ClientConfig, data: DataConfig) -> ClientConfig:

@@ -39,8 +39,8 @@ class BasisConfig(ConfigSection):
     )
     consensus: bool = Field(
         default=False,
-        description="Whether clients with the same labels teach each other on the public texts, equation (14); "
-        "not with noise or secure aggregation.",
+        description="Whether clients with the same labels teach each other, equation (14); true where "
+        "there are such clients, and neither noise nor secure aggregation.",
     )
 
 
