@@ -8,6 +8,7 @@ from typing import Any
 from peft import mapping as peft_mapping
 from peft.config import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner
+from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -40,11 +41,25 @@ class H2TuneModel(BaseTuner):
     def _replace_module(
         self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
     ) -> None:
-        # PEFT 0.21 reads the weight of a restored head, but a head of several layers has none
-        if isinstance(new_module, H2TuneLayer):
-            super()._replace_module(parent, child_name, new_module, child)
-        else:
-            setattr(parent, child_name, new_module)
+        # PEFT 0.21 also reads the weight of a restored head, but a head of several layers has none; and it moves an
+        # adapter to the base layer's device, where `H2TuneLayer.update_layer` created it
+        setattr(parent, child_name, new_module)
+
+    def _mark_only_adapters_as_trainable(self, model: nn.Module) -> None:
+        """Freeze what is neither an adapter's nor in a trained copy of a head.
+
+        PEFT's own takes as long as the rest of attaching: it matches every name against all prefixes of adapters.
+        """
+        kept: set[int] = set()
+        for module in model.modules():
+            if isinstance(module, H2TuneLayer):
+                dictionaries = (getattr(module, name) for name in module.adapter_layer_names)
+                kept.update(id(p) for dictionary in dictionaries for p in dictionary.values())
+            elif isinstance(module, AuxiliaryTrainingWrapper):
+                kept.update(map(id, module.parameters()))
+        for parameter in model.parameters():
+            if id(parameter) not in kept:
+                parameter.requires_grad = False
 
     def _create_and_replace(
         self,

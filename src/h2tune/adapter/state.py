@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from h2tune.adapter.shared import SharedMiddle
@@ -65,32 +65,34 @@ def load_private_state(
     Raises:
         H2TuneError: If a tensor is missing, unexpected or of another shape.
     """
-    expected = {name: tuple(tensor.shape) for name, tensor in _state(model, shared, adapter_name).items()}
+    own = _state(model, shared, adapter_name)  # the tensors themselves, not copies
+    expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
     # states of earlier runs contain the frames as well, which are set already
     state = {name: tensor for name, tensor in state.items() if FRAMES not in name}
     check_names(expected, {name: tuple(tensor.shape) for name, tensor in state.items()}, "private state")
-    rest = {name: tensor for name, tensor in state.items() if name != RELATION}
-    set_peft_model_state_dict(model, rest, adapter_name=adapter_name)
-    if shared is not None:
-        with torch.no_grad():
-            shared.logits.copy_(state[RELATION])
+    with torch.no_grad():
+        for name, tensor in state.items():
+            own[name].copy_(tensor)
 
 
 def take_off(model: PeftModel, heads: Mapping[str, nn.Module]) -> nn.Module:
     """Remove all adapters from a model and return its base model as it was.
 
-    PEFT's `unload` leaves the trained copy of a head in the model, where the next client would use it.
+    PEFT's `unload` leaves the trained copy of a head in the model, where the next client would use it; and it takes ten
+    times as long, as it looks for weights that are off the device under every module.
 
     Args:
         model: A PEFT model.
         heads: The base model's own heads by name, as they were before the adapter was attached.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        base: nn.Module = model.unload()
+    base: nn.Module = model.get_base_model()
+    for parent in list(base.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, BaseTunerLayer):
+                setattr(parent, name, child.get_base_layer())
     for name, head in heads.items():
-        parent, _, attribute = name.rpartition(".")
-        setattr(base.get_submodule(parent), attribute, head)
+        path, _, attribute = name.rpartition(".")
+        setattr(base.get_submodule(path), attribute, head)
     if hasattr(base, "peft_config"):
         del base.peft_config
     return base

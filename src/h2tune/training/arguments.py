@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import functools
+import json
+import shutil
 import tempfile
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 from transformers.trainer_utils import SchedulerType
 
@@ -21,6 +26,21 @@ DEFAULTS = {
     "dataloader_pin_memory": False,
 }
 """Defaults of h2tune that differ from the Trainer's."""
+
+
+@functools.cache
+def output_folder() -> str:
+    """Return the folder that the Trainer requires and h2tune does not use: an empty one, removed at exit."""
+    folder = tempfile.mkdtemp(prefix="h2tune-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@functools.cache
+def device_of(arguments: str) -> torch.device:
+    """Return the device on which the Trainer trains with these arguments, given as JSON."""
+    with quiet():
+        return TrainingArguments(output_dir=output_folder(), **{**DEFAULTS, **json.loads(arguments)}).device
 
 
 def check_arguments(arguments: Mapping[str, Any], scheduler: str) -> None:
@@ -61,9 +81,9 @@ def try_arguments(arguments: Mapping[str, Any]) -> None:
     """
     if not arguments:
         return
-    with quiet(), tempfile.TemporaryDirectory(prefix="h2tune-") as folder:
+    with quiet():
         try:
-            TrainingArguments(output_dir=folder, **{**DEFAULTS, **arguments})
+            TrainingArguments(output_dir=output_folder(), **{**DEFAULTS, **arguments})
         except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
             raise H2TuneError(
                 f"the Trainer refuses them: {str(error).strip(' .')}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import KW_ONLY, dataclass, replace
@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from h2tune.quiet import quiet
 from h2tune.seeds import derive, isolated
-from h2tune.training.arguments import DEFAULTS
+from h2tune.training.arguments import DEFAULTS, device_of, output_folder
 from h2tune.training.encode import Encoded, collator
 from h2tune.training.schedule import Alternation, draw, interleaved, optimiser_steps
 from h2tune.training.terms import Progress, Record, Terms
@@ -62,19 +62,16 @@ class LocalTraining:
         rows = self.local_steps * (self.batch_size + self.public_batch)
         return replace(self, local_steps=max(1, rows // self.batch_size), alternation="joint")
 
-    def trainer_arguments(
-        self, folder: str, steps: int, seed: int, batch: int | None = None
-    ) -> TrainingArguments:
+    def trainer_arguments(self, steps: int, seed: int, batch: int | None = None) -> TrainingArguments:
         """Return the Trainer's arguments for one round.
 
         Args:
-            folder: Output folder, which the Trainer requires.
             steps: Optimiser steps of the round.
             seed: The Trainer's seed.
             batch: Texts of a local step, own and public ones; `batch_size` if left out.
         """
         found = TrainingArguments(
-            output_dir=folder,
+            output_dir=output_folder(),
             max_steps=steps,
             per_device_train_batch_size=(batch or self.batch_size) // self.accumulation,
             gradient_accumulation_steps=self.accumulation,
@@ -139,11 +136,10 @@ class LocalRound:
             isolated(self.seed, "train", self.round_number),
             without_dropout(self.model) if self.head_started else nullcontext(),
             quiet(),
-            tempfile.TemporaryDirectory(prefix="h2tune-") as folder,
         ):
             trainer = AlternatingTrainer(
                 self.model,
-                self._arguments(folder),
+                self._arguments(),
                 [*self.data, *self.public],
                 collator(self.model, self.tokenizer, causal=self.causal),
                 order=self._order(),
@@ -161,12 +157,12 @@ class LocalRound:
         self.model.eval()
         return trainer.record
 
-    def _arguments(self, folder: str) -> TrainingArguments:
+    def _arguments(self) -> TrainingArguments:
         steps = optimiser_steps(self.numbers.local_steps, self.alternation)
         seed = derive(self.seed, "trainer", self.round_number)
         own = self.numbers.batch_size if self.data else 0
         public = self.numbers.public_batch if self.public else 0
-        return self.numbers.trainer_arguments(folder, steps, seed, own + public)
+        return self.numbers.trainer_arguments(steps, seed, own + public)
 
     def _schedule(self) -> tuple[int, int]:
         """Return the number of optimiser steps before this round, and of all rounds; the first round is joint."""
@@ -209,5 +205,4 @@ def without_dropout(model: nn.Module) -> Iterator[None]:
 
 def training_device(numbers: LocalTraining) -> torch.device:
     """Return the device on which the Trainer trains, such as the first GPU."""
-    with quiet(), tempfile.TemporaryDirectory(prefix="h2tune-") as folder:
-        return numbers.trainer_arguments(folder, 1, 0).device
+    return device_of(json.dumps(dict(numbers.arguments), sort_keys=True))

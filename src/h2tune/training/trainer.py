@@ -194,6 +194,13 @@ class AlternatingTrainer(Trainer):
         trained = self.trained(self.phase()).values()
         return self.accelerator.clip_grad_norm_(trained, self.args.max_grad_norm)
 
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        """Leave it to the Accelerator, which does the same before training."""
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return 0: nothing reads the Trainer's estimate, which takes a scan of all parameters in every step."""
+        return 0
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return FixedOrder(self.order)
 

@@ -76,11 +76,14 @@ class H2TuneAdaptedModel(AdaptedModel):
         self.alternation: Alternation = "joint"
         self.carryover = Carryover(self.shared, settings.wire_dtype)
         self.received: dict[tuple[int, str], Tensor] = {}
+        self._phases: dict[str, dict[str, nn.Parameter]] | None = None
         self._idle: set[str] = set()  # beginnings of the names of parameters between degenerate frames
 
     def phases(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
-        in_shared, in_specific = phase_parameters(self.model, self.shared)
-        return {"shared": in_shared, "specific": in_specific}
+        if self._phases is None:  # a scan of the whole model
+            in_shared, in_specific = phase_parameters(self.model, self.shared)
+            self._phases = {"shared": in_shared, "specific": in_specific}
+        return self._phases
 
     def terms(self) -> Terms:
         settings = self.settings
@@ -170,6 +173,8 @@ class H2TuneAdaptedModel(AdaptedModel):
         self._idle = {f"base_model.model.{name}.h2tune_" for name in idle}
 
     def idle(self) -> frozenset[str]:
+        if not self._idle:
+            return frozenset()
         shared = self.phases()["shared"]
         return frozenset(name for name in shared if any(name.startswith(place) for place in self._idle))
 
