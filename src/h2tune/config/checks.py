@@ -102,6 +102,10 @@ def _secure(config: SharedConfig) -> None:
             where=where,
             remedy="Change these, or set secure_aggregation = false",
         )
+    if config.experimental.increments == "none":
+        raise H2TuneError(
+            'experimental.increments = "none" sends nothing to add up', where=where, remedy="Leave one out"
+        )
     if config.experimental.increments == "relevance":
         raise H2TuneError(
             'experimental.increments = "relevance" compares the updates of clients, and the server receives only '

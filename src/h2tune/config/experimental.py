@@ -38,8 +38,8 @@ class ExperimentalConfig(ConfigSection):
     )
     increments: Increments = Field(
         default="mean",
-        description="How the shared G moves: by the mean of the clients' increments, equation (5), by their sum, or by "
-        "relevance with a G for each client, equation (10).",
+        description="How the shared G moves: by the mean of the clients' increments, equation (5), by their sum, by "
+        "relevance with a G for each client, equation (10), or not at all: T stays private.",
     )
     server_learning_rate: Rate = Field(default=1.0, description="Server learning rate η of equation (5).")
     clip_norm: Rate | Literal["median"] = Field(
@@ -123,4 +123,5 @@ class ExperimentalConfig(ConfigSection):
 
     def of_one(self) -> ExperimentalConfig:
         """Return the same for a client that trains by itself, where nothing is aggregated."""
-        return self.model_copy(update={"increments": "mean", "clip_norm": "median"})
+        increments = self.increments if self.increments == "none" else "mean"
+        return self.model_copy(update={"increments": increments, "clip_norm": "median"})

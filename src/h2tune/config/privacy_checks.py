@@ -62,6 +62,12 @@ def _structure(config: SharedConfig) -> None:
 def _messages(config: SharedConfig) -> None:
     """Check what is sent, and what the server sees of it."""
     noise, server = config.privacy.noise, config.server
+    if config.experimental.increments == "none":
+        raise H2TuneError(
+            'experimental.increments = "none" sends nothing that noise could protect',
+            where="privacy.noise",
+            remedy="Leave one out",
+        )
     if config.experimental.increments == "relevance":
         raise H2TuneError(
             'does not go with experimental.increments = "relevance", whose weights depend on each client\'s update',

@@ -11,9 +11,9 @@ Rule = Literal["mean", "clip", "median", "trimmed_mean", "nnm", "krum"]
 Teaching = Literal["none", "own", "directions", "predictions", "moments"]
 """What clients exchange about the public texts before the first round."""
 
-Increments = Literal["mean", "sum", "relevance"]
+Increments = Literal["mean", "sum", "relevance", "none"]
 """Whether G moves by the mean of the clients' steps, equation (5), by their sum, or for each client by a sum
-weighted by relevance, equation (10)."""
+weighted by relevance, equation (10); with "none" T stays private, and nothing is sent in rounds."""
 
 
 def updates_needed(rule: str, hostile: int) -> int:

@@ -92,6 +92,29 @@ def test_a_run_with_lessons_repeats_and_resumes_to_the_bit(finished, tmp_path):
     ]
 
 
+def test_without_increments_directions_alone_travel_and_rounds_do_not_matter(tmp_path):
+    found = content(tmp_path)
+    found["experimental"] |= {"increments": "none", "start": "labels", "start_norm": 0.5}
+    file = federations.write(tmp_path, found)
+    run = h2tune.run(file, out=tmp_path / "run", strict=True)
+    trained = [e for e in run.events if e["event"] == "client_trained"]
+    assert len(trained) == 6 and all(e["bytes_up"] == e["bytes_down"] == 0 and not e["sent"] for e in trained)
+    assert any(e["taken"] for e in lessons(run)) and not shared(run.folder).any()
+    assert any(e["moved"].get("delta", 0) > 0 for e in trained if e["round"] == 1)
+    before, after = (
+        load_file(run.folder / f"clients/one/state/round-{number:04d}/private.safetensors")
+        for number in (0, 1)
+    )
+    deltas = [name for name in after if "h2tune_delta" in name]
+    assert deltas and all(before[name].any() for name in deltas)
+    index = [name for name in after if "h2tune_index" in name]
+    assert all(torch.equal(before[name], after[name]) for name in index)
+    h2tune.run(file, out=tmp_path / "part", overrides=["server.rounds=1"])
+    resumed = h2tune.run(file, out=tmp_path / "part", resume=True)
+    again = load_file(resumed.folder / "clients/one/state/round-0001/private.safetensors")
+    assert all(torch.equal(after[name], again[name]) for name in after)
+
+
 def alone_in_its_labels(folder, seed=0):
     """Return a federation whose client "three" has labels of its own; "one" gets rows of this seed."""
     found = content(folder)
@@ -377,8 +400,8 @@ def test_a_decoder_is_no_public_encoder(tmp_path):
         inspect(load(federations.write(tmp_path, found)))
 
 
-@pytest.mark.parametrize("encoder", [False, True])
-def test_members_across_machines_have_the_lessons_of_one_machine(tmp_path, monkeypatch, encoder):
+@pytest.mark.parametrize(("encoder", "increments"), [(False, "mean"), (True, "mean"), (True, "none")])
+def test_members_across_machines_have_the_lessons_of_one_machine(tmp_path, monkeypatch, encoder, increments):
     pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
     from helpers.grids import Grid, coordinator_of, identify, lay_out
 
@@ -388,6 +411,7 @@ def test_members_across_machines_have_the_lessons_of_one_machine(tmp_path, monke
     identify(monkeypatch)
     make = with_encoder if encoder else lambda folder, _, **changes: content(folder, **changes)
     two = make(tmp_path, monkeypatch, clients=THREE[:2])
+    two["experimental"]["increments"] = increments
     here = h2tune.run(federations.write(tmp_path, two), out=tmp_path / "run")
     parties = lay_out(two, tmp_path)
     grid = Grid(parties, names=("one", "two"))
@@ -395,6 +419,11 @@ def test_members_across_machines_have_the_lessons_of_one_machine(tmp_path, monke
     assert torch.equal(shared(there), shared(here.folder))
     events = [e for e in read_events(there / "events.jsonl") if e["event"] == "lesson_prepared"]
     assert federations.comparable(events) == federations.comparable(lessons(here))
+    trained = [
+        [(e["client"], e["round"], e["losses"]) for e in found if e["event"] == "client_trained"]
+        for found in (here.events, read_events(there / "events.jsonl"))
+    ]
+    assert trained[0] == trained[1] and len(trained[0]) == 4
     kinds = [kind for _, kind, _ in grid.seen]
     assert ("query.view" in kinds) == (not encoder)
     assert kinds.count("query.knowledge") == kinds.count("query.lesson") == 2

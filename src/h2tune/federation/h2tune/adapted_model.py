@@ -96,13 +96,23 @@ class H2TuneAdaptedModel(AdaptedModel):
         )
 
     def receive(self, download: Download) -> None:
-        """Choose Ω from the scores, load G, set Δ to zero; a client's first round trains all phases jointly."""
+        """Choose Ω from the scores, load G, set Δ to zero; a client's first round trains all phases jointly.
+
+        Where T is private, Ω and Δ of the last round stay, and G is zero.
+        """
         first = not self.carryover and not self.received
+        kept = {} if first or self.settings.shares_middles else self._deltas()
+        if kept:
+            self._load_nothing()
+            for place, delta in kept.items():
+                self.shared.layers[place].h2tune_delta[ADAPTER].data.copy_(delta)
+            self.alternation = self.settings.alternation
+            return
         self.shared.choose_masks(self.settings.mask)
         size = self.shared.size
         shared = torch.zeros(self.shared.slots, len(self.shared.roles), size, size)
         for i, role in enumerate(self.shared.roles):
-            if download.round:
+            if download.tensors:
                 shared[:, i] = wire.read_matrices("shared", role, download.tensors)
         self.shared.load(shared)
         self.received = self.shared.middles()
@@ -133,16 +143,27 @@ class H2TuneAdaptedModel(AdaptedModel):
 
     def set_aside(self) -> None:
         """Set M to zero: a client that nobody can teach trains plain LoRA, whatever the others learned."""
+        self._load_nothing()
+
+    def _load_nothing(self) -> None:
         size = self.shared.size
         self.shared.load(torch.zeros(self.shared.slots, len(self.shared.roles), size, size))
         self.received = self.shared.middles()
 
+    def _deltas(self) -> dict[tuple[int, str], Tensor]:
+        """Return a copy of Δ (r, r) of every (block, role)."""
+        return {
+            place: layer.h2tune_delta[ADAPTER].detach().clone() for place, layer in self.shared.layers.items()
+        }
+
     def send(self) -> Tensors:
         """Return ΔT = T − T as received, Ω if scores choose it, and P if it is learned."""
-        return self._update(self.shared.middles())
+        return self._update(self.shared.middles()) if self.settings.shares_middles else {}
 
     def learned(self) -> Tensors:
         """Return the same ΔT, read from the layers one by one, independently of the code of `send`."""
+        if not self.settings.shares_middles:
+            return {}
         middles = {place: layer.middle(ADAPTER).detach() for place, layer in self.shared.layers.items()}
         tensors: Tensors = {}
         for role in self.shared.roles:

@@ -1,4 +1,4 @@
-"""Protection of updates: none, noise from the server or from the clients, or secure aggregation.
+"""Protection of updates: none, nothing sent at all, noise from the server or from the clients, or secure aggregation.
 
 A protection wraps the codec. It defines the spec of an update, what a client releases, and what the server decodes.
 """
@@ -60,6 +60,19 @@ class Unprotected(Protection):
 
     def decode(self, update: Update) -> Factors | Dense | Tensor:
         return self.codec.decode(update)
+
+
+class Private(Protection):
+    """Nothing is sent: T stays with the client."""
+
+    def spec(self, client: str) -> Spec:
+        return {}
+
+    def release(self, client: str, tensors: Tensors) -> Tensors:
+        return {}
+
+    def decode(self, update: Update) -> Tensor:
+        return torch.empty(0)
 
 
 class ServerNoise(Unprotected):
@@ -144,6 +157,8 @@ class SecureSum(Protection):
 def protection_of(codec: FactorCodec) -> Protection:
     """Return the protection that a federation's settings ask for."""
     settings = codec.settings
+    if not settings.shares_middles:
+        return Private(codec)
     if settings.secure_clients:
         return SecureSum(codec, settings.mechanism)
     if settings.mechanism is None:

@@ -38,7 +38,7 @@ class H2TuneSettings:
         weighting: w_i: `"examples"` or `"uniform"`.
         wire_dtype: Type of ΔT and G on the wire.
         increments: Whether G moves by the mean of the clients' increments, equation (5), or by their sum; or whether
-            there is one G per client, equation (10).
+            there is one G per client, equation (10). With "none" nothing is sent, and G stays zero.
         aggregation: `"mean"` is equation (5); the others are robust rules, see `functional.robust`.
         hostile: f, the number of hostile clients that a robust rule tolerates.
         own_rule: A function of the user's own, in place of `aggregation`: see `own_rule.OwnRule`.
@@ -73,6 +73,11 @@ class H2TuneSettings:
     clip_norm: float | None = None
     mechanism: dp.Mechanism | None = None
     secure_clients: int = 0
+
+    @property
+    def shares_middles(self) -> bool:
+        """Whether ΔT and G travel; else each client keeps its own T."""
+        return self.increments != "none"
 
     @property
     def noised_by_clients(self) -> bool:

@@ -78,10 +78,11 @@ class H2Tune(Strategy[Content]):
         for role, position in zip(roles, where, strict=True):
             sent |= wire.write_matrices(NAME, role, shared[:, position], self.settings.wire_dtype)
         loaded = torch.stack([wire.read_matrices(NAME, role, sent) for role in roles], dim=1)
-        return Download(round_number, sent if round_number else {}, digest({NAME: loaded}))
+        silent = not round_number or not self.settings.shares_middles  # G is zero
+        return Download(round_number, {} if silent else sent, digest({NAME: loaded}))
 
     def download_spec(self, client: str, round_number: int) -> Spec:
-        if round_number == 0:
+        if round_number == 0 or not self.settings.shares_middles:
             return {}
         shape = (self.settings.slots, self.settings.shared_rank, self.settings.shared_rank)
         spec: Spec = {}
@@ -111,6 +112,8 @@ class H2Tune(Strategy[Content]):
 
         In a mean, an update of an earlier round has a smaller weight: see `aggregation.staleness_weight`.
         """
+        if not self.settings.shares_middles:
+            return {NAME: state[NAME]}, self._change(state[NAME], state[NAME])
         updates = sorted(updates, key=lambda update: (update.client, update.round))
         if self.settings.aggregation == "mean":  # a client that nobody can teach says nothing about T
             updates = [update for update in updates if self.size_of(update) != 0] or updates
@@ -224,6 +227,8 @@ class H2Tune(Strategy[Content]):
 
     def size_of(self, update: Decoded[Content]) -> float | None:
         """Return the norm of ΔT, or of N; None of an update that is masked or noised."""
+        if not self.settings.shares_middles:
+            return 0.0
         if isinstance(update.content, Factors):
             return math.hypot(*(float(part.double().norm()) for part in update.content.increments.values()))
         if isinstance(update.content, Dense) and self.settings.mechanism is None:
