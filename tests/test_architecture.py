@@ -30,7 +30,7 @@ ARROWS = {
     "evaluation": {"adapter", "functional", "scoring", "tasks", "training"},
     "federation": {"adapter", "assets", "evaluation", "functional", "heads", "models", "tasks", "training"},
     "baselines": {"adapter", "federation", "models", "training"},
-    "config": {"functional", "tasks"},
+    "config": {"assets", "functional", "tasks"},
     "report": set(),
     "runs": {
         *("adapter", "baselines", "config", "evaluation", "federation", "functional", "heads", "models"),

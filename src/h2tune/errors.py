@@ -36,6 +36,11 @@ def within(where: str) -> Iterator[None]:
         raise H2TuneError(error.message, where=places, remedy=error.remedy) from None
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 round" or "3 rounds"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
     """Return `" (did you mean 'x'?)"` for the known word nearest to `word`, or an empty string."""
     import difflib

@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import tomli_w
 from helpers import federations
 from rich.console import Console
 from typer.testing import CliRunner
 
 import h2tune
+from h2tune import config
 from h2tune.cli import main
 from h2tune.cli.display import TerminalDisplay, counted, results_table, terminal
 
@@ -87,6 +90,98 @@ def test_a_missing_file_is_one_line_before_torch_is_imported(arguments, message)
     done = run_python("-c", MISSING, *arguments)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
+
+
+BAD_FILES = {
+    "toml": (lambda content: 'name = "x', "is not valid TOML"),
+    "key": (lambda content: {**content, "foo": 1}, "unknown key 'foo'"),
+    "rows": (lambda content: (Path(content["client"][0]["task"]["file"]).unlink(), content)[1], "cannot be read"),
+    "no rows": (lambda content: (Path(content["client"][0]["task"]["file"]).write_text(""), content)[1], "has no rows"),
+    "a row": (
+        lambda content: (write_last_row(content, '{"words": "a", "label": "yess"}'), content)[1],
+        "one.jsonl:161: label 'yess' in field 'label' is not one of the task's labels (did you mean 'yes'?)",
+    ),
+    "model": (lambda content: changed(content, model="/nowhere"), "client 'one', model /nowhere: no such folder"),
+    "demo": (lambda content: changed(content, model="pypi:smolm2"), "client 'one': no demo asset is called 'smolm2'"),
+    "task": (lambda content: changed(content, task="tweet"), "client 'one', task: no task is called 'tweet'"),
+    "texts": (lambda content: {**content, "basis": {"texts": ["gone.txt"]}}, "gone.txt: cannot be read"),
+    "split": (
+        lambda content: {**content, "data": {**content["data"], "evaluate": "validation", "validation": 0}},
+        "client 'one': there are no validation examples to evaluate on",
+    ),
+}  # fmt: skip
+"""What is wrong → how a sound file is spoiled, and what is said."""
+
+
+def changed(content, **changes):
+    first, *others = content["client"]
+    return {**content, "client": [{**first, **changes}, *others]}
+
+
+def write_last_row(content, row):
+    with Path(content["client"][0]["task"]["file"]).open("a") as stream:
+        stream.write(row + "\n")
+
+
+@pytest.mark.parametrize(
+    "command", [("run",), ("inspect",), ("compare", "--methods", "local")], ids=lambda c: c[0]
+)
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_a_bad_file_is_one_line_before_torch_is_imported(tmp_path, kind, command):
+    spoil, words = BAD_FILES[kind]
+    content = spoil(federations.federation(tmp_path))
+    file = tmp_path / "federation.toml"
+    if isinstance(content, str):
+        file.write_text(content)
+    else:
+        federations.write(tmp_path, content)
+    done = run_python("-c", MISSING, command[0], str(file), *command[1:])
+    assert done.returncode == 2 and done.stdout == ""
+    assert words in done.stderr and done.stderr.startswith("h2tune: ") and done.stderr.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """Return a folder like that of a finished run, as far as questions about it are answered early."""
+    folder = tmp_path_factory.mktemp("stored")
+    file = federations.write(folder, federations.federation(folder))
+    run = folder / "run"
+    (run / "clients/one/adapter").mkdir(parents=True)
+    (run / "config.toml").write_text(tomli_w.dumps(config.dump(config.load(file))))
+    (run / "events.jsonl").write_text("")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "federation.toml", "--out", "run"), "run: holds a run already. Go on with --resume"),
+        (("run", "federation.toml", "--out", "none", "--resume"), "none: there is no run to resume"),
+        (("run", "federation.toml", "--out", "models", "--resume"), "models: there is no run to resume"),
+        (("evaluate", "run", "--client", "on"), "run: no client 'on' (did you mean 'one'?)"),
+        (("evaluate", "run", "--client", "two"), "run: client 'two' has no adapter yet"),
+        (("evaluate", "run", "--split", "tset"), "--split: no split 'tset' (did you mean 'test'?)"),
+        (("export", "run", "out", "--client", "on"), "run: no client 'on' (did you mean 'one'?)"),
+        (("export", "run", "out", "--client", "one", "--format", "gguf"), "--format: no format 'gguf'"),
+        (("export", "run", "models", "--client", "one"), "models: already exists"),
+        (("predict", "run", "one.jsonl", "--client", "on"), "run: no client 'on' (did you mean 'one'?)"),
+        (("predict", "run", "federation.toml", "--client", "one"), "federation.toml: unknown file ending '.toml'"),
+        (("predict", "run", "one.jsonl", "--client", "one", "--out", "a.txt"), "a.txt: its ending is not"),
+        (("predict", "run", "bad.csv", "--client", "one"), "bad.csv:2: no field 'words' (did you mean 'word'?)"),
+    ],
+)  # fmt: skip
+def test_a_wrong_option_is_one_line_before_torch_is_imported(stored, arguments, message):
+    (stored / "bad.csv").write_text("word\ngood film\n")
+    done = subprocess.run(
+        [sys.executable, "-c", MISSING, *arguments],
+        env=federations.environment(),
+        cwd=stored,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(f"h2tune: {message}") and done.stderr.count("\n") == 1
 
 
 def test_brackets_in_a_path_are_printed_as_they_are(tmp_path):

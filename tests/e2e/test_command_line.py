@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import subprocess
-import sys
+import time
 
 import pytest
 from helpers import federations
+from typer.core import TyperGroup
+from typer.testing import CliRunner
+
+from h2tune.cli import ending, main
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +65,9 @@ def line(*arguments: str) -> str:
 
 def test_errors_of_the_file_system_are_one_line(ready, tmp_path):
     folder, _, _ = ready
-    assert "directory" in line("report", str(folder / "run"), "--out", str(tmp_path)).lower()
+    assert f"{tmp_path}: Is a directory. Name a file" in line(
+        "report", str(folder / "run"), "--out", str(tmp_path)
+    )
     (tmp_path / "file").write_text("")
     assert "Choose another name" in line(
         "report", str(folder / "run"), "--out", str(tmp_path / "file" / "report.html")
@@ -74,18 +82,46 @@ def test_a_place_that_cannot_be_written_is_one_line(ready, tmp_path):
     )
 
 
-def test_a_full_disk_is_one_line_that_says_how_to_go_on(tmp_path):
-    code = (
-        "import sys, errno\n"
-        "from h2tune.cli import main\n"
-        "def full(): raise OSError(errno.ENOSPC, 'No space left on device', 'run/events.jsonl')\n"
-        "main.app = full\n"
-        "main.main()\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert done.stderr.startswith("h2tune: run/events.jsonl: No space left on device. Free some space")
-    assert "--resume" in done.stderr
+def test_a_full_disk_is_one_line_that_says_how_to_go_on(capsys):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device", "run/events.jsonl")
+
+    assert ending.ended(full) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("h2tune: run/events.jsonl: No space left on device. Free some space")
+    assert "--resume" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "words"), [("run", "--resume"), ("compare", "same command"), ("report", "")]
+)
+def test_an_interrupted_command_says_how_to_go_on(monkeypatch, command, words):
+    def interrupted(ctx):
+        ctx.invoked_subcommand = command
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TyperGroup, "invoke", lambda self, ctx: interrupted(ctx))
+    done = CliRunner().invoke(main.app, [command, "x"])
+    assert done.exit_code == 130
+    assert done.stderr.startswith("h2tune: interrupted") and words in done.stderr
+
+
+def test_ctrl_c_in_training_says_how_to_go_on_and_the_run_does(tmp_path):
+    content = federations.federation(tmp_path, train={"local_steps": 400})
+    file, run = federations.write(tmp_path, content), tmp_path / "run"
+    command = federations.command("run", str(file), "--out", str(run))
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env=federations.environment())  # fmt: skip
+    while process.poll() is None and "run_started" not in _text(run / "events.jsonl"):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130 and said.count("\n") == 1
+    assert said.startswith("h2tune: interrupted. The same command with --resume goes on")
+
+
+def _text(file):
+    return file.read_text() if file.exists() else ""
 
 
 def test_there_must_be_a_run_to_resume(ready, tmp_path):

@@ -80,7 +80,7 @@ def in_task(content, **changes):
         (lambda c: in_task(c, prompt="{wrods}"), ["wrods", "did you mean 'words'"]),
         (
             lambda c: {**c, "data": {"train": 10_000, "test": 9}},
-            ["client 'one'", "10000 train examples", "fewer"],
+            ["client 'one'", "10,000 train examples", "fewer"],
         ),
         (lambda c: {**c, "data": {**c["data"], "evaluate": "validation"}}, ["validation", "data.validation"]),
         (lambda c: changed(c, client=1, head="verbaliser"), ["client 'two'", "encoder", "head"]),

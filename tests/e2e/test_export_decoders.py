@@ -54,7 +54,7 @@ def odds(tmp_path_factory):
     run = h2tune.run(federations.write(folder, content), out=folder / "run")
     ours, folders = {}, {}
     for table in content["client"]:
-        restored, _ = restored_client(run.folder, table["name"])
+        restored = restored_client(run.folder, table["name"])
         task, tokenizer = restored.client.task, restored.tokenizer
         prompts = [filled(task.template, {"words": text}) for text in TEXTS]
         rows = encode_causal(task, [Example(p.text, "", 0, "", p.fields) for p in prompts], tokenizer)

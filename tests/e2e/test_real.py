@@ -51,7 +51,7 @@ def test_the_exported_lora_gives_the_logits_of_the_adapter(run, client):
 
     import h2tune.adapter  # noqa: F401 - enters the adapter in PEFT's tables
     from h2tune.models import load_model
-    from h2tune.runs.results import read_run
+    from h2tune.runs.folder import read_run
 
     model = next(c for c in read_run(run).client if c.name == client).model
     ids = torch.tensor([[100, 2000, 345, 678, 901]])

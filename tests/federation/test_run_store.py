@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import h2tune
 from h2tune.errors import H2TuneError
 from h2tune.federation.run_store import RunStore
-from h2tune.runs.results import read_run
+from h2tune.runs.folder import read_run
 
 TENSORS = {"state": {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2)}}
 FACTS = {"events": [{"event": "x", "loss": 0.1}], "examples": 3}

@@ -78,7 +78,7 @@ def test_rows_of_one_source_with_an_answer_are_loaded(name: str, folder: Path) -
 
 def test_what_cannot_be_scored_and_second_solutions_are_left_out(folder: Path) -> None:
     for name in TASKS:
-        with pytest.raises(H2TuneError, match="31 train examples are requested, 24 are available"):
+        with pytest.raises(H2TuneError, match="31 train examples requested, 24 available"):
             load_task(name, train=31, validation=0, test=6, seed=0)
 
 

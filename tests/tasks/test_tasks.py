@@ -94,11 +94,11 @@ def test_same_text_never_on_both_sides() -> None:
 
 
 def test_too_few_examples_say_how_many_there_are() -> None:
-    with pytest.raises(H2TuneError, match=r"films: 90 train examples are requested, 75 are available"):
+    with pytest.raises(H2TuneError, match=r"films: 90 train examples requested, 75 available"):
         take(Pools(examples(100)), train=90, where="films")
-    with pytest.raises(H2TuneError, match=r"11 test examples are requested, 10 are available"):
+    with pytest.raises(H2TuneError, match=r"11 test examples requested, 10 available"):
         take(Pools(examples(100), test=examples(10, "test")), test=11)
-    with pytest.raises(H2TuneError, match=r"are available in part 0 of 4"):
+    with pytest.raises(H2TuneError, match=r"available in part 0 of 4"):
         take(Pools(examples(100)), part=(0, 4))
 
 
@@ -293,7 +293,7 @@ def test_own_test_file_is_used_whole(tmp_path: Path) -> None:
         ("a.csv", b"question,answer,question\nq,x,p\n", r"a\.csv:1: column 'question' stands twice"),
         ("a.jsonl", b"\n\n", r"a\.jsonl: has no rows"),
         ("a.csv", b"question,answer\n", r"a\.csv: has no rows"),
-        ("a.csv", b"question,answer\n\nq,x\nq,x,y\n", r"a\.csv:4: has 3 cells, the header has 2"),
+        ("a.csv", b"question,answer\n\nq,x\nq,x,y\n", r"a\.csv:4: the row has 3 cells, the header has 2"),
         ("a.csv", b'question,answer\n"q"r,x\n', r"a\.csv:2: malformed CSV"),
         ("a.csv", b"question,answr\nq,x\n", r"a\.csv:2: no field 'answer' \(did you mean 'answr'"),
         ("a.txt", b"", r"a\.txt: unknown file ending '\.txt'.*\.jsonl"),

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from h2tune.cli.paths import ClientFile, CoordinatorFile, FederationFile, check_file
-from h2tune.errors import H2TuneError
+from h2tune.errors import H2TuneError, counted
 
 MISSING = "not installed. Install it with: pip install 'h2tune[flower]'"
 
@@ -111,10 +111,10 @@ def deploy_verify(
         sum(e.get("kind") == kind for e in found.entries) for kind in ("refused", "withdrawn")
     )
     typer.echo(
-        f"{len(found.entries)} entries{signed}, {refused} refusals, {withdrawn} events withdrawn by restarts"
+        f"entries {len(found.entries)}{signed}, refusals {refused}, events withdrawn by restarts {withdrawn}"
     )
     if faults:
-        raise H2TuneError(f"{len(faults)} faults", where=str(log))
+        raise H2TuneError(counted(len(faults), "fault"), where=str(log))
 
 
 @deploy_app.command("take-back")

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from h2tune.config import FederationConfig
+from h2tune.errors import counted
 from h2tune.training.schedule import optimiser_steps
-from h2tune.training.terms import Progress as StepProgress
+
+if TYPE_CHECKING:
+    from h2tune.training.terms import Progress as StepProgress
 
 
 def terminal() -> Console:
     """Return a console that prints text as it is: brackets in a path are not markup, and `:name:` is no emoji."""
     return Console(markup=False, highlight=False, emoji=False)
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, such as "1 round" or "3 rounds"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 LEAST_COVERED = 0.7

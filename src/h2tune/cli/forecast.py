@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from h2tune.cli.display import counted
+from h2tune.errors import counted
 from h2tune.runs.inspect import Forecast
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import logging
 import os
@@ -14,10 +13,19 @@ import typer
 
 from h2tune._version import __version__
 from h2tune.cli.deploy import deploy_app
-from h2tune.cli.paths import FederationFile, RunFolder, check_file, check_resumable, check_run_folder
-from h2tune.errors import H2TuneError
+from h2tune.cli.ending import Commands, ended
+from h2tune.cli.paths import (
+    FederationFile,
+    RunFolder,
+    check_file,
+    check_place,
+    check_run_folder,
+    read_federation,
+)
+from h2tune.errors import counted
 
 app = typer.Typer(
+    cls=Commands,
     help="Federated fine-tuning of models that share neither architecture, nor task, nor budget.",
     no_args_is_help=True,
     add_completion=False,
@@ -26,19 +34,6 @@ app = typer.Typer(
 assets_app = typer.Typer(help="Demo models and data sets, pinned by checksum.", no_args_is_help=True)
 app.add_typer(assets_app, name="assets")
 app.add_typer(deploy_app, name="deploy")
-
-REMEDIES = {
-    errno.ENOSPC: "Free some space, and run the same command again (h2tune run needs --resume)",
-    errno.EDQUOT: "Free some space, and run the same command again (h2tune run needs --resume)",
-    errno.EACCES: "Choose a place that you may write to",
-    errno.EPERM: "Choose a place that you may write to",
-    errno.EROFS: "Choose a place that can be written to",
-    errno.EEXIST: "Choose another name",
-    errno.EISDIR: "Name a file",
-    errno.ENOTDIR: "Name a folder",
-    errno.ENOENT: "Check the path",
-}
-"""What to do about errors of the file system, which are no faults of h2tune."""
 
 Override = Annotated[
     list[str] | None,
@@ -78,15 +73,13 @@ def run(
     strict: Annotated[bool, typer.Option("--strict", help="Treat warnings as errors.")] = False,
 ) -> None:
     """Train a federation on this machine."""
-    check_file(file)
+    federation = read_federation(file, override or ())
+    from h2tune.runs import default_folder
+
+    check_place(out or default_folder(federation.name), resume=resume or from_round is not None)
     from h2tune.cli.display import TerminalDisplay, results_table, terminal, total_steps
-    from h2tune.config import load
-    from h2tune.runs.run import default_folder
     from h2tune.runs.run import run as run_federation
 
-    federation = load(file, override or ())
-    if resume or from_round is not None:
-        check_resumable(out or default_folder(federation.name))
     console = terminal()
     with TerminalDisplay(console, total_steps(federation)) as display:
         finished = run_federation(
@@ -99,13 +92,12 @@ def run(
 @app.command()
 def inspect(file: FederationFile, override: Override = None) -> None:
     """Show what a run would train and send. Loads no weights, and only the first rows of data."""
-    check_file(file)
+    federation = read_federation(file, override or ())
     from h2tune.cli.display import terminal
     from h2tune.cli.forecast import print_forecast
-    from h2tune.config import load
     from h2tune.runs.inspect import inspect as forecast_of
 
-    print_forecast(terminal(), forecast_of(load(file, override or ())))
+    print_forecast(terminal(), forecast_of(federation))
 
 
 @app.command()
@@ -133,7 +125,7 @@ def compare(
     ] = None,
 ) -> None:
     """Run methods on the same seeds and compare them. Run the same command again to resume."""
-    check_file(file)
+    read_federation(file, override or ())
     from h2tune.cli.display import TerminalDisplay, terminal, total_steps
     from h2tune.compare import compare as compare_methods
     from h2tune.compare.tables import explained, remarks, terminal_table
@@ -155,6 +147,7 @@ def compare(
     for line in (*explained(facts), *remarks(facts)):
         console.print(line, soft_wrap=True)
     console.print(f"Tables, report and runs: {comparison.folder}", soft_wrap=True)
+    comparison.check_results()
 
 
 @app.command()
@@ -178,13 +171,17 @@ def evaluate(
 ) -> None:
     """Score the saved adapters of a run."""
     check_run_folder(folder)
+    from h2tune.runs.folder import check_split, trained_clients
+
+    check_split(split)
+    trained_clients(folder, client or ())
     from h2tune.quiet import quiet
     from h2tune.runs.results import evaluate_run
 
     with quiet():
         for name, score in evaluate_run(folder, client or (), split):
             typer.echo(
-                f"{name}: accuracy {score.accuracy:.4f}, loss {score.loss:.4f}, {score.examples} examples"
+                f"{name}: accuracy {score.accuracy:.4f}, loss {score.loss:.4f}, {counted(score.examples, 'example')}"
             )
 
 
@@ -200,8 +197,12 @@ def predict(
     """Predict the answers of new rows: labels with probabilities, or text."""
     check_run_folder(folder)
     check_file(file)
-    if out is not None and out.suffix.lower() not in (".csv", ".jsonl", ".ndjson"):
-        raise H2TuneError("its ending is not .csv or .jsonl", where=str(out), remedy="Name such a file")
+    from h2tune.runs.folder import trained_clients
+    from h2tune.runs.questions import check_predictions, read_questions
+
+    if out is not None:
+        check_predictions(out)
+    read_questions(trained_clients(folder, [client])[0], file)
     from h2tune.files import write_text
     from h2tune.quiet import quiet
     from h2tune.runs.predict import predict as predictions
@@ -230,6 +231,10 @@ def export(
 ) -> None:
     """Write a client's adapter as plain LoRA or h2tune adapter, or its model with the adapter merged."""
     check_run_folder(folder)
+    from h2tune.runs.folder import check_export, trained_clients
+
+    check_export(out, form)
+    trained_clients(folder, [client])
     from h2tune.quiet import quiet
     from h2tune.runs.results import export_client
 
@@ -266,26 +271,10 @@ def assets_fetch(
 
 
 def main() -> None:
-    """Run the command line; an error that the user can fix is printed as one line, with exit status 2."""
+    """Run the command line, and exit with its status."""
     # Waiting threads that spin make a step ten times slower where anything else runs on the machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # torch and Transformers leave a million objects alive: a collection every 700 allocations would take seconds.
     gc.set_threshold(50_000, 20, 100)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of a kernel that nothing here uses
-    try:
-        app()
-    except H2TuneError as error:
-        typer.echo(f"h2tune: {error}", err=True)
-        sys.exit(2)
-    except OSError as error:
-        if error.errno not in REMEDIES:
-            raise
-        typer.echo(
-            f"h2tune: {error.filename or 'a file'}: {error.strerror}. {REMEDIES[error.errno]}", err=True
-        )
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo(
-            "h2tune: interrupted; run the same command again to resume (h2tune run needs --resume)", err=True
-        )
-        sys.exit(130)
+    sys.exit(ended(app))

@@ -1,13 +1,17 @@
-"""Checks of the paths on a command line, which answer before torch is imported."""
+"""Checks of what a command line names, which answer before torch is imported."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from h2tune.errors import H2TuneError
+
+if TYPE_CHECKING:
+    from h2tune.config import FederationConfig
 
 
 def check_file(path: Path) -> None:
@@ -32,15 +36,34 @@ def check_run_folder(path: Path) -> None:
         )
 
 
-def check_resumable(path: Path) -> None:
-    """Check that there is a run to resume.
+def read_federation(file: Path, overrides: Sequence[str]) -> FederationConfig:
+    """Return a federation file, resolved, whose tasks, models and files are there.
 
     Raises:
-        H2TuneError: The folder does not exist.
+        H2TuneError: The file, or what it names, is missing or malformed.
     """
-    if not path.exists():
+    check_file(file)
+    from h2tune.config import check_inputs, load
+
+    federation = load(file, overrides)
+    check_inputs(federation)
+    return federation
+
+
+def check_place(path: Path, *, resume: bool) -> None:
+    """Check that a folder holds a run if it is to be resumed, and none otherwise.
+
+    Raises:
+        H2TuneError: It does not, or it does.
+    """
+    begun = (path / "events.jsonl").exists()
+    if resume and not begun:
         raise H2TuneError(
             "there is no run to resume", where=str(path), remedy="Leave --resume out to start one"
+        )
+    if begun and not resume:
+        raise H2TuneError(
+            "holds a run already", where=str(path), remedy="Go on with --resume, or name another --out"
         )
 
 

@@ -13,6 +13,7 @@ from h2tune.compare.methods import Method
 from h2tune.compare.results import RunResult
 from h2tune.compare.rows import Row, rows_of
 from h2tune.compare.tables import csv_text, event_of, markdown
+from h2tune.errors import H2TuneError
 
 
 @dataclass
@@ -59,6 +60,20 @@ class Comparison:
             "problems": [{"method": m, "seed": s, "reason": r} for m, s, r in self.problems],
             "recovered": [r.as_dict() for r in recovered(self.results, self.clients)],
         }
+
+    def check_results(self) -> None:
+        """Refuse a comparison in which a method has no result at all.
+
+        Raises:
+            H2TuneError: Names the methods.
+        """
+        missing = [method.label for method in self.methods if not self.results.get(method.label)]
+        if missing:
+            raise H2TuneError(
+                f"no run of {', '.join(missing)} finished",
+                where=str(self.folder),
+                remedy="Correct what the lines above name, and run the same command again",
+            )
 
     def write(self, began: float) -> None:
         """Write `comparison.md`, `comparison.csv`, the event and the report into the comparison's folder.

@@ -2,6 +2,7 @@
 
 from h2tune.config.adapter import AdapterConfig
 from h2tune.config.experimental import ExperimentalConfig
+from h2tune.config.inputs import check_inputs
 from h2tune.config.privacy import PrivacyConfig
 from h2tune.config.problems import problem
 from h2tune.config.reading import (
@@ -37,6 +38,7 @@ __all__ = [
     "TrainConfig",
     "absolute",
     "absolute_texts",
+    "check_inputs",
     "dump",
     "load",
     "load_resolved",

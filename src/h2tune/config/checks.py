@@ -222,6 +222,13 @@ def _clients(config: FederationConfig) -> None:
                 where="experimental.alternation",
                 remedy="Raise local_steps",
             )
+        validation = config.data.validation if client.validation is None else client.validation
+        if config.data.evaluate == "validation" and not validation:
+            raise H2TuneError(
+                "there are no validation examples to evaluate on",
+                where=f"client '{client.name}'",
+                remedy="Set data.validation",
+            )
         if client.train == 0 and config.server.strategy == "h2tune" and not config.basis.consensus:
             raise H2TuneError(
                 "a client without labels learns from what others know of the public texts alone",

@@ -51,13 +51,15 @@ def problem(
         return H2TuneError(f"unknown key '{key}'{suggestion(generic(first['loc']), model)}", where=where)
     if first["type"] == "missing":
         sentence = described(model).get(generic(first["loc"]), "")
-        remedy = f"Set it: {sentence[:1].lower()}{sentence[1:].rstrip('.')}" if sentence else ""
+        start = sentence[:1].lower() if sentence[1:2].islower() or sentence[1:2] == " " else sentence[:1]
+        remedy = f"Set it: {start}{sentence[1:].rstrip('.')}" if sentence else ""
         return H2TuneError(f"'{key}' is missing", where=where, remedy=remedy)
     # One value, several allowed types: each is a problem of its own, and they belong together.
     texts = list(dict.fromkeys(_words(p) for p in problems if " ".join(key_of(p["loc"], raw).split()) == key))
     text = " or ".join([texts[0], *(t.removeprefix("must be ") for t in texts[1:])])
     given = first["input"]
-    shown = f", not {given!r}" if values and isinstance(given, str | int | float | bool) else ""
+    repeated = values and text.startswith("must") and isinstance(given, str | int | float | bool)
+    shown = f", not {given!r}" if repeated else ""  # a sentence of our own names the value itself
     return H2TuneError(f"{key + ': ' if key else ''}{text}{shown}", where=where)
 
 

@@ -157,9 +157,14 @@ def absolute(path: str, folder: Path) -> str:
     return str(folder / Path(path).expanduser())
 
 
+def is_text_file(source: str) -> bool:
+    """Return whether an entry of `basis.texts` is the path of a file, and not the name of a task."""
+    return "/" in source or source.endswith((".txt", ".text"))
+
+
 def absolute_texts(texts: Iterable[str], folder: Path) -> tuple[str, ...]:
     """Return public texts with the paths of files made absolute; names of tasks stay as they are."""
-    return tuple(absolute(t, folder) if "/" in t or t.endswith((".txt", ".text")) else t for t in texts)
+    return tuple(absolute(text, folder) if is_text_file(text) else text for text in texts)
 
 
 def _absolute(federation: FederationConfig, folder: Path) -> FederationConfig:

@@ -191,7 +191,7 @@ class LocalEngine(Channel):
             raise H2TuneError(
                 f"the frames of client '{client}' were altered or are incomplete",
                 where=str(self.store.folder / path),
-                remedy="Go on with --resume, which computes them again",
+                remedy="Start the run again, which computes them again",
             )
         return None if commit is None else commit[0]["frames"]
 
@@ -207,7 +207,7 @@ class LocalEngine(Channel):
             raise H2TuneError(
                 f"the lesson of client '{client}' was altered or is incomplete",
                 where=str(self.store.folder / path),
-                remedy="Go on with --resume, which computes it again",
+                remedy="Start the run again, which computes it again",
             )
         if (
             commit is not None and self.stage == "alone"

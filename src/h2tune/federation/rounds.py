@@ -100,7 +100,7 @@ class _Rounds:
                 f"round {number}: {len(collected.updates)} of {len(chosen)} updates arrived, "
                 f"min_clients is {self.schedule.min_clients}",
                 where="server",
-                remedy="Fix the clients named in events.jsonl and go on with --resume",
+                remedy="Fix the clients named in events.jsonl, and start the run again: it goes on with this round",
             )
         state, events = self._step(state, collected, number)
         facts = {"events": events, "told": collected.events}

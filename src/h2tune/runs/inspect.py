@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from h2tune.config import FederationConfig
+from h2tune.config import FederationConfig, check_inputs
 from h2tune.errors import H2TuneError, within
 from h2tune.federation import dp
 from h2tune.federation.h2tune.basis import coordinate_count, view_spec
@@ -17,7 +17,6 @@ from h2tune.runs.build import build_strategy, mechanism_of
 from h2tune.runs.enrol import enrol_all
 from h2tune.runs.model_info import ClientInfo
 from h2tune.runs.ranks import ADAM_BYTES, trainable_in
-from h2tune.tasks.own_task import OwnTask
 from h2tune.training.chat_tokens import rendered
 from h2tune.training.prompt_tokens import label_answers
 
@@ -61,10 +60,9 @@ def inspect(federation: FederationConfig) -> Forecast:
         H2TuneError: Every problem for which `run` would stop before training, as far as weights, tokens and all but
             the first rows of files do not matter.
     """
+    check_inputs(federation)
     infos, enrolments, size, slots = enrol_all(federation)
     for info in infos:
-        if isinstance(info.client.task, OwnTask):
-            info.client.task.check()
         _check_tokenizer(info)
     strategy = build_strategy(federation, enrolments, size, slots)
     clients = [

@@ -11,17 +11,14 @@ from typing import Any
 
 import torch
 
-from h2tune.errors import H2TuneError
 from h2tune.evaluation.evaluate import label_scores
 from h2tune.evaluation.generate import generated
+from h2tune.runs.folder import client_of, read_run
+from h2tune.runs.questions import PREDICTION, PROBABILITY, read_questions
 from h2tune.runs.results import RestoredClient, restored_client
-from h2tune.tasks.own_task import OwnTask
-from h2tune.tasks.row_files import LINES, read_rows
-from h2tune.tasks.rows import question
+from h2tune.tasks.row_files import LINES
 from h2tune.tasks.task import Example
 from h2tune.training.encode import encode_causal, encode_texts
-
-PREDICTION, PROBABILITY = "prediction", "probability of {}"
 
 
 def predict(folder: Path, client: str, file: Path) -> list[dict[str, Any]]:
@@ -35,19 +32,8 @@ def predict(folder: Path, client: str, file: Path) -> list[dict[str, Any]]:
     Raises:
         H2TuneError: No such run, client or file; a row lacks a field, or has one that the predictions are called.
     """
-    restored, task = restored_client(folder, client)
-    own = task if isinstance(task, OwnTask) else None
-    known = restored.client.task
-    names = {PREDICTION, *(PROBABILITY.format(label) for label in known.labels)}
-    rows, examples = [], []
-    for line, row in read_rows(file, own.encoding if own else "utf-8"):
-        where = f"{file}:{line}"
-        examples.append(own.question(row, where) if own else question(known, None, row, where))
-        if taken := sorted(row.keys() & names):
-            raise H2TuneError(f"it has a field '{taken[0]}' already", where=where, remedy="Rename that field")
-        rows.append(dict(row))
-    if not rows:
-        raise H2TuneError("has no rows", where=str(file))
+    rows, examples = read_questions(client_of(read_run(folder), client, folder), file)
+    restored = restored_client(folder, client)
     return [row | one for row, one in zip(rows, _predictions(restored, examples), strict=True)]
 
 

@@ -17,8 +17,8 @@ import h2tune.adapter  # noqa: F401 - registers the adapter with PEFT
 from h2tune import files
 from h2tune.adapter.heads import keep_in_float32
 from h2tune.adapter.state import take_off
-from h2tune.config import ClientConfig, FederationConfig, load_resolved
-from h2tune.errors import H2TuneError, nearest
+from h2tune.config import ClientConfig, FederationConfig
+from h2tune.errors import H2TuneError
 from h2tune.evaluation.evaluate import evaluate
 from h2tune.evaluation.result import Score
 from h2tune.federation.attach import prepare_base
@@ -27,11 +27,16 @@ from h2tune.federation.local_engine import BaseModels
 from h2tune.federation.messages import Enrolment
 from h2tune.models import read_config
 from h2tune.runs.enrol import load_client, without_data
+from h2tune.runs.folder import (
+    adapter_folder,
+    check_export,
+    check_split,
+    client_of,
+    read_run,
+    trained_clients,
+)
 from h2tune.runs.model_info import ClientInfo, client_info, enrolment
 from h2tune.tasks.own_task import OwnTask
-
-SPLITS = ("test", "validation")
-FORMATS = ("lora", "adapter", "merged")
 
 
 @dataclass(frozen=True)
@@ -51,36 +56,6 @@ class RestoredClient:
     heads: dict[str, nn.Module]
 
 
-def read_run(folder: Path) -> FederationConfig:
-    """Return the resolved federation file of a run.
-
-    Raises:
-        H2TuneError: The folder is not a run folder.
-    """
-    path = folder / "config.toml"
-    if not path.is_file():
-        raise H2TuneError(
-            "not a run folder: it has no config.toml", where=str(folder), remedy="Give a folder of h2tune run"
-        )
-    return load_resolved(path)
-
-
-def adapter_folder(folder: Path, client: str, form: str) -> Path:
-    """Return the folder of a client's adapter, in PEFT's format ("adapter") or as plain LoRA ("lora").
-
-    Raises:
-        H2TuneError: The client has no adapter yet.
-    """
-    path = folder / "clients" / client / form
-    if not path.is_dir():
-        raise H2TuneError(
-            f"client '{client}' has no adapter yet",
-            where=str(folder),
-            remedy="Finish the run with h2tune run --resume",
-        )
-    return path
-
-
 def evaluate_run(folder: Path, clients: Sequence[str], split: str) -> Iterator[tuple[str, Score]]:
     """Load the saved adapters with PEFT, score them, and yield each client's name and score.
 
@@ -92,14 +67,8 @@ def evaluate_run(folder: Path, clients: Sequence[str], split: str) -> Iterator[t
     Raises:
         H2TuneError: No such run, client or split, or a client has no examples in that split.
     """
-    if split not in SPLITS:
-        raise H2TuneError(
-            f"no split '{split}'{nearest(split, SPLITS)}",
-            where="--split",
-            remedy=f"Use {' or '.join(SPLITS)}",
-        )
-    federation = read_run(folder)
-    chosen = [_client_of(federation, name, folder) for name in clients] or federation.sorted_clients()
+    check_split(split)
+    federation, chosen = read_run(folder), trained_clients(folder, clients)
     models = BaseModels(federation.seed, federation.trusted)
     for config in chosen:
         source = adapter_folder(folder, config.name, "adapter")
@@ -116,21 +85,21 @@ def evaluate_run(folder: Path, clients: Sequence[str], split: str) -> Iterator[t
         take_off(restored.model, restored.heads)
 
 
-def restored_client(folder: Path, client: str) -> tuple[RestoredClient, str | OwnTask]:
-    """Return a client of a finished run with its trained adapter, without examples, and its task as its file says.
+def restored_client(folder: Path, client: str) -> RestoredClient:
+    """Return a client of a finished run with its trained adapter, without examples.
 
     Raises:
         H2TuneError: No such run or client.
     """
     federation = read_run(folder)
-    config = _client_of(federation, client, folder)
+    config = client_of(federation, client, folder)
     source, info = adapter_folder(folder, config.name, "adapter"), client_info(config)
     local = without_data(info, _enrolled(federation, info, source), federation)
     if isinstance(config.task, OwnTask) and local.task.kind == "generate":
         with contextlib.suppress(H2TuneError):  # without the data, answers may have as many tokens as any
             tokens = config.task.answer_tokens(e.answer for e in config.task.read().train)
             local = replace(local, task=replace(local.task, new_tokens=tokens))
-    return _restore(BaseModels(federation.seed, federation.trusted), local, config, source), config.task
+    return _restore(BaseModels(federation.seed, federation.trusted), local, config, source)
 
 
 def export_client(folder: Path, client: str, out: Path, form: str = "lora") -> Path:
@@ -145,16 +114,9 @@ def export_client(folder: Path, client: str, out: Path, form: str = "lora") -> P
     Raises:
         H2TuneError: No such run, client or format; `out` exists; or a merge into quantised weights.
     """
-    if form not in FORMATS:
-        raise H2TuneError(
-            f"no format '{form}'{nearest(form, FORMATS)}",
-            where="--format",
-            remedy="Use lora, adapter or merged",
-        )
-    if out.exists():
-        raise H2TuneError("already exists", where=str(out), remedy="Name a folder that does not exist")
+    check_export(out, form)
     federation = read_run(folder)
-    config = _client_of(federation, client, folder)
+    config = client_of(federation, client, folder)
     if form == "merged":
         _merge(federation, config, folder, out)
     else:
@@ -185,17 +147,6 @@ def _merge(federation: FederationConfig, config: ClientConfig, folder: Path, out
 def _is_quantised(config: ClientConfig) -> bool:
     base = read_config(config.model, code=config.trust_remote_code)
     return config.dtype == "nf4" or getattr(base, "quantization_config", None) is not None
-
-
-def _client_of(federation: FederationConfig, name: str, folder: Path) -> ClientConfig:
-    clients = {client.name: client for client in federation.client}
-    if name not in clients:
-        raise H2TuneError(
-            f"no client '{name}'{nearest(name, list(clients))}",
-            where=str(folder),
-            remedy=f"Clients: {', '.join(sorted(clients))}",
-        )
-    return clients[name]
 
 
 def _enrolled(federation: FederationConfig, info: ClientInfo, source: Path) -> Enrolment:

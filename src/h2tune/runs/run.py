@@ -30,6 +30,7 @@ from h2tune.federation.strategy import Strategy
 from h2tune.federation.teaching.exchange import NO_COORDINATES, TeachingExchange, teach
 from h2tune.federation.teaching.knowledge import KNOWLEDGE
 from h2tune.federation.text_checks import check_texts
+from h2tune.runs import default_folder
 from h2tune.runs.adapters import export_adapters
 from h2tune.runs.build import build_strategy
 from h2tune.runs.plan import Plan, open_store, planned, started
@@ -62,11 +63,6 @@ class Run:
     def events(self) -> list[Event]:
         """The run's events."""
         return read_events(self.folder / "events.jsonl")
-
-
-def default_folder(name: str) -> Path:
-    """Return the run folder of a federation of that name."""
-    return Path("runs") / name
 
 
 def run(

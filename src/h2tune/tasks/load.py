@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from h2tune.errors import H2TuneError, nearest
+from h2tune.errors import H2TuneError, counted, nearest
 from h2tune.own_code import is_reference
 from h2tune.scoring.scorers import scorer_of
 from h2tune.tasks import MODULES
 from h2tune.tasks.own_task import OwnTask
+from h2tune.tasks.row_files import DELIMITERS, LINES
 from h2tune.tasks.task import Example, Pools, Splits, Task
 
 Amount = int | float | Literal["all"]
@@ -38,7 +39,7 @@ def describe_task(task: str | OwnTask, *, base: Path | None = None) -> Task:
             scorer_of(own.scorer)  # refused here rather than after training
         return own
     if task not in MODULES:
-        is_file = task.endswith((".jsonl", ".json", ".csv"))
+        is_file = "/" in task or task.endswith((".json", ".parquet", *LINES, *DELIMITERS))
         raise H2TuneError(
             f"no task is called '{task}'{'' if is_file else nearest(task, list(MODULES))}",
             where="task",
@@ -171,7 +172,7 @@ def split(
                 else ""
             )
             raise H2TuneError(
-                f"{wanted} {name} examples are requested, {len(available)} are available{share}{dropped}",
+                f"{counted(wanted, f'{name} example')} requested, {len(available)} available{share}{dropped}",
                 where=where,
                 remedy="Request fewer train, validation or test examples, or give more data",
             )

@@ -18,8 +18,8 @@ from h2tune.tasks.task import Example, Pools, Task
 
 LEAST_NEW_TOKENS, MOST_NEW_TOKENS = 16, 512
 """Bounds of the tokens of a free answer, where the task does not say."""
-CHECKED = 20
-"""Rows of a file that are checked before it is read."""
+CHECKED = 1_000
+"""Rows of a file that are checked before heavy libraries are imported."""
 
 
 class OwnTask(BaseModel, ABC):
@@ -119,8 +119,9 @@ class OwnTask(BaseModel, ABC):
         """
         for file in (self.file, self.validation_file, self.test_file):
             if file is not None:
-                for where, row in itertools.islice(rows_of(file, self.encoding, base), CHECKED):
-                    self.example(row, where)
+                rows = itertools.islice(rows_of(file, self.encoding, base), CHECKED)
+                if not [self.example(row, where) for where, row in rows]:
+                    raise H2TuneError("has no rows", where=file)
 
     def _examples(self, file: str, base: Path | None) -> list[Example]:
         examples = [self.example(row, where) for where, row in rows_of(file, self.encoding, base)]

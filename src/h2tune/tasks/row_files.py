@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from h2tune.errors import H2TuneError
+from h2tune.errors import H2TuneError, counted
 
 DELIMITERS = {".csv": ",;\t|", ".tsv": "\t"}
 """Ending → delimiters that a table may have; the one with the most cells in its header is taken, the first if equal."""
@@ -38,7 +38,8 @@ def read_rows(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, Mappin
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise H2TuneError(f"cannot be read ({error.strerror})", where=str(path)) from None
+        remedy = "Check the path; a relative one starts from the folder of the federation file"
+        raise H2TuneError(f"cannot be read ({error.strerror})", where=str(path), remedy=remedy) from None
     try:
         text = data.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -118,14 +119,16 @@ def _table(text: str, path: Path, delimiters: str) -> Iterator[tuple[int, Mappin
                 continue
             if len(cells) != len(header):
                 raise H2TuneError(
-                    f"has {len(cells)} cells, the header has {len(header)}",
+                    f"the row has {counted(len(cells), 'cell')}, the header has {len(header)}",
                     where=f"{path}:{number}",
                     remedy="Put cells with a delimiter, a quote or a line break in double quotes",
                 )
             yield number, dict(zip(header, cells, strict=True))
     except csv.Error as error:
         raise H2TuneError(
-            f"malformed {path.suffix[1:].upper()} ({error})", where=f"{path}:{reader.line_num}"
+            f"malformed {path.suffix[1:].upper()} ({error})",
+            where=f"{path}:{reader.line_num}",
+            remedy="Close every double quote; one within a cell is written twice",
         ) from None
 
 

@@ -32,7 +32,7 @@ REFUSED = {
     "prediction_loss_only eval_on_start eval_do_concat_batches eval_use_gather_object eval_accumulation_steps "
     "include_for_metrics batch_eval_metrics bf16_full_eval fp16_full_eval load_best_model_at_end "
     "metric_for_best_model greater_is_better do_train do_eval do_predict use_cache",
-    "h2tune stores each round itself, and --resume goes on": "save_only_model save_strategy save_steps "
+    "h2tune stores each round itself, and an interrupted run goes on": "save_only_model save_strategy save_steps "
     "save_on_each_node save_total_limit enable_jit_checkpoint ignore_data_skip resume_from_checkpoint "
     "restore_callback_states_from_checkpoint",
     "h2tune publishes nothing: see h2tune export": "push_to_hub hub_token hub_private_repo hub_model_id hub_strategy "

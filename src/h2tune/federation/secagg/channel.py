@@ -157,7 +157,7 @@ class MaskedChannel(Channel):
             total = server.total()
         except H2TuneError as error:
             reasons = "".join(f"; '{name}': {masked.reason(name, 'no shares')}" for name in silent)
-            remedy = "Fix the clients that failed and continue with --resume"
+            remedy = "Fix the clients that failed, and start the run again: it goes on with this round"
             raise H2TuneError(
                 f"{error.message}{reasons}", where="secure aggregation", remedy=remedy
             ) from None

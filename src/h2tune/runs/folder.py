@@ -1,0 +1,101 @@
+"""What a run folder holds, and what is asked of it; nothing heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from h2tune.config import ClientConfig, FederationConfig, load_resolved
+from h2tune.errors import H2TuneError, nearest
+
+SPLITS = ("test", "validation")
+FORMATS = ("lora", "adapter", "merged")
+
+
+def read_run(folder: Path) -> FederationConfig:
+    """Return the resolved federation file of a run.
+
+    Raises:
+        H2TuneError: The folder is not a run folder.
+    """
+    path = folder / "config.toml"
+    if not path.is_file():
+        raise H2TuneError(
+            "not a run folder: it has no config.toml", where=str(folder), remedy="Give a folder of h2tune run"
+        )
+    return load_resolved(path)
+
+
+def adapter_folder(folder: Path, client: str, form: str) -> Path:
+    """Return the folder of a client's adapter, in PEFT's format ("adapter") or as plain LoRA ("lora").
+
+    Raises:
+        H2TuneError: The client has no adapter yet.
+    """
+    path = folder / "clients" / client / form
+    if not path.is_dir():
+        raise H2TuneError(
+            f"client '{client}' has no adapter yet",
+            where=str(folder),
+            remedy="Finish the run with h2tune run --resume",
+        )
+    return path
+
+
+def client_of(federation: FederationConfig, name: str, folder: Path) -> ClientConfig:
+    """Return a client of a run.
+
+    Raises:
+        H2TuneError: The run has no client of that name.
+    """
+    clients = {client.name: client for client in federation.client}
+    if name not in clients:
+        raise H2TuneError(
+            f"no client '{name}'{nearest(name, list(clients))}",
+            where=str(folder),
+            remedy=f"Clients: {', '.join(sorted(clients))}",
+        )
+    return clients[name]
+
+
+def trained_clients(folder: Path, names: Sequence[str]) -> list[ClientConfig]:
+    """Return clients of a run that have adapters; all clients if no names are given.
+
+    Raises:
+        H2TuneError: The folder is not a run folder, a client is unknown, or has no adapter yet.
+    """
+    federation = read_run(folder)
+    chosen = [client_of(federation, name, folder) for name in names] or list(federation.sorted_clients())
+    for client in chosen:
+        adapter_folder(folder, client.name, "adapter")
+    return chosen
+
+
+def check_split(split: str) -> None:
+    """Refuse an unknown split.
+
+    Raises:
+        H2TuneError: Names the known ones.
+    """
+    if split not in SPLITS:
+        raise H2TuneError(
+            f"no split '{split}'{nearest(split, SPLITS)}",
+            where="--split",
+            remedy=f"Use {' or '.join(SPLITS)}",
+        )
+
+
+def check_export(out: Path, form: str) -> None:
+    """Refuse an unknown format, and a folder that exists.
+
+    Raises:
+        H2TuneError: Says which.
+    """
+    if form not in FORMATS:
+        raise H2TuneError(
+            f"no format '{form}'{nearest(form, FORMATS)}",
+            where="--format",
+            remedy="Use lora, adapter or merged",
+        )
+    if out.exists():
+        raise H2TuneError("already exists", where=str(out), remedy="Name a folder that does not exist")
