@@ -12,11 +12,14 @@ from xml.etree import ElementTree
 import pytest
 from helpers.report_events import make_events, with_comparison, with_problems, write_events
 
+from h2tune.compare.results import read_result
 from h2tune.errors import H2TuneError
 from h2tune.report import formats, write_report
 from h2tune.report.charts import theme
 from h2tune.report.intervals import difference, mean_difference, wilson
 from h2tune.report.sections import messages
+from h2tune.report.view.traffic import Traffic, traffic_by_client
+from h2tune.runs.card import _sent
 
 KEYS = (
     "results",
@@ -419,6 +422,36 @@ def test_messages_of_agreeing_on_a_basis_are_listed_too(tmp_path):
     sent = sum(e["bytes_up"] for e in events if e["event"] == "client_trained" and e["stage"] == "trained")
     assert rows[1][3] == formats.size(sent + 245_760).replace(formats.SPACE, " ")
     assert "view of the public texts" in html
+
+
+def test_everything_that_left_is_in_the_totals_wherever_they_stand(tmp_path):
+    view = {"name": "view", "shape": [4, 4], "dtype": "float32", "bytes": 64, "sha256": "ab" * 32}
+    direction = {**view, "name": "direction", "bytes": 16, "sha256": "cd" * 32}
+    agreed = {"event": "basis_agreed", "client": "films", "sent": [view], "received": [],
+              "bytes_up": 64, "bytes_down": 0}  # fmt: skip
+    lesson = {**agreed, "event": "lesson_prepared", "sent": [direction], "bytes_up": 16, "taken": True}
+    events = make_events(clients=1, rounds=2)
+    for event in events:
+        if event["event"] == "aggregated":
+            event["secure_aggregation"] = {
+                "threshold": 1, "survivors": ["films"], "dropped": [], "silent": [], "bytes_up_of_keys_and_shares": 7,
+            }  # fmt: skip
+    events[1:1] = [agreed, lesson]
+    in_rounds = sum(
+        e["bytes_up"] for e in events if e.get("stage") == "trained" and e["event"] == "client_trained"
+    )
+    traffic = traffic_by_client(events)["films"]
+    assert (traffic.before[0], traffic.total[0]) == (80, 80 + in_rounds + 2 * 7)
+    shown = Page(html := report(tmp_path, events))
+    total = formats.size(traffic.total[0]).replace(formats.SPACE, " ")
+    assert shown.row("wire", "films")[3] == total and shown.row("wire", "films")[5] == "80 B"
+    assert any(row[:2] == ["direction", "sent"] for row in shown.rows["wire"])
+    assert "its label directions (direction)" in html
+    assert formats.size(traffic.total[0]) in html[html.index('class="tiles"') : html.index("<nav")]
+    assert read_result(events, "trained").clients["films"].bytes_up == traffic.total[0]
+    assert "sent 1,234 bytes" in _sent(Traffic({}, {0: (1234, 0)})) and ", 80 of them before" in _sent(
+        traffic
+    )
 
 
 def test_a_comparison_names_its_settings(tmp_path):

@@ -26,6 +26,14 @@ def print_forecast(console: Console, forecast: Forecast) -> None:
             "{} {:,} up, {:,} down".format(c["name"], *c["basis_bytes"]) for c in forecast.clients
         )
         console.print(f"Once, before the first round, in bytes: {each}.", soft_wrap=True)
+    whole = ", ".join("{} {:,} up, {:,} down".format(c["name"], *_whole(c)) for c in forecast.clients)
+    console.print(f"In the whole run, at most, in bytes: {whole}.", soft_wrap=True)
+
+
+def _whole(client: dict[str, Any]) -> tuple[int, int]:
+    """Return the bytes that a client sends and receives before and in all rounds."""
+    once_up, once_down = client["basis_bytes"]
+    return once_up + client["bytes_up"] * len(client["bytes_down"]), once_down + sum(client["bytes_down"])
 
 
 def _table(forecast: Forecast) -> Table:

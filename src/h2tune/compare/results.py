@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from h2tune.events import Event
+from h2tune.report.view.traffic import Traffic, traffic_by_client
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def read_result(events: Sequence[Event], stage: str) -> RunResult:
     """Return the results of a finished run in a stage, "trained" or "alone"."""
     started = next(event for event in events if event["event"] == "run_started")
     last = next(e["rounds"] for e in reversed(events) if e["event"] == "run_finished") - 1
-    clients, problems = {}, []
+    clients, problems, traffic = {}, [], traffic_by_client(events)
     for name in sorted(client["name"] for client in started["clients"]):
         mine = [e for e in events if e.get("client") == name and _stage(e) == stage]
         problems += [
@@ -61,13 +62,13 @@ def read_result(events: Sequence[Event], stage: str) -> RunResult:
             continue
         if max(scores) < last:
             problems.append(f"{name} was last scored in round {max(scores) + 1} of {last + 1}")
-        once = [e for e in mine if e["event"] in ("basis_agreed", "lesson_prepared")]
         trained = list({e["round"]: e for e in mine if e["event"] == "client_trained"}.values())
+        up, down = traffic.get(name, Traffic()).total
         clients[name] = ClientResult(
             accuracy=scores[max(scores)],
             # a client alone sends nothing to others: messages to its own server do not count
-            bytes_up=0 if stage == "alone" else sum(e["bytes_up"] for e in [*once, *trained]),
-            bytes_down=0 if stage == "alone" else sum(e["bytes_down"] for e in [*once, *trained]),
+            bytes_up=0 if stage == "alone" else up,
+            bytes_down=0 if stage == "alone" else down,
             seconds=sum(e["seconds"].get("train", 0.0) for e in trained),
         )
     return RunResult(clients, tuple(problems))

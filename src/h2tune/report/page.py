@@ -114,11 +114,15 @@ def _tiles(shown: ReportView) -> list[tuple[str, str, str]]:
         tiles.append((name, f"{formats.points(sum(gaps) / len(gaps))} points", "; ".join(said)))
     rounds = [t for client in shown.clients for t in client.trained.values()]
     if rounds:
-        up, down = (
-            sum(sizes) / len(rounds)
-            for sizes in ([t.bytes_up for t in rounds], [t.bytes_down for t in rounds])
+        traffic = [client.traffic for client in shown.clients]
+        up, down, once = (
+            sum(sizes) / len(traffic)
+            for sizes in zip(*((*t.total, t.before[0]) for t in traffic), strict=True)
         )
-        tiles.append(("Sent per client and round", formats.size(up), f"received {formats.size(down)}"))
+        received = f"{formats.size(once)} of it before round 1; " if once else ""
+        received += f"received {formats.size(down)}"
+        name = "Sent in the run per client" + (", mean" if len(traffic) > 1 else "")
+        tiles.append((name, formats.size(up), received))
         spent = sum(sum(t.seconds.values()) for t in rounds) + sum(
             a.seconds or 0 for a in shown.aggregates.values()
         )

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from h2tune import files
 from h2tune.adapter.export import save_adapter
+from h2tune.events import read_events
 from h2tune.federation.attach import attach_adapter
 from h2tune.federation.local_client import LocalClient
 from h2tune.federation.local_engine import LocalEngine
+from h2tune.report.view.traffic import Traffic, traffic_by_client
 from h2tune.runs.card import model_card
 
 
@@ -19,6 +21,7 @@ def export_adapters(engine: LocalEngine, client: LocalClient, rounds: int, folde
     if last is None:
         return  # the client never finished a round; the events hold its failures
     state, events = last[0]["private"], last[1]["events"]
+    sent = traffic_by_client(read_events(engine.store.events_file)).get(client.name, Traffic())
     base, tokenizer = engine.base_of(client)
     adapted = attach_adapter(base, client, engine.strategy, state, engine.frames(client.name))
     try:
@@ -28,7 +31,7 @@ def export_adapters(engine: LocalEngine, client: LocalClient, rounds: int, folde
             tokenizer.save_pretrained(folder / name)
             rank = int(json.loads((folder / name / "adapter_config.json").read_bytes())["r"])
             files.write_text(
-                folder / name / "README.md", model_card(client, rank, events, plain=name == "lora")
+                folder / name / "README.md", model_card(client, rank, events, sent, plain=name == "lora")
             )
     finally:
         adapted.detach()

@@ -8,6 +8,7 @@ from typing import Any
 from h2tune._version import __version__
 from h2tune.federation.local_client import LocalClient
 from h2tune.report.intervals import wilson
+from h2tune.report.view.traffic import Traffic
 
 LOADED = {
     "causal": "AutoPeftModelForCausalLM.from_pretrained(folder)",
@@ -15,13 +16,16 @@ LOADED = {
 }
 
 
-def model_card(client: LocalClient, rank: int, events: Sequence[Mapping[str, Any]], *, plain: bool) -> str:
+def model_card(
+    client: LocalClient, rank: int, events: Sequence[Mapping[str, Any]], sent: Traffic, *, plain: bool
+) -> str:
     """Return a client's model card: Markdown with the head that model hubs read.
 
     Args:
         client: The client.
         rank: Rank in its configuration; that of plain LoRA is the client's and the shared one together.
         events: Events of the client's last round.
+        sent: What the client sent in the run.
         plain: Whether it is plain LoRA; else it is an adapter of h2tune.
     """
     head = ["---", "library_name: peft", "tags:", "- h2tune", *(["- lora"] if plain else [])]
@@ -36,6 +40,7 @@ def model_card(client: LocalClient, rank: int, events: Sequence[Mapping[str, Any
         "## Use",
         _use(client, plain),
         "## Privacy",
+        _sent(sent),
         "The adapter was trained on the client's own examples, and may repeat or reveal them. The run's `events.jsonl` "
         "lists what the client sent in the federation.",
         "## Licence",
@@ -72,6 +77,12 @@ def _scores(events: Sequence[Mapping[str, Any]]) -> str:
             f"| {event['split']} | {count} | {accuracy:.3f} | {low:.3f} to {high:.3f} |",
         ]
     )
+
+
+def _sent(traffic: Traffic) -> str:
+    up, once = traffic.total[0], traffic.before[0]
+    before = f", {once:,} of them before the first round" if once else ""
+    return f"In the federation the client sent {up:,} bytes{before}."
 
 
 def _use(client: LocalClient, plain: bool) -> str:

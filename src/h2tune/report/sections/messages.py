@@ -15,20 +15,22 @@ MOST_CHECKSUMS = 12_000
 """With more checksums than this, the page would be too large to open."""
 SHARED = ("delta.", "mask.")
 """How the names of ΔT and Ω start in an h2tune message; P is "relation"."""
-BASIS = -1
-"""The number under which the messages of agreeing on a basis are listed, before round 0."""
+BEFORE = -1
+"""The number under which the messages before round 0 are listed."""
+ONCE = {"view": "each client's view of the public texts", "direction": "its label directions"}
+"""What is in the tensors that are sent before round 0."""
 
 
 def tensors(view: ReportView) -> Section:
     """Return what left each client."""
     title = "What left each client"
-    if not any(client.trained or client.basis_sent for client in view.clients):
+    if not any(client.trained or client.sent_once for client in view.clients):
         return Section("wire", title, ["No message has been logged yet."])
     reading = (
         f"Checksums are the first {DIGITS} digits of SHA-256; events.jsonl has them in full. Training alone is not "
         "listed: it sends nothing to others."
     )
-    listed = [_manifest(view, client) for client in view.clients if client.trained or client.basis_sent]
+    listed = [_manifest(view, client) for client in view.clients if client.trained or client.sent_once]
     return Section("wire", title, [what_is_sent(view), reading], tables=[_totals(view), *listed])
 
 
@@ -37,10 +39,9 @@ def what_is_sent(view: ReportView) -> str:
     names = sorted({t.name for c in view.clients for r in c.trained.values() for t in r.sent})
     other = [name for name in names if name != "relation" and not name.startswith(SHARED)]
     listed = "The lists below contain every tensor that was sent"
-    if any(client.basis_sent for client in view.clients):
-        listed += (
-            ", including each client's view of the public texts (view), which is sent once before training"
-        )
+    if once := sorted({tensor.name for client in view.clients for tensor in client.sent_once}):
+        said = ", ".join(f"{ONCE.get(name, 'what others learn from')} ({name})" for name in once)
+        listed += f", including what is sent once before round 1: {said}"
     if not names:
         return f"No client sent a tensor in a round: only its number of training examples and these metrics. {listed}."
     if names == ["masked"]:
@@ -64,28 +65,27 @@ def what_is_sent(view: ReportView) -> str:
 def _by_round(client: ClientView) -> dict[int, tuple[tuple[TensorView, ...], tuple[TensorView, ...]]]:
     """Return what a client sent and received by round, in order."""
     found = {r: (t.sent, t.received) for r, t in sorted(client.trained.items())}
-    basis = (client.basis_sent, client.basis_received)
-    return {BASIS: basis, **found} if any(basis) else found
+    once = (client.sent_once, client.received_once)
+    return {BEFORE: once, **found} if any(once) else found
 
 
 def _totals(view: ReportView) -> Table:
     """Return what each client exchanged in total, and whether its model held what it received."""
     rows: list[list[Cell | str]] = []
-    basis = any(client.basis_sent or client.basis_received for client in view.clients)
+    once = any(any(client.traffic.before) for client in view.clients)
     for client in view.clients:
-        rounds = list(client.trained.values())
-        if not rounds and not client.basis_sent:
+        traffic, rounds = client.traffic, list(client.trained.values())
+        if not rounds and not client.sent_once:
             continue
-        once, once_down = (sum(t.bytes for t in some) for some in (client.basis_sent, client.basis_received))
-        up, down = sum(t.bytes_up for t in rounds), sum(t.bytes_down for t in rounds)
+        each = traffic.in_rounds[0] / len(traffic.rounds) if traffic.rounds else None
         checked = [t.received_matches for t in rounds if t.received_matches is not None]
         held = f"{sum(checked)} of {formats.plural(len(checked), 'round')}" if checked else formats.NONE
         rows.append(
-            [client.name, str(len(rounds)), formats.size(up / len(rounds) if rounds else None),
-             formats.size(up + once), formats.size(down + once_down), *([formats.size(once)] if basis else []), held]
+            [client.name, str(len(rounds)), formats.size(each), *map(formats.size, traffic.total),
+             *([formats.size(traffic.before[0])] if once else []), held]
         )  # fmt: skip
     head = ["client", "rounds", "sent per round", "total sent", "total received",
-            *(["of that sent before round 1"] if basis else []), "model held what it received"]  # fmt: skip
+            *(["of that sent before round 1"] if once else []), "model held what it received"]  # fmt: skip
     return Table("Messages", head, rows)
 
 
@@ -102,7 +102,7 @@ def _manifest(view: ReportView, client: ClientView) -> Table:
         _rows(name, {r: both[i] for r, both in rounds.items()}, shown)
         for i, name in enumerate(("sent", "received"))
     )
-    columns = ["before round 1" if r == BASIS else f"round {r + 1}" for r in shown]
+    columns = ["before round 1" if r == BEFORE else f"round {r + 1}" for r in shown]
     head = ["tensor", "direction", "shape", "type", "bytes", *(f"SHA-256, {column}" for column in columns)]
     caption = f"{client.name}: {formats.plural(len(sent), 'tensor')} sent, {len(received)} received"
     return Table(caption, head, [*sent, *received], words=(1, 2, 3), folded=True)
@@ -138,16 +138,18 @@ def traffic(view: ReportView) -> Section:
     clients = [c for c in view.clients if c.trained]
     if not clients:
         return Section("bytes", "Bytes by round", ["No message has been logged yet."])
-    high = max(t.bytes_up + t.bytes_down for c in clients for t in c.trained.values())
+    sums = {client.name: client.traffic.by_round() for client in clients}
+    high = max(sum(pair) for by_round in sums.values() for pair in by_round.values())
     unit, word = next(
         ((u, w) for u, w in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if high >= u), (1.0, "bytes")
     )
     y = axes.linear(word, [0, high / unit or 1], ticks=4)
     figures, rounds = [], range(view.rounds)
     for i, client in enumerate(clients):
-        up = [float(client.trained[r].bytes_up) if r in client.trained else 0.0 for r in rounds]
-        down = [float(client.trained[r].bytes_down) if r in client.trained else 0.0 for r in rounds]
+        up, down = ([float(sums[client.name].get(r, (0, 0))[i]) for r in rounds] for i in (0, 1))
         note = f"sent {formats.size(sum(up))}, received {formats.size(sum(down))}"
+        if any(once := client.traffic.before):
+            note += f"; before round 1 {formats.size(once[0])} and {formats.size(once[1])}"
         stacks = [Stack("sent", SERIES[0], up), Stack("received", SERIES[1], down)]
         svg = bars(
             f"bytes-{i}", f"Bytes of {client.name} by round", note, stacks, y, unit=unit, form=formats.size
@@ -157,5 +159,8 @@ def traffic(view: ReportView) -> Section:
         LegendEntry("sent", Look(SERIES[0]), bar=True),
         LegendEntry("received", Look(SERIES[1]), bar=True),
     ]
-    text = ["Bytes of the tensors in a client's messages, on one scale for all clients."]
+    text = [
+        "Bytes of the tensors in a client's messages, with the keys and key shares of secure aggregation, on one scale "
+        "for all clients. What is exchanged once, before round 1, is in the line below a chart."
+    ]
     return Section("bytes", "Bytes by round", text, legend, figures)

@@ -25,6 +25,7 @@ from h2tune.report.view.model import (
     TensorView,
     TrainingView,
 )
+from h2tune.report.view.traffic import traffic_by_client
 
 MOST_ROUNDS = 100_000
 
@@ -42,6 +43,9 @@ def build_view(events: Iterable[Event]) -> ReportView:
         reader = _READERS.get(event["event"])
         if reader is not None:
             reader(shown, event)
+    traffic = traffic_by_client(events)
+    for client in shown.clients:
+        client.traffic = traffic.get(client.name, client.traffic)
     return shown
 
 
@@ -103,11 +107,13 @@ def _client_trained(shown: ReportView, event: Event) -> None:
 
 def _basis_agreed(shown: ReportView, event: Event) -> None:
     client = shown.client(text(event.get("client")))
-    client.basis_sent, client.basis_received = _tensors(event.get("sent")), _tensors(event.get("received"))
+    client.once[event["event"]] = _tensors(event.get("sent")), _tensors(event.get("received"))
 
 
 def _lesson_prepared(shown: ReportView, event: Event) -> None:
-    shown.client(text(event.get("client"))).lesson = LessonView(
+    client = shown.client(text(event.get("client")))
+    client.once[event["event"]] = _tensors(event.get("sent")), _tensors(event.get("received"))
+    client.lesson = LessonView(
         text(event.get("teaching")),
         numbers(event.get("weights")),
         numbers(event.get("cosines")),

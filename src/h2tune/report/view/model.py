@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from h2tune.report.view.coerce import matrix
+from h2tune.report.view.traffic import Traffic
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,20 @@ class ClientView:
     alone: dict[int, ScoreView] = field(default_factory=dict)
     trained: dict[int, TrainingView] = field(default_factory=dict)
     trained_alone: dict[int, TrainingView] = field(default_factory=dict)
-    basis_sent: tuple[TensorView, ...] = ()
-    basis_received: tuple[TensorView, ...] = ()
+    once: dict[str, tuple[tuple[TensorView, ...], tuple[TensorView, ...]]] = field(default_factory=dict)
+    """What it sent and received before the first round, by kind of message."""
+    traffic: Traffic = field(default_factory=Traffic)
     lesson: LessonView | None = None
+
+    @property
+    def sent_once(self) -> tuple[TensorView, ...]:
+        """What it sent before the first round."""
+        return tuple(tensor for sent, _ in self.once.values() for tensor in sent)
+
+    @property
+    def received_once(self) -> tuple[TensorView, ...]:
+        """What it received before the first round."""
+        return tuple(tensor for _, received in self.once.values() for tensor in received)
 
     def last(self, stage: str) -> ScoreView | None:
         """Return the score of the last round of `"federated"` or `"alone"`."""
