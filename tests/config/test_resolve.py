@@ -133,6 +133,12 @@ def test_clients_with_the_same_labels_teach_each_other(label_sets, sections, con
     found = parse(labelled(*label_sets, **sections), "here")
     assert found.basis.consensus is consensus
     assert found.experimental.alternation == ("joint" if consensus else "step")
+    assert found.experimental.increments == ("none" if consensus else "mean")
+
+
+def test_a_robust_rule_has_something_to_judge():
+    found = parse(labelled(*[("a", "b")] * 5, server={"aggregation": "median"}), "here")
+    assert found.basis.consensus and found.experimental.increments == "mean"
 
 
 def test_as_many_public_texts_as_examples_are_in_a_batch():

@@ -23,7 +23,7 @@ def resolve(stated: Shared) -> Shared:
     * `privacy.noise` and `server.secure_aggregation` weight all clients the same.
     * Clients teach each other (`basis.consensus`) where two or more have the same labels, in an anchored basis without
       noise and secure aggregation. A batch then holds as many public texts as examples, and all parameters train in one
-      pass: alternation "joint".
+      pass: alternation "joint". ΔT, which adds nothing to a teacher, stays private, unless a robust rule is set.
     * A client with a file of its own trains on all rows but a fifth, on which it is tested, where nothing else is said;
       rows of a file for one split alone are all used.
     * A robust rule and secure aggregation raise `server.min_clients` to the least number they need.
@@ -45,6 +45,8 @@ def resolve(stated: Shared) -> Shared:
     )
     if consensus:
         experimental |= {"alternation": "joint"}
+        if stated.server.aggregation == "mean" and not noisy and not stated.server.secure_aggregation:
+            experimental |= {"increments": "none"}
     if consensus or stated.teaching != "none":
         experimental |= {"public_batch": stated.train.batch_size}
     implied = {"server": server, "basis": {"consensus": consensus}, "experimental": experimental}

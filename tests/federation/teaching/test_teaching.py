@@ -40,7 +40,7 @@ def content(folder, strategy="h2tune", clients=THREE, **changes):
     found = federations.federation(
         folder, clients, server={"rounds": 2, "strategy": strategy},
         basis={"kind": "anchored", "texts": [str(folder / "public.txt")], "count": 64, "consensus": True},
-        data={"train": 40, "test": 20}, experimental={"public_batch": 4},
+        data={"train": 40, "test": 20}, experimental={"public_batch": 4, "increments": "mean"},
     )  # fmt: skip
     return found | changes
 
