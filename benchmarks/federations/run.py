@@ -75,6 +75,8 @@ def run(options: argparse.Namespace, labels: str, steps: int, declared: list[str
                 notice=lambda line: print(line, flush=True),
             )
             kept.add(found)
+        if not kept.methods():
+            raise SystemExit("no run was kept: see the reasons above")
         kept.write()
         write_tables(kept, known, options.federation, split, results / name)
     print((results / f"{name}.md").read_text())
