@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup test test-real coverage crashes fuzz audit sbom lock lint types check docs dist assets quickstart \
+.PHONY: setup test test-real coverage crashes soak fuzz audit sbom lock lint types check docs dist assets quickstart \
   quickstart-short report-picture clean
 
 setup: $(STAMP)
@@ -29,6 +29,12 @@ KILLS ?= 200
 crashes: setup  ## a crash at every write and step, then KILLS kills of real processes at random moments; prints counts
 	$(BIN)/python -m pytest -s -m slow tests/federation/test_crashes.py
 	KILLS=$(KILLS) $(BIN)/python -m pytest -s -m slow tests/e2e/test_kills.py
+
+MEMBERS ?= 24
+ROUNDS ?= 200
+soak: export KILLS := $(or $(SOAK_KILLS),20)
+soak: setup  ## MEMBERS real processes, ROUNDS rounds, SOAK_KILLS random kills, delay and loss; for a schedule: hours. Run again to go on
+	MEMBERS=$(MEMBERS) ROUNDS=$(ROUNDS) PYTHONPATH=tests $(BIN)/python -m soak.run
 
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS := update message enrolment settings commit log config

@@ -76,6 +76,8 @@ class Deployment:
 
     host = "127.0.0.1"
     """Address at which members reach the coordinator."""
+    bind = "127.0.0.1"
+    """Address at which the SuperLink listens."""
 
     def __init__(self, folder: Path, port: int, *, secure: bool = False, public: int | None = None) -> None:
         self.folder, self.secure = folder, secure
@@ -141,7 +143,7 @@ class Deployment:
         return done or "raised an exception" in self.run_log()
 
     def superlink(self, patch: Path | None = None) -> None:
-        arguments = ["flower-superlink", "--host", "127.0.0.1", "--port", str(self.port)]
+        arguments = ["flower-superlink", "--host", self.bind, "--port", str(self.port)]
         arguments += ["--database", str(self.home / "flwr" / "state.db")]
         if self.secure:
             tls = self.home / "tls"
