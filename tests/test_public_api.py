@@ -35,6 +35,8 @@ COMMANDS = {
     "deploy init": "file out --host --port --control-port",
     "deploy check": "file",
     "deploy start": "file",
+    "deploy add-member": "file parties name",
+    "deploy renew": "file",
     "deploy settings": "file",
     "deploy verify": "folder --key",
     "deploy take-back": "file --from-round",

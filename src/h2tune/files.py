@@ -13,8 +13,14 @@ from pathlib import Path
 from typing import Any
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` atomically: a reader sees the old file or the new one, never a part."""
+def write_bytes(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write `data` to `path` atomically: a reader sees the old file or the new one, never a part.
+
+    Args:
+        path: The file.
+        data: Its content.
+        mode: Who may read it; its user alone by default.
+    """
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -22,6 +28,7 @@ def write_bytes(path: Path, data: bytes) -> None:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(data)
                 stream.flush()
+                os.fchmod(stream.fileno(), mode)
                 os.fsync(stream.fileno())
             Path(name).replace(path)
         except BaseException:
@@ -46,9 +53,9 @@ def _naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write text in UTF-8, atomically."""
-    write_bytes(path, text.encode())
+def write_text(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write text in UTF-8, as `write_bytes` does."""
+    write_bytes(path, text.encode(), mode)
 
 
 def write_json(path: Path, value: Any) -> None:

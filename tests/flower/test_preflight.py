@@ -12,6 +12,7 @@ import tomli_w
 
 pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
 
+from h2tune.flower.member import preflight
 from h2tune.flower.member.preflight import check
 
 
@@ -46,6 +47,16 @@ def test_a_check_names_a_missing_part_of_the_connection(parties, change, detail)
     other.write_text(tomli_w.dumps({key: value for key, value in content.items() if value is not None}))
     connection = results(other)["connection"]
     assert not connection.passed and detail in connection.detail
+
+
+def test_a_check_says_who_renews_an_expired_certificate(parties, monkeypatch):
+    error = ssl.SSLCertVerificationError("certificate has expired")
+    error.verify_code, error.verify_message = 10, "certificate has expired"
+    monkeypatch.setattr(preflight, "_fleet_answer", lambda *_: (_ for _ in ()).throw(error))
+    connection = results(parties / "members" / "one" / "member.toml")["connection"]
+    assert (
+        not connection.passed and "has expired" in connection.detail and "deploy renew" in connection.detail
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,14 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from helpers import deployment, federations
 
 from h2tune.errors import H2TuneError
-from h2tune.flower.deploy import flwr_commands, ports, start, supervisor
+from h2tune.flower.deploy import credentials, flwr_commands, ports, start, supervisor
 from h2tune.flower.deploy.registration import register
 from h2tune.flower.deploy.supervisor import Group
 
@@ -74,6 +75,7 @@ def coordinator(tmp_path, monkeypatch):
     import tomli_w
 
     (tmp_path / "coordinator.toml").write_text(tomli_w.dumps(content))
+    credentials.certificates(tmp_path / "tls", "127.0.0.1")
     code = {"flwr": FLWR.replace("STATUS", "finished:completed")}
     monkeypatch.setattr(flwr_commands, "nginx", lambda home: python(SERVER, str(address["port"])))
     monkeypatch.setattr(flwr_commands, "superlink", lambda address: python(SERVER, str(address.control_port)))
@@ -138,6 +140,19 @@ def test_a_process_that_ends_is_an_error_with_its_last_lines_and_the_others_end(
     ):
         start.start(file, lambda line: None)
     assert not deployment.listening(address["port"])
+
+
+@pytest.mark.parametrize(("days", "said"), [(-1, "has expired on"), (10, "before")])
+def test_a_certificate_that_ends_is_said(coordinator, monkeypatch, days, said):
+    file, _, _ = coordinator
+    monkeypatch.setattr(start, "ends", lambda path: datetime.now(UTC) + timedelta(days=days))
+    lines: list[str] = []
+    if days < 0:
+        with pytest.raises(H2TuneError, match=said):
+            start.start(file, lines.append)
+    else:
+        start.start(file, lines.append)
+        assert "deploy renew" in lines[0] and said in lines[0]
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,32 @@ def deploy_init(
         typer.echo(f"{folder}: see README.md there")
 
 
+@deploy_app.command("add-member")
+def deploy_add_member(
+    file: FederationFile,
+    parties: Annotated[Path, typer.Argument(help="Folder that deploy init wrote.", metavar="OUT")],
+    name: Annotated[str, typer.Argument(help="Client of the file that becomes a member.", metavar="NAME")],
+) -> None:
+    """Write the folder of a new member and admit it; the folders of the others stay as they are."""
+    check_file(file)
+    check_file(parties / "coordinator" / "coordinator.toml")
+    from h2tune.config import load
+    from h2tune.flower.deploy.members import add_member
+
+    typer.echo(f"{add_member(load(file), parties, name)}: see README.md there")
+    typer.echo("It may join when the coordinator is started again: h2tune deploy start coordinator.toml")
+
+
+@deploy_app.command("renew")
+def deploy_renew(file: CoordinatorFile) -> None:
+    """Replace the server's certificate, and its CA if that ends before the new certificate would."""
+    check_file(file)
+    from h2tune.flower.deploy.renewal import renew
+
+    for line in renew(file):
+        typer.echo(line)
+
+
 @deploy_app.command("check")
 def deploy_check(file: ClientFile) -> None:
     """Pre-flight checks on a client's machine: model, data, memory and connection."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from h2tune.config import problem
 from h2tune.config.types import ConfigSection
+from h2tune.errors import H2TuneError
 
 LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 HOST = re.compile(rf"{LABEL}(\.{LABEL})*")
@@ -73,6 +77,24 @@ class Address(ConfigSection):
     def superlink(self) -> str:
         """HOST:PORT at which members connect."""
         return f"{in_url(self.host)}:{self.port}"
+
+
+def address_of(content: Mapping[str, Any], file: Path) -> Address:
+    """Return where the coordinator is reached.
+
+    Raises:
+        H2TuneError: Its file does not say it, or not validly.
+    """
+    if "address" not in content:
+        raise H2TuneError(
+            "'address' is missing",
+            where=str(file),
+            remedy='Add a table [address] with host = "…", port = 9443 and control_port = 9091',
+        )
+    try:
+        return Address.model_validate(content["address"])
+    except ValidationError as error:
+        raise problem(error, Address, content["address"], f"{file}: address") from None
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

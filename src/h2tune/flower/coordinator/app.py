@@ -29,6 +29,8 @@ from h2tune.flower.coordinator.channel import GridChannel
 from h2tune.flower.coordinator.messenger import Messenger
 from h2tune.flower.coordinator.progress import MARK, log, log_event
 from h2tune.flower.coordinator.roster import Roster
+from h2tune.flower.coordinator.status import FILE as STATUS
+from h2tune.flower.coordinator.status import Status
 from h2tune.flower.files import CoordinatorFile
 from h2tune.flower.load import load_coordinator
 from h2tune.report import write_report
@@ -51,15 +53,22 @@ def main(grid: Grid, context: Context) -> None:
             "no coordinator's file is named",
             remedy=f"flwr run … --run-config '{RUN_KEY}=\"…/coordinator.toml\"'",
         )
+    status = Status(Path(path).with_name(STATUS))
     try:
-        coordinate(grid, load_coordinator(Path(path)))
+        with status.recorded():
+            coordinate(grid, load_coordinator(Path(path)), status)
     except H2TuneError as error:
         log.error(MARK, error)  # Flower's traceback follows
         raise
 
 
-def coordinate(grid: Grid, coordinator: CoordinatorFile) -> Path:
+def coordinate(grid: Grid, coordinator: CoordinatorFile, status: Status | None = None) -> Path:
     """Gather the members, run the rounds and write the report; a run that is in the folder is resumed.
+
+    Args:
+        grid: Flower's grid.
+        coordinator: The coordinator's file.
+        status: Is kept up to date, if it is given.
 
     Returns:
         The run folder.
@@ -73,7 +82,8 @@ def coordinate(grid: Grid, coordinator: CoordinatorFile) -> Path:
     _check_same(folder / "coordinator.toml", coordinator)
     store = RunStore(folder, resume=True)
     key = None if coordinator.key is None else Path(coordinator.key)
-    store.follow = _following(audit.follow(store.events_file, folder / audit.FILE, key))
+    status = status or Status(None)
+    store.follow = _following(audit.follow(store.events_file, folder / audit.FILE, key), status)
     began = time.perf_counter()
     try:
         content = coordinator.model_dump(mode="json", exclude_none=True)
@@ -81,7 +91,9 @@ def coordinate(grid: Grid, coordinator: CoordinatorFile) -> Path:
         roster = Roster(coordinator, folder / "members.json")
         complete(store)
         experiment, again = _experiment(folder / "experiment"), taken_back(store)
-        messenger = Messenger(grid, coordinator, experiment, roster, taken_back=again)
+        events = read_events(store.events_file) if "start" in store.logged else []
+        status.begin(coordinator.name, coordinator.server.rounds, coordinator.names, events)
+        messenger = Messenger(grid, coordinator, experiment, roster, taken_back=again, looked=status.nodes)
         messenger.gather(begun="start" in store.logged)
         table = _run(messenger, store)
         finished: Event = {"event": "run_finished", "rounds": coordinator.server.rounds, "table": table}
@@ -92,12 +104,14 @@ def coordinate(grid: Grid, coordinator: CoordinatorFile) -> Path:
     return folder
 
 
-def _following(logged: Callable[[str], None]) -> Callable[[str], None]:
+def _following(logged: Callable[[str], None], status: Status) -> Callable[[str], None]:
     """Return what to call with each new line of the run's events."""
 
     def follow(line: str) -> None:
         logged(line)
-        log_event(json.loads(line))
+        event: Event = json.loads(line)
+        log_event(event)
+        status.event(event)
 
     return follow
 

@@ -6,7 +6,7 @@ Clients are addressed by name, at whatever node they are.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -68,6 +68,7 @@ class Messenger:
         roster: Checks and records who enrols.
         poll: Seconds between looks at the grid.
         taken_back: First round of each taking back of this run, in order.
+        looked: Called after each look with who has enrolled, and who is connected.
     """
 
     def __init__(
@@ -79,9 +80,10 @@ class Messenger:
         *,
         poll: float = 1.0,
         taken_back: Sequence[int] = (),
+        looked: Callable[[Collection[str], Collection[str]], None] = lambda enrolled, connected: None,
     ) -> None:
         self.grid, self.coordinator = TolerantGrid(grid), coordinator
-        self.roster, self.poll = roster, poll
+        self.roster, self.poll, self.looked = roster, poll, looked
         settings = coordinator.settings.model_dump_json()
         self.common_head: dict[str, Any] = {"settings": settings, "experiment": experiment}
         if taken_back:
@@ -116,6 +118,7 @@ class Messenger:
         while time.monotonic() < end:
             self.directory.look()
             self._enrol()
+            self.looked(self.roster.cards, self.nodes)
             everyone = len(self.nodes) == len(self.roster.admitted)
             if everyone or (begun and self.roster.cards.keys() <= self.nodes.keys()):
                 return
@@ -148,6 +151,7 @@ class Messenger:
         while pending and time.monotonic() < end:
             began = time.monotonic()
             self.directory.look()
+            self.looked(self.roster.cards, self.nodes)
             self._send(pending, retry_after(seconds, patience, slowest), notify)
             for arrival in self._fetch(pending, earlier or {}):
                 client = arrival.client

@@ -80,6 +80,24 @@ def coordinator_content(
     return content
 
 
+def admitted_content(
+    federation: FederationConfig, client: ClientConfig, key: str
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the table of a member that is added, and the roles of its model; all roles if it cannot be read here.
+
+    Args:
+        federation: A federation whose R and D are numbers.
+        client: The member's client.
+        key: Its public key.
+
+    Raises:
+        H2TuneError: How many examples it may weigh is not known.
+    """
+    server = federation.server.of_one()
+    _, stated, roles = _from_models(federation.model_copy(update={"client": (client,), "server": server}))
+    return _admitted(client, federation, {client.name: key}, stated.get(client.name, {})), roles
+
+
 def _from_models(
     federation: FederationConfig,
 ) -> tuple[dict[str, Any], dict[str, dict[str, int]], tuple[str, ...]]:

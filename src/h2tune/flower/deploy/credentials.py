@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import secrets
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -10,8 +11,12 @@ from pathlib import Path
 
 from h2tune.errors import H2TuneError
 
-DAYS = "825"
-"""Days for which certificates are valid."""
+SERVER_DAYS = 825
+"""Days for which a server's certificate is valid."""
+AUTHORITY_DAYS = 3650
+"""Days for which a CA is valid."""
+AUTHORITY, SERVER = ("ca.key", "ca.crt"), ("server.key", "server.crt")
+NEW = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384", "-nodes", "-sha384")
 
 
 def certificates(folder: Path, host: str) -> None:
@@ -25,21 +30,44 @@ def certificates(folder: Path, host: str) -> None:
         H2TuneError: openssl is missing or fails.
     """
     folder.mkdir(parents=True)
+    certificate_authority(folder)
+    server_certificate(folder, host)
+
+
+def certificate_authority(folder: Path) -> None:
+    """Create `ca.key` and `ca.crt` in a folder.
+
+    Raises:
+        H2TuneError: openssl is missing or fails.
+    """
+    name = f"/CN=h2tune federation CA {secrets.token_hex(4)}"  # two CAs may be in one file
+    ca = ["-keyout", "ca.key", "-out", "ca.crt", "-subj", name, "-days", str(AUTHORITY_DAYS)]
+    ca += ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+    _run([*NEW, *ca], folder)
+    (folder / "ca.key").chmod(0o600)
+
+
+def server_certificate(folder: Path, host: str) -> None:
+    """Create `server.key` and `server.crt` in a folder, signed by its first CA.
+
+    Args:
+        folder: Has `ca.key` and `ca.crt`.
+        host: Name or address at which members reach the coordinator.
+
+    Raises:
+        H2TuneError: openssl is missing or fails.
+    """
     try:
         name = f"IP:{ipaddress.ip_address(host)}"
     except ValueError:
         name = f"DNS:{host}"
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384", "-nodes", "-sha384", "-days", DAYS]
-    ca = ["-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=h2tune federation CA"]
-    ca += ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign"]
-    _run(["openssl", "req", "-x509", *curve, *ca], folder)
     server = ["-keyout", "server.key", "-out", "server.crt", "-subj", f"/CN={host[:64]}"]
-    server += ["-CA", "ca.crt", "-CAkey", "ca.key", "-addext", "basicConstraints=critical,CA:FALSE"]
+    server += ["-days", str(SERVER_DAYS), "-CA", "ca.crt", "-CAkey", "ca.key"]
+    server += ["-addext", "basicConstraints=critical,CA:FALSE"]
     names = f"subjectAltName={name},IP:127.0.0.1,DNS:localhost"
     server += ["-addext", names, "-addext", "extendedKeyUsage=serverAuth"]
-    _run(["openssl", "req", "-x509", *curve, *server], folder)
-    for key in ("ca.key", "server.key"):
-        (folder / key).chmod(0o600)
+    _run([*NEW, *server], folder)
+    (folder / "server.key").chmod(0o600)
 
 
 def node_key(file: Path, name: str) -> str:

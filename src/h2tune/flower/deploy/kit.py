@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import tomli_w
 
 from h2tune import files
-from h2tune.config import ClientConfig, FederationConfig
+from h2tune.config import FederationConfig
 from h2tune.errors import H2TuneError
 from h2tune.flower.address import HOST_RULE, PORT_RULE, Address, host_problem, port_problem
 from h2tune.flower.deploy import pages
-from h2tune.flower.deploy.contents import app_content, coordinator_content, member_content
+from h2tune.flower.deploy.contents import app_content, coordinator_content
 from h2tune.flower.deploy.credentials import certificates, node_key
 from h2tune.flower.deploy.flwr_commands import write_connection
-from h2tune.flower.load import load_coordinator, load_member_file
+from h2tune.flower.deploy.members import write_member
+from h2tune.flower.load import load_coordinator
 
 
 def init(
@@ -50,14 +50,12 @@ def init(
         keys = {}
         for client in clients:
             folder = temporary / "members" / client.name
-            keys[client.name] = node_key(folder / "node", client.name)
-            (folder / "tls").mkdir()
-            shutil.copy(home / "tls" / "ca.crt", folder / "tls" / "ca.crt")
-            _write_member(folder, federation, client, address.superlink)
+            authority = home / "tls" / "ca.crt"
+            keys[client.name] = write_member(folder, federation, client, address.superlink, authority)
         _write_coordinator(home, federation, keys, address)
         write_connection(home, address, out.resolve() / "coordinator")
         (home / "nginx.conf").write_text(pages.nginx(port, control_port, six=":" in host))
-        (home / "README.md").write_text(pages.coordinator(federation.name, names, host, port, control_port))
+        (home / "README.md").write_text(pages.coordinator(federation.name, host, port, control_port))
     return [out / "coordinator", *(out / "members" / name for name in names)]
 
 
@@ -79,16 +77,6 @@ def checked_address(host: str, port: int, control_port: int) -> Address:
             remedy="Members and the control API need a port each",
         )
     return Address(host=host, port=port, control_port=control_port)
-
-
-def _write_member(folder: Path, federation: FederationConfig, client: ClientConfig, superlink: str) -> None:
-    """Write a member's file and README, and validate the file."""
-    content = member_content(
-        federation, client, key="node", superlink=superlink, root_certificates="tls/ca.crt"
-    )
-    (folder / "member.toml").write_text(tomli_w.dumps(content))
-    (folder / "README.md").write_text(pages.member(federation.name, client.name, superlink))
-    load_member_file(folder / "member.toml")
 
 
 def _write_coordinator(

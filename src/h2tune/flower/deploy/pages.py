@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -21,12 +20,11 @@ def member(federation: str, name: str, superlink: str) -> str:
     return _render("member.md.j2", federation=federation, name=name, superlink=superlink)
 
 
-def coordinator(federation: str, names: Sequence[str], host: str, port: int, control_port: int) -> str:
+def coordinator(federation: str, host: str, port: int, control_port: int) -> str:
     """Return the coordinator's README.
 
     Args:
         federation: Name of the federation.
-        names: The members.
         host: Name or address at which members reach the coordinator.
         port: Port that is open to members.
         control_port: Port of the SuperLink on the loopback interface.
@@ -34,7 +32,6 @@ def coordinator(federation: str, names: Sequence[str], host: str, port: int, con
     return _render(
         "coordinator.md.j2",
         federation=federation,
-        names=names,
         host=host,
         port=port,
         control_port=control_port,

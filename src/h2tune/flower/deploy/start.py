@@ -5,20 +5,21 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import ValidationError
 
 from h2tune import files
-from h2tune.config import problem, read_toml
+from h2tune.config import read_toml
 from h2tune.errors import H2TuneError
-from h2tune.flower.address import Address
+from h2tune.flower.address import address_of
 from h2tune.flower.deploy import flwr_commands
 from h2tune.flower.deploy.flwr_commands import CONNECTION, flwr, h2tune, program
 from h2tune.flower.deploy.ports import check_free, free_port, listening
 from h2tune.flower.deploy.registration import register
+from h2tune.flower.deploy.renewal import ends
 from h2tune.flower.deploy.supervisor import Child, Group
 
 READY = 300.0
@@ -27,6 +28,8 @@ ANSWER = 120.0
 """Seconds that one of Flower's commands may take."""
 PAUSE = 10.0
 """Seconds before a worker that ended is started again."""
+SOON = timedelta(days=30)
+"""How long before its end a certificate is worth a line."""
 LOOK = 0.5
 """Seconds between looks at the processes."""
 OURS = re.compile(r"(?:INFO\s*:\s+h2tune: |(?:WARNING|ERROR)\s*:\s+(?:h2tune: )?)(.*)")
@@ -58,28 +61,11 @@ def start(file: Path, notify: Notify) -> None:
         )
 
 
-def address_of(content: Mapping[str, Any], file: Path) -> Address:
-    """Return where the coordinator is reached.
-
-    Raises:
-        H2TuneError: Its file does not say it, or not validly.
-    """
-    if "address" not in content:
-        raise H2TuneError(
-            "'address' is missing",
-            where=str(file),
-            remedy='Add a table [address] with host = "…", port = 9443 and control_port = 9091',
-        )
-    try:
-        return Address.model_validate(content["address"])
-    except ValidationError as error:
-        raise problem(error, Address, content["address"], f"{file}: address") from None
-
-
 def _coordinator(file: Path, content: Mapping[str, Any], notify: Notify) -> None:
     """Run nginx, the SuperLink and the run."""
     home, address = file.parent, address_of(content, file)
     proxy, link = flwr_commands.nginx(home), flwr_commands.superlink(address)
+    _check_certificate(home / "tls" / "server.crt", notify)
     check_free(address.port, "address.port, for members", "")
     check_free(address.control_port, "address.control_port, for the SuperLink")
     flwr_commands.write_connection(home, address)
@@ -96,6 +82,19 @@ def _coordinator(file: Path, content: Mapping[str, Any], notify: Notify) -> None
         notify(f"run {run} started: waiting for members")
         _follow(group, run, _heard(notify))
     notify(f"finished: {home / str(content.get('folder'))}")
+
+
+def _check_certificate(certificate: Path, notify: Notify) -> None:
+    """Refuse an expired certificate, and say in time that it ends.
+
+    Raises:
+        H2TuneError: It has expired, or cannot be read.
+    """
+    end, now, renewal = ends(certificate), datetime.now(UTC), "h2tune deploy renew coordinator.toml"
+    if end < now:
+        raise H2TuneError(f"has expired on {end:%Y-%m-%d}", where=str(certificate), remedy=f"Run {renewal}")
+    if end < now + SOON:
+        notify(f"the server's certificate ends on {end:%Y-%m-%d}: run {renewal} before")
 
 
 def _ask(group: Group, *words: str) -> dict[str, Any]:

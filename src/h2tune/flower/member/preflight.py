@@ -21,6 +21,8 @@ from h2tune.runs.ranks import ADAM_BYTES, trainable
 
 TIMEOUT = 10.0
 """Seconds for the connection to the coordinator's machine."""
+EXPIRED = 10
+"""OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,11 @@ def _connection(file: MemberFile) -> str:
     try:
         answer, version = _fleet_answer(host, port, context)
     except ssl.SSLCertVerificationError as error:
+        if error.verify_code == EXPIRED:
+            raise H2TuneError(
+                "its certificate has expired, or this machine's clock is wrong",
+                remedy="Ask the coordinator to run h2tune deploy renew",
+            ) from None
         remedy = "Ask the coordinator for tls/ca.crt of this federation"
         raise H2TuneError(
             f"its certificate is not signed by the federation's CA ({error.verify_message})", remedy=remedy
