@@ -30,17 +30,19 @@ ARROWS = {
     "evaluation": {"adapter", "functional", "scoring", "tasks", "training"},
     "federation": {"adapter", "assets", "evaluation", "functional", "heads", "models", "tasks", "training"},
     "baselines": {"adapter", "federation", "models", "training"},
-    "config": {"assets", "functional", "tasks"},
+    "monitors": set(),
+    "config": {"assets", "functional", "monitors", "tasks"},
     "report": set(),
     "runs": {
         *("adapter", "baselines", "config", "evaluation", "federation", "functional", "heads", "models"),
-        *("report", "tasks", "training"),
+        *("monitors", "report", "tasks", "training"),
     },
     "flower": {"adapter", "config", "federation", "functional", "models", "report", "runs", "training"},
-    "compare": {"baselines", "config", "evaluation", "report", "runs"},
-    "cli": {"assets", "compare", "config", "flower", "report", "runs", "training"},
+    "compare": {"baselines", "config", "evaluation", "monitors", "report", "runs"},
+    "cli": {"assets", "compare", "config", "flower", "monitors", "report", "runs"},
     "__main__": {"cli"},
-    "h2tune": {"adapter", "runs"},
+    "api": {"compare", "config", "monitors", "runs"},
+    "h2tune": {"adapter", "api", "monitors", "runs"},
 }
 """Package → the packages that its files may import; all may import the ground."""
 

@@ -162,13 +162,20 @@ def test_code_of_ones_own_runs_as_the_page_says(here):
     aggregated = [event for event in run.events if event["event"] == "aggregated"]
     assert len(aggregated) == 2 and all(event["change"] > 0 for event in aggregated)
     assert aggregated[0]["groups"] == [["one", "three", "two"]]
-    rule, data = (tomllib.loads(block) for block in blocks("docs/own-method.md", "toml"))
+    rule, data, monitor = (tomllib.loads(block) for block in blocks("docs/own-method.md", "toml"))
     content["server"] |= rule["server"]
+    content |= monitor
     content["train"] |= {"local_steps": 3}  # T has no gradient before B has moved
     content["client"][0] |= {"task": data["client"][0]["task"] | {"max_new_tokens": 1}}
     federations.write(here, content)
     ran = h2tune.run("federation.toml", out="runs/own")
     assert all(event["change"] > 0 for event in ran.events if event["event"] == "aggregated")
+
+
+def test_a_federation_in_python_runs_as_the_page_says(here):
+    federations.federation(here)
+    names = execute("docs/reference/python.md", here)
+    assert list(names["scores"].columns) == ["films", "shop"] and list(names["scores"].index) == [-1, 0]
 
 
 @pytest.mark.real

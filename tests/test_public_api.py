@@ -61,7 +61,9 @@ def parameters(command: click.Command) -> str:
 
 
 def test_the_public_names_are_these():
-    assert sorted(h2tune.__all__) == ["H2TuneConfig", "H2TuneError", "__version__", "run"]
+    assert sorted(h2tune.__all__) == [
+        "Federation", "H2TuneConfig", "H2TuneError", "Monitor", "__version__", "run",
+    ]  # fmt: skip
     assert all(getattr(h2tune, name) is not None for name in h2tune.__all__)
     with pytest.raises(AttributeError, match="no attribute 'train'"):
         h2tune.train  # noqa: B018
@@ -73,17 +75,47 @@ def test_the_version_is_one_that_a_package_index_takes():
 
 def test_run_has_this_signature():
     assert str(inspect.signature(h2tune.run)) == (
-        "(federation: 'FederationConfig | str | Path', *, overrides: 'Sequence[str]' = (), "
+        "(federation: 'FederationConfig | Stated | str | Path', *, overrides: 'Sequence[str]' = (), "
         "out: 'str | Path | None' = None, resume: 'bool' = False, "
-        "from_round: 'int | None' = None, strict: 'bool' = False, display: 'Display | None' = None) -> 'Run'"
+        "from_round: 'int | None' = None, strict: 'bool' = False, "
+        "monitors: 'Sequence[Monitor]' = ()) -> 'Run'"
     )
+
+
+def test_a_federation_has_these_methods():
+    assert str(inspect.signature(h2tune.Federation)) == (
+        "(content: 'Mapping[str, Any] | str | Path | None' = None, /, **keys: 'Any') -> 'None'"
+    )
+    assert str(inspect.signature(h2tune.Federation.run)) == (
+        "(self, *, out: 'str | Path | None' = None, resume: 'bool' = False, "
+        "from_round: 'int | None' = None, strict: 'bool' = False, "
+        "monitors: 'Sequence[Monitor]' = (), progress: 'bool' = True) -> 'Run'"
+    )
+    assert str(inspect.signature(h2tune.Federation.inspect)) == "(self) -> 'Forecast'"
+    assert str(inspect.signature(h2tune.Federation.compare)) == (
+        "(self, methods: 'Sequence[Any]', **options: 'Any') -> 'Comparison'"
+    )
+
+
+def test_a_monitor_has_these_methods():
+    own = {
+        name: str(inspect.signature(m)) for name, m in vars(h2tune.Monitor).items() if inspect.isfunction(m)
+    }
+    assert own == {
+        "check": "(self) -> 'None'",
+        "on_begin": "(self, folder: 'Path', settings: 'Mapping[str, Any]') -> 'None'",
+        "on_turn": "(self, stage: 'str', round_number: 'int', client: 'str') -> 'None'",
+        "on_step": "(self, client: 'str', step: 'int', phase: 'str', loss: 'float') -> 'None'",
+        "on_event": "(self, event: 'Event') -> 'None'",
+        "on_end": "(self, finished: 'bool') -> 'None'",
+    }
 
 
 def test_a_finished_run_has_these_values():
     returned = inspect.get_annotations(h2tune.run)["return"]
     found = getattr(inspect.getmodule(h2tune.run), returned)
     assert [field.name for field in fields(found)] == ["folder", "table"]
-    assert isinstance(found.events, property)
+    assert isinstance(found.events, property) and callable(found.frame)
 
 
 def test_the_adapters_configuration_has_these_fields():

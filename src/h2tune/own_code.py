@@ -90,6 +90,8 @@ def _imported(module: str, where: str) -> ModuleType:
     file = Path(module) if module.endswith(".py") else None
     if file is not None and not file.is_file():
         raise H2TuneError(f"no such file '{module}'", where=where, remedy="Check the path")
+    if file is not None and (known := _loaded(file)):
+        return known
     root, name = (None, module) if file is None else _rooted(file)
     if root is not None and str(root) not in sys.path:
         sys.path.append(str(root))  # last, so that its files hide no installed module
@@ -110,6 +112,15 @@ def _imported(module: str, where: str) -> ModuleType:
             remedy="Rename the file",
         )
     return found
+
+
+def _loaded(file: Path) -> ModuleType | None:
+    """Return the module that was imported from a file, under whatever name; None if there is none."""
+    wanted = str(file.resolve())
+    for module in list(sys.modules.values()):
+        if isinstance(module, ModuleType) and vars(module).get("__file__") == wanted:
+            return module
+    return None
 
 
 def _rooted(file: Path) -> tuple[Path, str]:

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 import h2tune
 from h2tune import config
 from h2tune.cli import main
-from h2tune.cli.display import TerminalDisplay, counted, results_table, terminal
+from h2tune.cli.display import TerminalDisplay, results_table, terminal
+from h2tune.monitors.lines import counted
 
 MISSING = """
 import sys
@@ -204,9 +205,9 @@ def test_a_closing_tag_in_an_event_is_no_markup():
     stream = io.StringIO()
     console = Console(file=stream, markup=False, highlight=False, emoji=False, force_terminal=True)
     with TerminalDisplay(console, steps=2) as display:
-        display.starting("trained", 0, "[/y]")
-        display.progress("[/y]")(1, "specific", 0.5)
-        display.notice({"event": "client_failed", "client": "one", "round": 0, "reason": "no [/y] file"})
+        display.on_turn("trained", 0, "[/y]")
+        display.on_step("[/y]", 1, "specific", 0.5)
+        display.on_event({"event": "client_failed", "client": "one", "round": 0, "reason": "no [/y] file"})
     assert "one failed in round 1: no [/y] file" in stream.getvalue()
 
 
@@ -218,7 +219,7 @@ def test_a_number_has_its_plural(number, text):
 def test_a_run_of_one_round_is_announced_in_the_singular(capsys):
     client = {"name": "one", "family": "llama", "rank": 4, "task": "films"}
     event = {"event": "run_started", "name": "tiny", "rounds": 1, "clients": [client]}
-    TerminalDisplay(terminal(), steps=1).notice(event)
+    TerminalDisplay(terminal(), steps=1).on_event(event)
     assert "tiny: 1 round, one (llama, rank 4, films)" in capsys.readouterr().out
 
 
@@ -226,7 +227,7 @@ def test_rows_that_are_not_used_are_said_before_training(capsys):
     client = {"name": "one", "family": "llama", "rank": 4, "task": "films", "examples": {"train": 128}}
     event = {"event": "run_started", "name": "tiny", "rounds": 2}
     clients = [client | {"unused": 19_672, "repeated": 12}, client | {"name": "two"}]
-    TerminalDisplay(terminal(), steps=1).notice(event | {"clients": clients})
+    TerminalDisplay(terminal(), steps=1).on_event(event | {"clients": clients})
     text = capsys.readouterr().out
     assert "one: 128 examples to train on (data.train); 19,672 more are not used" in text
     assert "one: 12 examples repeat a prompt and do not count" in text and "  two:" not in text

@@ -77,13 +77,14 @@ def run(
     from h2tune.runs import default_folder
 
     check_place(out or default_folder(federation.name), resume=resume or from_round is not None)
-    from h2tune.cli.display import TerminalDisplay, results_table, terminal, total_steps
+    from h2tune.cli.display import TerminalDisplay, results_table, terminal
+    from h2tune.runs.plan import total_steps
     from h2tune.runs.run import run as run_federation
 
     console = terminal()
     with TerminalDisplay(console, total_steps(federation)) as display:
         finished = run_federation(
-            federation, out=out, resume=resume, from_round=from_round, strict=strict, display=display
+            federation, out=out, resume=resume, from_round=from_round, strict=strict, monitors=[display]
         )
     console.print(results_table(finished.table))
     console.print(f"Adapters, events and report: {finished.folder}", soft_wrap=True)
@@ -126,9 +127,10 @@ def compare(
 ) -> None:
     """Run methods on the same seeds and compare them. Run the same command again to resume."""
     read_federation(file, override or ())
-    from h2tune.cli.display import TerminalDisplay, terminal, total_steps
+    from h2tune.cli.display import TerminalDisplay, terminal
     from h2tune.compare import compare as compare_methods
     from h2tune.compare.tables import explained, remarks, terminal_table
+    from h2tune.runs.plan import total_steps
 
     console = terminal()
     comparison = compare_methods(

@@ -12,18 +12,18 @@ from h2tune.compare.comparison import Comparison
 from h2tune.compare.methods import as_local, parse_methods, reference_of
 from h2tune.compare.plan import PlannedRun, notes_of, planned_runs
 from h2tune.compare.results import read_result
-from h2tune.config import FederationConfig, load
+from h2tune.config import FederationConfig, Stated
 from h2tune.errors import H2TuneError
 from h2tune.events import read_events
 
 if TYPE_CHECKING:
-    from h2tune.runs.run import Display
+    from h2tune.monitors.monitor import Monitor
 
-Displays = Callable[[FederationConfig], AbstractContextManager["Display"]]
+Displays = Callable[[FederationConfig], AbstractContextManager["Monitor"]]
 
 
 def compare(
-    file: str | Path,
+    federation: Stated | str | Path,
     methods: Sequence[str],
     *,
     seeds: int = 5,
@@ -41,7 +41,7 @@ def compare(
     written after each seed, so that an interrupted comparison has tables too.
 
     Args:
-        file: A federation file.
+        federation: A federation file, or a `Federation`.
         methods: As `methods.parse_methods` takes them.
         seeds: Number of seeds.
         overrides: Overrides of the file for all methods.
@@ -54,7 +54,8 @@ def compare(
     Raises:
         H2TuneError: Before training, for a file or method that is not valid; a failed run is listed in `problems`.
     """
-    comparison, runs = _planned(Path(file), methods, seeds, overrides, out, against, split)
+    stated = federation if isinstance(federation, Stated) else Stated.read(Path(federation))
+    comparison, runs = _planned(stated, methods, seeds, overrides, out, against, split)
     for run in runs:
         run.check_settings()
     began = time.time()
@@ -68,7 +69,7 @@ def compare(
 
 
 def _planned(
-    file: Path,
+    stated: Stated,
     texts: Sequence[str],
     seeds: int,
     overrides: Sequence[str],
@@ -79,18 +80,18 @@ def _planned(
     methods = parse_methods(texts)
     reference = reference_of(methods, against)
     changes = [*overrides, *([f'data.evaluate="{split}"'] if split else [])]
-    first = load(file, changes)
+    first = stated.resolved(changes)
     default = f"{first.name}-compare" + ("-validation" if split == "validation" else "")
     folder = Path(out) if out is not None else Path("runs") / default
     names = [client.name for client in first.sorted_clients()]
-    notes = notes_of(methods, file, changes)
+    notes = notes_of(methods, stated, changes)
     # where no client shares, all train as `local` does: its runs are used, and nothing is trained twice
     methods = [as_local(m) if all((m.label, name) in notes for name in names) else m for m in methods]
     values = [first.seed + number for number in range(seeds)]
     comparison = Comparison(
         folder, first.name, first.data.evaluate, reference.label, methods, values, names, notes=notes
     )
-    return comparison, planned_runs(file, changes, methods, values, folder)
+    return comparison, planned_runs(stated, changes, methods, values, folder)
 
 
 def _run(comparison: Comparison, planned: PlannedRun, displays: Displays | None) -> None:
@@ -100,7 +101,8 @@ def _run(comparison: Comparison, planned: PlannedRun, displays: Displays | None)
     try:
         if not planned.is_done():
             with displays(planned.federation) if displays else nullcontext() as display:
-                run(planned.federation, out=planned.folder, resume=True, display=display)
+                watching = [display] if display else []
+                run(planned.federation, out=planned.folder, resume=True, monitors=watching)
         events = read_events(planned.folder / "events.jsonl")
     except (H2TuneError, RuntimeError, ValueError, ArithmeticError) as error:
         # a run that fails must not end the comparison

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from h2tune.compare.methods import Method
 from h2tune.compare.results import is_finished
-from h2tune.config import FederationConfig, load, load_resolved
+from h2tune.config import FederationConfig, Stated, load_resolved
 from h2tune.errors import within
 from h2tune.events import read_events
 
@@ -46,8 +46,8 @@ class PlannedRun:
         from h2tune.runs.plan import sorted_dump
         from h2tune.runs.same import flat, refuse_other_settings
 
-        # whether clients also train alone changes nothing else
-        ignored = ("experimental.alone",)
+        # whether clients also train alone, or who watches, changes nothing else
+        ignored = ("experimental.alone", "monitors")
         old, new = (flat(sorted_dump(f), ignored) for f in (load_resolved(path), self.federation))
         remedy = "Restore the settings, or choose another --out"
         refuse_other_settings(old, new, where=str(self.folder), remedy=remedy)
@@ -63,12 +63,12 @@ class PlannedRun:
 
 
 def planned_runs(
-    file: Path, changes: Sequence[str], methods: Sequence[Method], seeds: Sequence[int], folder: Path
+    stated: Stated, changes: Sequence[str], methods: Sequence[Method], seeds: Sequence[int], folder: Path
 ) -> list[PlannedRun]:
     """Return the runs of a comparison: all methods of a seed before the next seed.
 
     Args:
-        file: The federation file.
+        stated: The federation.
         changes: Overrides for all methods.
         methods: The methods.
         seeds: The seeds.
@@ -86,7 +86,7 @@ def planned_runs(
             seed,
             folder / name / f"seed-{seed}",
             # methods of one folder run alike: that of the last one is that of all
-            federation_of(file, changes, group[-1], methods, seed),
+            federation_of(stated, changes, group[-1], methods, seed),
         )
         for seed in seeds
         for name, group in by_folder.items()
@@ -94,7 +94,7 @@ def planned_runs(
 
 
 def federation_of(
-    file: Path, changes: Sequence[str], method: Method, methods: Iterable[Method], seed: int
+    stated: Stated, changes: Sequence[str], method: Method, methods: Iterable[Method], seed: int
 ) -> FederationConfig:
     """Return the federation that a method runs with a seed; with training alone, if one of the methods needs it.
 
@@ -104,10 +104,10 @@ def federation_of(
     alone = any(m.stage == "alone" and m.folder == method.folder for m in methods)
     own = [f'server.strategy="{method.strategy}"', f"experimental.alone={str(alone).lower()}", f"seed={seed}"]
     with within(f"method '{method.text}'"):
-        return load(file, [*changes, *method.changes, *own])
+        return stated.resolved([*changes, *method.changes, *own])
 
 
-def notes_of(methods: Sequence[Method], file: Path, changes: Sequence[str]) -> dict[tuple[str, str], str]:
+def notes_of(methods: Sequence[Method], stated: Stated, changes: Sequence[str]) -> dict[tuple[str, str], str]:
     """Return (method, client) → a line on how the client takes part; clients that share have none.
 
     Raises:
@@ -118,7 +118,7 @@ def notes_of(methods: Sequence[Method], file: Path, changes: Sequence[str]) -> d
 
     notes = {}
     for method in methods:
-        federation = federation_of(file, changes, method, methods, 0)
+        federation = federation_of(stated, changes, method, methods, 0)
         _, enrolments, size, slots = enrol_all(federation)
         strategy = build_strategy(federation, enrolments, size, slots)
         for enrolment in enrolments:

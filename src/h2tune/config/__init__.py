@@ -6,6 +6,7 @@ from h2tune.config.inputs import check_inputs
 from h2tune.config.privacy import PrivacyConfig
 from h2tune.config.problems import problem
 from h2tune.config.reading import (
+    Stated,
     absolute,
     absolute_texts,
     dump,
@@ -35,6 +36,7 @@ __all__ = [
     "PrivacyConfig",
     "ServerConfig",
     "SharedConfig",
+    "Stated",
     "TrainConfig",
     "absolute",
     "absolute_texts",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,35 @@ FORMAT = 4
 """Number of the format of `config.toml` in a run folder; a new one for every change that old files do not survive."""
 
 
+class Stated:
+    """A federation as a user states it, before what its settings imply is filled in.
+
+    Args:
+        raw: The content of a federation file.
+        where: What errors call it.
+        folder: Folder from which relative paths start.
+    """
+
+    def __init__(self, raw: Mapping[str, Any], where: str, folder: Path) -> None:
+        self.raw, self.where, self.folder = raw, where, folder
+
+    @classmethod
+    def read(cls, path: Path) -> Stated:
+        """Read a federation file.
+
+        Raises:
+            H2TuneError: The file is missing, or is not TOML.
+        """
+        return Stated(read_toml(path, "Give the path of a federation file"), str(path), path.parent)
+
+    def resolved(self, overrides: Sequence[str] = ()) -> FederationConfig:
+        """Return the federation with overrides, resolved; arguments and errors as in `load`."""
+        raw = copy.deepcopy(dict(self.raw))
+        for override in overrides:
+            _apply(raw, override)
+        return parse(raw, self.where, self.folder)
+
+
 def load(path: Path, overrides: Sequence[str] = ()) -> FederationConfig:
     """Read a federation file and resolve it.
 
@@ -32,10 +62,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> FederationConfig:
     Raises:
         H2TuneError: The file is missing, is not TOML, or has a key or value that is not allowed; one line with the key.
     """
-    raw = read_toml(path, "Give the path of a federation file")
-    for override in overrides:
-        _apply(raw, override)
-    return parse(raw, str(path), path.parent)
+    return Stated.read(path).resolved(overrides)
 
 
 def load_resolved(path: Path) -> FederationConfig:
@@ -188,5 +215,11 @@ def _absolute(federation: FederationConfig, folder: Path) -> FederationConfig:
         for key, value in (("strategy", server.strategy), ("aggregation", server.aggregation))
         if is_reference(value)
     }
-    changed = {"client": tuple(clients), "basis": basis, "server": server.model_copy(update=own)}
+    monitors = tuple(absolute_reference(m, folder) if is_reference(m) else m for m in federation.monitors)
+    changed = {
+        "client": tuple(clients),
+        "basis": basis,
+        "server": server.model_copy(update=own),
+        "monitors": monitors,
+    }
     return federation.model_copy(update=changed)

@@ -12,6 +12,7 @@ from h2tune.config.privacy import PrivacyConfig
 from h2tune.config.server import ServerConfig
 from h2tune.config.types import FROM_LIST, All, ConfigSection, Count, Name, Positive, Rate, Share, Weight
 from h2tune.functional.quorum import Teaching
+from h2tune.monitors.load import MonitorName
 from h2tune.tasks.chat import ChatTask
 from h2tune.tasks.own_task import OwnTask
 from h2tune.tasks.rows import FileTask
@@ -220,6 +221,10 @@ class SharedConfig(ConfigSection):
 class FederationConfig(SharedConfig):
     """A federation file. `reading.parse` returns a resolved one: other code reads resolved values only."""
 
+    monitors: Annotated[tuple[MonitorName, ...], FROM_LIST] = Field(
+        default=(),
+        description="What watches the run: `tensorboard`, `wandb`, or `module:object` with a monitor of your own.",
+    )
     client: Annotated[tuple[ClientConfig, ...], FROM_LIST, Field(min_length=1)]
 
     @property

@@ -24,6 +24,7 @@ from h2tune.runs.same import flat, refuse_other_settings
 from h2tune.tasks.prompts import framed
 from h2tune.tasks.task import Example, Task
 from h2tune.training.arguments import try_arguments
+from h2tune.training.schedule import optimiser_steps
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ ROBUST_RULE = ("server.aggregation", "server.hostile", "server.min_clients")
 
 
 def check_same(path: Path, federation: FederationConfig, *may_differ: str) -> None:
-    """Refuse to resume a run of another federation file; more rounds, or training alone as well, are allowed.
+    """Refuse to resume a run of another federation file; rounds, monitors and training alone may differ.
 
     Args:
         path: The run's resolved file.
@@ -105,7 +106,7 @@ def check_same(path: Path, federation: FederationConfig, *may_differ: str) -> No
         may_differ: Dotted keys of further settings that may differ.
     """
     if path.exists():
-        may_differ = ("server.rounds", "experimental.alone", *may_differ)
+        may_differ = ("server.rounds", "experimental.alone", "monitors", *may_differ)
         old, new = (flat(sorted_dump(f), may_differ) for f in (load_resolved(path), federation))
         remedy = "Restore the settings, or choose another --out"
         refuse_other_settings(old, new, where=str(path), remedy=remedy)
@@ -143,6 +144,20 @@ def open_store(folder: Path, federation: FederationConfig, resume: bool, from_ro
 def sorted_dump(federation: FederationConfig) -> dict[str, Any]:
     """Return the plain content of a resolved file, with clients sorted by name."""
     return dump(federation.model_copy(update={"client": federation.sorted_clients()}))
+
+
+def total_steps(federation: FederationConfig) -> int:
+    """Return the optimiser steps of a run in which every client trains in every round."""
+    train, later, experimental = federation.train, federation.server.rounds - 1, federation.experimental
+    alternation = experimental.alternation if federation.server.strategy == "h2tune" else "joint"
+    first = sum(client.local_steps or train.local_steps for client in federation.client)
+    others = optimiser_steps(first, alternation) * later
+    if not experimental.alone:
+        return first + others
+    if federation.teaching == "none":  # the first round is the same
+        return first + 2 * others
+    own_rows = train.batch_size + experimental.public_batch
+    return first + others + (first + first * later) * own_rows // train.batch_size
 
 
 def started(plan: Plan) -> Event:

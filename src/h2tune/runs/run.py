@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
 from h2tune import files
-from h2tune.config import FederationConfig, dump, load
+from h2tune.config import FederationConfig, Stated, dump, load
+from h2tune.errors import H2TuneError
 from h2tune.events import Event, read_events
 from h2tune.federation.channel import Channel
 from h2tune.federation.h2tune.basis import (
@@ -30,21 +32,17 @@ from h2tune.federation.strategy import Strategy
 from h2tune.federation.teaching.exchange import NO_COORDINATES, TeachingExchange, teach
 from h2tune.federation.teaching.knowledge import KNOWLEDGE
 from h2tune.federation.text_checks import check_texts
+from h2tune.monitors.load import monitors_of, watching
+from h2tune.monitors.monitor import Monitor
 from h2tune.runs import default_folder
 from h2tune.runs.adapters import export_adapters
 from h2tune.runs.build import build_strategy
 from h2tune.runs.plan import Plan, open_store, planned, started
 from h2tune.runs.record import accuracy_table
 from h2tune.training.garbage import garbage_collection_frozen
-from h2tune.training.terms import Progress
 
-
-class Display(Protocol):
-    """Shows the progress of a run."""
-
-    def notice(self, event: Event) -> None: ...
-    def starting(self, stage: str, round_number: int, client: str) -> None: ...
-    def progress(self, client: str) -> Progress: ...
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -64,40 +62,55 @@ class Run:
         """The run's events."""
         return read_events(self.folder / "events.jsonl")
 
+    def frame(self) -> pandas.DataFrame:
+        """Return the run's events as a pandas DataFrame: a row for each event, a column for each key.
+
+        Raises:
+            H2TuneError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise H2TuneError("pandas is not installed", where="frame", remedy="pip install pandas") from None
+        return pandas.DataFrame(self.events)
+
 
 def run(
-    federation: FederationConfig | str | Path,
+    federation: FederationConfig | Stated | str | Path,
     *,
     overrides: Sequence[str] = (),
     out: str | Path | None = None,
     resume: bool = False,
     from_round: int | None = None,
     strict: bool = False,
-    display: Display | None = None,
+    monitors: Sequence[Monitor] = (),
 ) -> Run:
     """Run a federation: train, aggregate, evaluate, export and report.
 
     Args:
-        federation: A federation file, or its content as `config.load` returns it.
+        federation: A federation file, a `Federation`, or what `config.load` returns.
         overrides: Changes such as `"train.learning_rate=1e-4"`.
         out: The run folder; `runs/NAME` by default.
         resume: Resume an interrupted run; finished work is not repeated.
         from_round: Resume it from before this round (from 0), and set aside what came of it and of those after it.
         strict: Raise an error for every warning of the federation's checks.
-        display: Shows the progress.
+        monitors: Watch the run, besides those that the federation file names.
 
     Raises:
         H2TuneError: Before training, for a setting that cannot work; later, if a round fails.
     """
-    if not isinstance(federation, FederationConfig):
+    if isinstance(federation, Stated):
+        federation = federation.resolved(overrides)
+    elif not isinstance(federation, FederationConfig):
         federation = load(Path(federation), overrides)
     folder = Path(out) if out is not None else default_folder(federation.name)
+    watch = monitors_of([*federation.monitors, *monitors])
     plan = planned(federation)
     store = open_store(folder, federation, resume, from_round)
     try:
         files.write_text(folder / "config.toml", tomli_w.dumps(dump(federation)))
-        with garbage_collection_frozen():
-            table = _Job(plan, store, strict, display).work()
+        with garbage_collection_frozen(), watching(watch, folder, dump(federation)):
+            table = _Job(plan, store, strict, watch).work()
     finally:
         store.close()
     from h2tune.report import write_report
@@ -113,12 +126,12 @@ class _Job:
         plan: The clients, their data and the strategy.
         store: The run folder.
         strict: Whether a warning is an error.
-        display: Shows the progress.
+        watch: Watches the run.
     """
 
-    def __init__(self, plan: Plan, store: RunStore, strict: bool, display: Display | None) -> None:
-        self.plan, self.store, self.strict, self.display = plan, store, strict, display
-        self.notice = display.notice if display else None
+    def __init__(self, plan: Plan, store: RunStore, strict: bool, watch: Monitor) -> None:
+        self.plan, self.store, self.strict, self.watch = plan, store, strict, watch
+        self.notice = watch.on_event
         self.models = BaseModels(plan.federation.seed, plan.federation.trusted)
 
     def work(self) -> list[dict[str, Any]]:
@@ -161,7 +174,7 @@ class _Job:
         stage: str,
         first: LocalEngine | None = None,
     ) -> LocalEngine:
-        display = self.display
+        watch = self.watch
         return LocalEngine(
             clients,
             {info.client.name: info.client.dtype for info in self.plan.infos},
@@ -171,8 +184,8 @@ class _Job:
             stage=stage,
             first=first,
             keep_first=stage == "trained",  # a run may be resumed with training alone
-            progress=display.progress if display else None,
-            starting=(lambda r, c: display.starting(stage, r, c)) if display else None,
+            progress=lambda client: partial(watch.on_step, client),
+            starting=partial(watch.on_turn, stage),
         )
 
     def _agree(self, federated: LocalEngine) -> None:

@@ -37,9 +37,10 @@ REFUSED = {
     "restore_callback_states_from_checkpoint",
     "h2tune publishes nothing: see h2tune export": "push_to_hub hub_token hub_private_repo hub_model_id hub_strategy "
     "hub_always_push hub_revision",
+    "h2tune has one run for all clients: set monitors, at the top of the file": "report_to run_name project "
+    "trackio_space_id trackio_bucket_id trackio_static_space_id",
     "h2tune logs to events.jsonl": "logging_strategy logging_steps logging_first_step log_on_each_node "
-    "logging_nan_inf_filter log_level log_level_replica report_to run_name project trackio_space_id trackio_bucket_id "
-    "trackio_static_space_id debug skip_memory_metrics",
+    "logging_nan_inf_filter log_level log_level_replica debug skip_memory_metrics",
     "one process trains a client": "parallelism_config ddp_find_unused_parameters ddp_bucket_cap_mb "
     "ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout fsdp fsdp_config deepspeed local_rank",
 }

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 import h2tune
-from h2tune.cli import display, main
+from h2tune.cli import main
 from h2tune.config import load, parse
 from h2tune.errors import H2TuneError
 from h2tune.events import check_event
@@ -23,6 +23,7 @@ from h2tune.federation.run_store import RunStore
 from h2tune.federation.teaching.exchange import combined, label_set
 from h2tune.federation.teaching.lesson import Lesson
 from h2tune.functional.losses import teaching
+from h2tune.monitors.lines import lesson_line
 from h2tune.runs.inspect import inspect
 from h2tune.training.encode import Encoded, causal_batch, kept_logits
 
@@ -178,7 +179,7 @@ def test_the_terminal_says_what_the_federation_is_worth_to_each_client(tmp_path)
     ],
 )
 def test_the_words_for_a_lesson(event, said):
-    assert said in display._lesson(event)
+    assert said in lesson_line(event)
 
 
 def test_lessons_change_what_is_trained_and_nothing_is_shared_without(finished, tmp_path):
