@@ -39,12 +39,23 @@ def test_the_kit_keeps_secrets_private_and_paths_from_the_coordinator(parties):
     assert nginx.count("proxy_pass ") == 1 and "https://127.0.0.1:9091" in nginx
 
 
+def service(name: str) -> list[list[str]]:
+    return [
+        ["useradd", "--system", "--home-dir", "/srv/h2tune", "h2tune"],
+        ["chown", "-R", "h2tune:", f"/srv/h2tune/{name}"],
+        ["cp", f"h2tune-{name}.service", "/etc/systemd/system/"],
+        ["systemctl", "enable", "--now", f"h2tune-{name}"],
+        ["H2TUNE_USER=$(id -u):$(id -g)", "docker", "compose", "up"],
+    ]
+
+
 def test_the_readmes_commands_are_those_of_the_party(parties):
     for page, commands in (
         (
             parties / "coordinator" / "README.md",
             [
                 ["h2tune", "deploy", "start", "coordinator.toml"],
+                *service("coordinator"),
                 ["nginx", "-p", "$PWD", "-c", "nginx.conf"],
                 ["flower-superlink", "--host", "127.0.0.1", "--port", "9091"],
                 ["for", "key", "in", "keys/*.pub;", "do", "flwr", "supernode", "register", "$key", "h2tune"],
@@ -57,6 +68,7 @@ def test_the_readmes_commands_are_those_of_the_party(parties):
                 ["rm", "node", "node.pub"],
                 ["h2tune", "deploy", "check", "member.toml"],
                 ["h2tune", "deploy", "start", "member.toml"],
+                *service("two"),
                 ["flower-supernode", "--superlink", "127.0.0.1:9443"],
                 ["h2tune", "deploy", "worker", "member.toml"],
             ],

@@ -16,6 +16,7 @@ from h2tune.flower.deploy.contents import app_content, coordinator_content
 from h2tune.flower.deploy.credentials import certificates, node_key
 from h2tune.flower.deploy.flwr_commands import write_connection
 from h2tune.flower.deploy.members import write_member
+from h2tune.flower.deploy.services import write_services
 from h2tune.flower.load import load_coordinator
 
 
@@ -42,7 +43,6 @@ def init(
         raise H2TuneError("exists already", where=str(out), remedy="Name another folder")
     coordinator_content(federation)  # validates before anything is written
     clients = federation.sorted_clients()
-    names = [client.name for client in clients]
     with files.new_folder(out) as temporary:
         home = temporary / "coordinator"
         certificates(home / "tls", host)
@@ -55,8 +55,9 @@ def init(
         _write_coordinator(home, federation, keys, address)
         write_connection(home, address, out.resolve() / "coordinator")
         (home / "nginx.conf").write_text(pages.nginx(port, control_port, six=":" in host))
+        write_services(home, federation.name, port=port)
         (home / "README.md").write_text(pages.coordinator(federation.name, host, port, control_port))
-    return [out / "coordinator", *(out / "members" / name for name in names)]
+    return [out / "coordinator", *(out / "members" / client.name for client in clients)]
 
 
 def checked_address(host: str, port: int, control_port: int) -> Address:

@@ -16,6 +16,7 @@ from h2tune.flower.address import address_of
 from h2tune.flower.deploy import pages
 from h2tune.flower.deploy.contents import admitted_content, member_content
 from h2tune.flower.deploy.credentials import node_key
+from h2tune.flower.deploy.services import write_services
 from h2tune.flower.files import CoordinatorFile
 from h2tune.flower.load import load_coordinator, load_member_file, validated
 
@@ -43,6 +44,7 @@ def write_member(
     )
     (folder / "member.toml").write_text(tomli_w.dumps(content))
     (folder / "README.md").write_text(pages.member(federation.name, client.name, superlink))
+    write_services(folder, federation.name, member=client.name)
     load_member_file(folder / "member.toml")
     return key
 

@@ -17,7 +17,7 @@ def member(federation: str, name: str, superlink: str) -> str:
         name: The member.
         superlink: HOST:PORT at which members reach the coordinator.
     """
-    return _render("member.md.j2", federation=federation, name=name, superlink=superlink)
+    return render("member.md.j2", federation=federation, name=name, superlink=superlink)
 
 
 def coordinator(federation: str, host: str, port: int, control_port: int) -> str:
@@ -29,7 +29,7 @@ def coordinator(federation: str, host: str, port: int, control_port: int) -> str
         port: Port that is open to members.
         control_port: Port of the SuperLink on the loopback interface.
     """
-    return _render(
+    return render(
         "coordinator.md.j2",
         federation=federation,
         host=host,
@@ -46,10 +46,11 @@ def nginx(port: int, control_port: int, *, six: bool = False) -> str:
         control_port: Port of the SuperLink on the loopback interface.
         six: Whether it listens on IPv6 addresses, too.
     """
-    return _render("nginx.conf.j2", port=port, control_port=control_port, six=six)
+    return render("nginx.conf.j2", port=port, control_port=control_port, six=six)
 
 
-def _render(template: str, **values: object) -> str:
+def render(template: str, **values: object) -> str:
+    """Return a template with its values filled in."""
     return _environment().get_template(template).render(values)
 
 
