@@ -126,7 +126,7 @@ def test_a_method_that_fails_is_listed_and_the_others_go_on(file, tmp_path):
     assert not (tmp_path / "fedit").exists() and {row.difference for row in found.rows()} == {None, 0.0}
     assert "same as local" in (tmp_path / "comparison.md").read_text()
     [(method, seed, reason)] = found.problems
-    assert (method, seed) == ("local+data.test=1000", 0) and "1000 test examples" in reason
+    assert (method, seed) == ("local+data.test=1000", 0) and "1,000 test examples" in reason
     event = json.loads((tmp_path / "events.jsonl").read_text())
     assert event["problems"] == [{"method": method, "seed": 0, "reason": reason}]
     assert "One seed" in (tmp_path / "comparison.md").read_text()
