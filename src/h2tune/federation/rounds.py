@@ -169,7 +169,8 @@ class _Rounds:
         }
         events: list[Event] = [event, *far_updates(sizes, number)]
         untrained = all(update.examples == 0 for update in collected.updates)
-        silent = all(size == 0 for size in sizes.values())  # each client checks its own part
+        counted = [update.client for update in collected.updates if update.examples]
+        silent = all(sizes.get(client) == 0 for client in counted)  # each client checks its own part
         if state and digest(state) == event["sha256"] and not untrained and not silent:
             message = "what is shared did not change in this round"
             events.append(warning("", number, "aggregate_unchanged", message))

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 FORMAT = "h2tune-2"
 ENROL = "query.enrol"
 TRAIN = "train"
+WHY = "why"
+"""Why a member takes no teacher, which is no failure; "reason" in an answer's head means one."""
 HEAD_CHARACTERS = 2**23
 """The largest JSON head of a message, which has a client's events."""
 REMEDY = "Give all parties one version of h2tune"

@@ -27,7 +27,7 @@ from h2tune.monitors.lines import lesson_line
 from h2tune.runs.inspect import inspect
 from h2tune.training.encode import Encoded, causal_batch, kept_logits
 
-THREE = (("one", "llama", 4), ("two", "bert", 4), ("three", "llama", 4))
+THREE = (("one", "bert", 4), ("two", "bert", 4), ("three", "llama", 4))  # a decoder in words takes no teacher
 METHODS = {"h2tune": "directions", "self-training": "own", "fedmd": "predictions", "afl": "moments"}
 
 
@@ -251,6 +251,13 @@ def test_micro_batches_must_divide_the_public_texts_too(tmp_path):
         parse(found, "file")
 
 
+def test_a_decoder_that_answers_in_words_speaks_and_takes_no_teacher(finished):
+    _, run = finished
+    by_name = {e["client"]: e for e in lessons(run)}
+    assert not by_name["three"]["taken"] and "answers in words" in by_name["three"]["reason"]
+    assert by_name["three"]["sent"] and "three" in by_name["two"]["weights"] and by_name["two"]["taken"]
+
+
 def test_free_answers_take_no_part_and_say_why(tmp_path):
     found = content(tmp_path)
     del found["client"][2]["task"]["labels"]
@@ -396,7 +403,7 @@ def test_a_public_encoder_is_read_from_safetensors_only(tmp_path, monkeypatch):
 
 def test_a_decoder_is_no_public_encoder(tmp_path):
     found = content(tmp_path)
-    found["basis"]["encoder"] = found["client"][0]["model"]
+    found["basis"]["encoder"] = found["client"][2]["model"]
     with pytest.raises(H2TuneError, match="is a decoder"):
         inspect(load(federations.write(tmp_path, found)))
 
@@ -411,11 +418,11 @@ def test_members_across_machines_have_the_lessons_of_one_machine(tmp_path, monke
 
     identify(monkeypatch)
     make = with_encoder if encoder else lambda folder, _, **changes: content(folder, **changes)
-    two = make(tmp_path, monkeypatch, clients=THREE[:2])
+    two = make(tmp_path, monkeypatch, clients=THREE[1:])
     two["experimental"]["increments"] = increments
     here = h2tune.run(federations.write(tmp_path, two), out=tmp_path / "run")
     parties = lay_out(two, tmp_path)
-    grid = Grid(parties, names=("one", "two"))
+    grid = Grid(parties, names=("two", "three"))
     there = coordinate(grid, coordinator_of(parties, deadline=60.0, patience=3.0, gather=5.0))
     assert torch.equal(shared(there), shared(here.folder))
     events = [e for e in read_events(there / "events.jsonl") if e["event"] == "lesson_prepared"]
@@ -433,16 +440,19 @@ def test_members_across_machines_have_the_lessons_of_one_machine(tmp_path, monke
     assert all(b"yes" not in repr(m.content).encode() for m in sent)
 
 
-def test_a_stored_lesson_of_a_decoder_has_the_tokens_of_its_labels(finished):
+def test_a_stored_lesson_of_a_decoder_has_the_tokens_of_its_labels(tmp_path):
     """Else its public texts would be taught on nothing, in silence."""
-    _, run = finished
+    found = content(tmp_path)
+    found["client"][2]["train"] = 0  # with labels it would take no teacher
+    file = federations.write(tmp_path, found)
+    run = h2tune.run(file, out=tmp_path / "run", overrides=["server.rounds=1"])
     store = RunStore(run.folder, resume=True)
     try:
-        tensors, facts = store.committed("clients/one/lesson")
+        tensors, facts = store.committed("clients/three/lesson")
     finally:
         store.close()
     lesson = Lesson.of(tensors["lesson"], facts)
-    words = AutoTokenizer.from_pretrained(load(finished[0]).client[0].model)
+    words = AutoTokenizer.from_pretrained(load(file).client[2].model)
     firsts = {tuple(choice[0] for choice in row.choices) for row in lesson.rows}
     assert firsts == {tuple(words.convert_tokens_to_ids(["yes", "no"]))}
     assert Lesson.of(lesson.tensors(), facts) == lesson

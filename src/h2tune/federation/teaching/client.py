@@ -38,6 +38,17 @@ def unable(client: LocalClient, tokenizer: PreTrainedTokenizerBase) -> str:
     return ""
 
 
+def own_words(client: LocalClient) -> str:
+    """Return why a client speaks and takes no teacher; "" if it takes one.
+
+    A decoder that answers in words starts from its zero-shot answers, and learns more from its labels than a linear
+    head on its frozen states, which is what the teacher knows of it: with a teacher it lost (docs/experiments/teachers.md).
+    """
+    if client.causal and client.splits.train:
+        return "it answers in words, and learns more from its own labels"
+    return ""
+
+
 def label_order(labels: Sequence[str]) -> Tensor:
     """Return the positions of labels in order of their names, in which all clients write their scores."""
     return torch.tensor(sorted(range(len(labels)), key=lambda i: labels[i]))

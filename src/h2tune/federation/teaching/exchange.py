@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from h2tune.federation.h2tune.model_reader import ModelReader
 from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Tensors, manifest, payload_bytes, spec_of
 from h2tune.federation.run_store import Commit, RunStore
-from h2tune.federation.teaching.client import known_of, lesson_of, unable
+from h2tune.federation.teaching.client import known_of, lesson_of, own_words, unable
 from h2tune.federation.teaching.knowledge import KNOWLEDGE
 from h2tune.federation.teaching.lesson import Lesson
 from h2tune.federation.teaching.stacking import OwnScores
@@ -70,6 +71,8 @@ class TeachingExchange:
                 _, tokenizer = self.reader.get_model(client)
                 known = self._known_of(client)
                 taught = self.knowledge.teach(self.z, known, sent, received)
+                if self.teaching == "directions" and taught.facts["taken"] and (reason := own_words(client)):
+                    taught = replace(taught, facts={**taught.facts, "taken": False, "reason": reason})
                 lesson = lesson_of(client, taught, known.labels, self.reader.texts, tokenizer)
             return {"lesson": lesson.tensors()}, dict(lesson.facts)
 

@@ -16,6 +16,7 @@ from h2tune.federation.teaching.exchange import Between, combined, lesson_event
 from h2tune.federation.teaching.knowledge import KNOWLEDGE
 from h2tune.flower.coordinator.messenger import Messenger
 from h2tune.flower.coordinator.queries import ask
+from h2tune.flower.messages import WHY
 
 Upload = tuple[Tensors, dict[str, Any]]
 """What a member sent, and its facts: its label set, and why it takes no part."""
@@ -127,7 +128,8 @@ def _decision(head: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         H2TuneError: It is not valid.
     """
-    facts = {key: head[key] for key in DECISION if key in head}
+    said = {**head, "reason": head[WHY]} if WHY in head else {k: v for k, v in head.items() if k != "reason"}
+    facts = {key: said[key] for key in DECISION if key in said}
     numbers = [facts[key] for key in LESSON_NUMBERS if key in facts]
     if not isinstance(facts.get("taken"), bool) or not isinstance(facts.get("reason", ""), str):
         raise H2TuneError("its decision is not valid")

@@ -16,6 +16,7 @@ from h2tune.flower.member.basis import check_coordinates, coordinates_of, size_o
 from h2tune.flower.member.join import Joined, join_for
 from h2tune.flower.member.requests import BasisRequest
 from h2tune.flower.member.workspace import opened_engine
+from h2tune.flower.messages import WHY
 
 NORM = 1e4
 """The largest norm of what peers send together: each of at most ten thousand has norm one."""
@@ -68,7 +69,7 @@ def take_lesson(
             raise H2TuneError("the peers' directions are larger than those of honest members")
     with opened_engine(joined, request, models) as engine:
         lesson = _exchange(request, engine, coordinates).lesson(joined.client, received)
-    facts = dict(lesson.facts)
+    facts = {WHY if key == "reason" else key: value for key, value in lesson.facts.items()}
     return facts if request.settings.privacy.metrics == "shared" else {"taken": facts["taken"]}
 
 
