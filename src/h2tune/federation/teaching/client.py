@@ -42,7 +42,8 @@ def own_words(client: LocalClient) -> str:
     """Return why a client speaks and takes no teacher; "" if it takes one.
 
     A decoder that answers in words starts from its zero-shot answers, and learns more from its labels than a linear
-    head on its frozen states, which is what the teacher knows of it: with a teacher it lost (docs/experiments/teachers.md).
+    head on its frozen states, which is what the teacher knows of it. With a teacher it lost: see
+    docs/experiments/teachers.md.
     """
     if client.causal and client.splits.train:
         return "it answers in words, and learns more from its own labels"
