@@ -29,7 +29,7 @@ PAGES = sorted(
 )
 WALKS = ["README.md", "docs/tutorial.md"]
 """Pages whose blocks are carried out from the first to the last."""
-OTHER_PROGRAMS = {"source", "apt", "git"}
+OTHER_PROGRAMS = {"source", "apt", "git", "ln"}
 COMMAND = typer.main.get_command(app)
 
 
