@@ -97,9 +97,9 @@ def test_a_coordinator_registers_runs_and_ends_with_its_run(coordinator):
     file, address, _ = coordinator
     lines: list[str] = []
     start.start(file, lines.append)
-    assert lines[0].startswith(f"listening for members at 127.0.0.1:{address['port']}")
-    assert lines[1:-1] == [
-        "alpha: its key is registered",
+    assert lines[0] == "alpha: its key is registered"  # before a member can connect
+    assert lines[1].startswith(f"listening for members at 127.0.0.1:{address['port']}")
+    assert lines[2:-1] == [
         "run 5 started: waiting for members",
         "round 1: alpha",
     ]
@@ -173,6 +173,24 @@ def test_files_that_cannot_be_started_say_why(tmp_path, content, message):
     (tmp_path / "f.toml").write_text(content)
     with pytest.raises(H2TuneError, match=message):
         start.start(tmp_path / "f.toml", lambda line: None)
+
+
+@pytest.mark.parametrize(("said", "times"), [("Failed to activate SuperNode.", 3), ("out of memory", 1)])
+def test_a_supernode_that_is_refused_asks_again_and_one_that_fails_is_an_error(
+    tmp_path, monkeypatch, said, times
+):
+    (tmp_path / "ca.crt").touch()
+    (tmp_path / "node").touch()
+    content = 'superlink = "127.0.0.1:1"\nroot_certificates = "ca.crt"\nkey = "node"\n[client]\nname = "a"\n'
+    (tmp_path / "member.toml").write_text(content)
+    node = f"open('starts', 'a').write('x')\nprint({said!r} if len(open('starts').read()) < 3 else 'broken')"
+    monkeypatch.setattr(flwr_commands, "supernode", lambda *_: python(node))
+    worker = "print('ready: here', flush=True); import time; time.sleep(600)"
+    monkeypatch.setattr(start, "h2tune", lambda *words: python(worker))
+    monkeypatch.setattr(start, "REFUSED", 0.0)
+    with pytest.raises(H2TuneError, match=r"supernode: ended with status 0: (broken|out of memory)"):
+        start.start(tmp_path / "member.toml", lambda line: None)
+    assert (tmp_path / "starts").read_text() == times * "x"
 
 
 def test_members_are_registered_once_and_unregistered_when_they_are_gone(tmp_path):

@@ -30,6 +30,8 @@ PAUSE = 10.0
 """Seconds before a worker that ended is started again."""
 SOON = timedelta(days=30)
 """How long before its end a certificate is worth a line."""
+REFUSED = 60.0
+"""Seconds before a SuperNode that was refused is started again; its key is unknown, or its last node is listed."""
 LOOK = 0.5
 """Seconds between looks at the processes."""
 OURS = re.compile(r"(?:INFO\s*:\s+h2tune: |(?:WARNING|ERROR)\s*:\s+(?:h2tune: )?)(.*)")
@@ -71,13 +73,13 @@ def _coordinator(file: Path, content: Mapping[str, Any], notify: Notify) -> None
     flwr_commands.write_connection(home, address)
     with Group(home, flwr_commands.environment(home)) as group:
         group.output(h2tune("deploy", "settings", str(file)), READY)  # validates the file
-        nginx = group.start("nginx", proxy)
-        group.until(lambda: listening(address.port), nginx, READY)
         superlink = group.start("superlink", link)
         group.until(lambda: listening(address.control_port), superlink, READY)
-        notify(f"listening for members at {address.superlink}; logs are in {home / 'logs'}")
         for line in register(home, content["member"], lambda *words: _ask(group, *words)):
             notify(line)
+        nginx = group.start("nginx", proxy)  # a SuperNode that comes before its key is registered would end
+        group.until(lambda: listening(address.port), nginx, READY)
+        notify(f"listening for members at {address.superlink}; logs are in {home / 'logs'}")
         run = _run(group, file)
         notify(f"run {run} started: waiting for members")
         _follow(group, run, _heard(notify))
@@ -143,15 +145,25 @@ def _member(file: Path, content: Mapping[str, Any], notify: Notify) -> None:
     node = flwr_commands.supernode(member, file, free_port())
     with Group(home, flwr_commands.environment(home)) as group:
         worker = _worker(group, file, notify)
-        supernode = group.start("supernode", node, _heard(notify, member["superlink"]))
+        refused: list[str] = []
+        heard = _heard(notify, member["superlink"], refused)
+        supernode = group.start("supernode", node, heard)
         notify(f"connecting to {member['superlink']}; logs are in {home / 'logs'}. Stop with Ctrl-C")
-        while not supernode.ended:
+        while True:
             if worker.ended:
                 notify(f"{worker.failure()}. It is started again")
                 time.sleep(PAUSE)
                 worker = _worker(group, file, notify)
+            if supernode.ended and not refused:
+                raise supernode.failure()
+            if supernode.ended:
+                notify(
+                    f"the coordinator does not accept this node's key yet; asking again in {REFUSED:.0f} s"
+                )
+                refused.clear()
+                time.sleep(REFUSED)
+                supernode = group.start("supernode", node, heard)
             time.sleep(LOOK)
-        raise supernode.failure()
 
 
 def _worker(group: Group, file: Path, notify: Notify) -> Child:
@@ -169,10 +181,18 @@ def _worker(group: Group, file: Path, notify: Notify) -> Child:
     return worker
 
 
-def _heard(notify: Notify, superlink: str = "") -> Notify:
-    """Return what passes lines of a log to the terminal."""
+def _heard(notify: Notify, superlink: str = "", refused: list[str] | None = None) -> Notify:
+    """Return what passes lines of a log to the terminal.
+
+    Args:
+        notify: Shows a line.
+        superlink: Where a SuperNode connects.
+        refused: Is appended to where the SuperLink refuses a SuperNode.
+    """
 
     def heard(line: str) -> None:
+        if refused is not None and "Failed to activate" in line:
+            refused.append(line)
         if superlink and "SuperNode ID:" in line:
             notify(f"connected to {superlink}")
         elif found := OURS.match(line):
