@@ -23,9 +23,9 @@ from h2tune.cli.main import app
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
     "": "--version",
-    "run": "file --set --out --resume --from-round --strict",
+    "run": "file --set --out --resume --from-round --strict --jobs",
     "inspect": "file --set",
-    "compare": "file --methods --seeds --set --out --against --split",
+    "compare": "file --methods --seeds --set --out --against --split --jobs",
     "report": "folder --out",
     "evaluate": "folder --client --split",
     "export": "folder out --client --format",
@@ -77,7 +77,7 @@ def test_run_has_this_signature():
     assert str(inspect.signature(h2tune.run)) == (
         "(federation: 'FederationConfig | Stated | str | Path', *, overrides: 'Sequence[str]' = (), "
         "out: 'str | Path | None' = None, resume: 'bool' = False, "
-        "from_round: 'int | None' = None, strict: 'bool' = False, "
+        "from_round: 'int | None' = None, strict: 'bool' = False, jobs: 'int | None' = None, "
         "monitors: 'Sequence[Monitor]' = ()) -> 'Run'"
     )
 

@@ -43,6 +43,16 @@ Override = Annotated[
 ]
 
 
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Train clients side by side in this many processes, one thread each.",
+        show_default="one after another, in one process",
+    ),
+]
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(__version__)
@@ -71,6 +81,7 @@ def run(
         ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Treat warnings as errors.")] = False,
+    jobs: Jobs = None,
 ) -> None:
     """Train a federation on this machine."""
     federation = read_federation(file, override or ())
@@ -84,7 +95,13 @@ def run(
     console = terminal()
     with TerminalDisplay(console, total_steps(federation)) as display:
         finished = run_federation(
-            federation, out=out, resume=resume, from_round=from_round, strict=strict, monitors=[display]
+            federation,
+            out=out,
+            resume=resume,
+            from_round=from_round,
+            strict=strict,
+            jobs=jobs,
+            monitors=[display],
         )
     console.print(results_table(finished.table))
     console.print(f"Adapters, events and report: {finished.folder}", soft_wrap=True)
@@ -124,6 +141,7 @@ def compare(
     split: Annotated[
         str | None, typer.Option(help="Split to score: test or validation.", show_default="data.evaluate")
     ] = None,
+    jobs: Jobs = None,
 ) -> None:
     """Run methods on the same seeds and compare them. Run the same command again to resume."""
     read_federation(file, override or ())
@@ -141,6 +159,7 @@ def compare(
         out=out,
         against=against,
         split=split,
+        jobs=jobs,
         notice=lambda line: console.print(line, soft_wrap=True),
         displays=lambda federation: TerminalDisplay(console, total_steps(federation), brief=True),
     )

@@ -31,6 +31,7 @@ def compare(
     out: str | Path | None = None,
     against: str | None = None,
     split: str | None = None,
+    jobs: int | None = None,
     notice: Callable[[str], None] | None = None,
     displays: Displays | None = None,
 ) -> Comparison:
@@ -48,6 +49,7 @@ def compare(
         out: Folder of the comparison; `runs/NAME-compare` by default.
         against: The method to which differences are taken; `local` by default, or the first.
         split: "test" or "validation"; by default as the file says.
+        jobs: Worker processes in which a run's clients train side by side; None to train in this process.
         notice: Called with a line of text before each run.
         displays: Returns the display of a run.
 
@@ -59,12 +61,15 @@ def compare(
     for run in runs:
         run.check_settings()
     began = time.time()
-    for number, run in enumerate(runs, start=1):
-        if notice:
-            notice(f"{run.name} · seed {run.seed} · run {number} of {len(runs)}")
-        _run(comparison, run, displays)
-        if number == len(runs) or runs[number].seed != run.seed:
-            comparison.write(began)
+    from h2tune.runs.jobs import workers
+
+    with workers(jobs):
+        for number, run in enumerate(runs, start=1):
+            if notice:
+                notice(f"{run.name} · seed {run.seed} · run {number} of {len(runs)}")
+            _run(comparison, run, jobs, displays)
+            if number == len(runs) or runs[number].seed != run.seed:
+                comparison.write(began)
     return comparison
 
 
@@ -94,7 +99,7 @@ def _planned(
     return comparison, planned_runs(stated, changes, methods, values, folder)
 
 
-def _run(comparison: Comparison, planned: PlannedRun, displays: Displays | None) -> None:
+def _run(comparison: Comparison, planned: PlannedRun, jobs: int | None, displays: Displays | None) -> None:
     """Run what is not finished yet, and add the results to the comparison."""
     from h2tune.runs.run import run
 
@@ -102,7 +107,7 @@ def _run(comparison: Comparison, planned: PlannedRun, displays: Displays | None)
         if not planned.is_done():
             with displays(planned.federation) if displays else nullcontext() as display:
                 watching = [display] if display else []
-                run(planned.federation, out=planned.folder, resume=True, monitors=watching)
+                run(planned.federation, out=planned.folder, resume=True, jobs=jobs, monitors=watching)
         events = read_events(planned.folder / "events.jsonl")
     except (H2TuneError, RuntimeError, ValueError, ArithmeticError) as error:
         # a run that fails must not end the comparison

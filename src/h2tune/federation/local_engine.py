@@ -109,14 +109,24 @@ class LocalEngine(Channel):
 
     def run_client(self, client: str, download: Download) -> Reply:
         """Run one client's round, or return its stored reply if the round was run before."""
-        path = self.path(client, download.round)
-        commit = self.store.committed(path) or self._reuse_first_round(client, download.round)
-        if commit is not None:
-            tensors, facts = commit
-            update = Update(client, download.round, facts["examples"], tensors.get("update", {}))
-            return Reply(client, update, facts["events"])
+        if (reply := self.stored(client, download.round)) is not None:
+            return reply
         if self.starting is not None:
             self.starting(download.round, client)
+        return self.train(client, download)
+
+    def stored(self, client: str, round_number: int) -> Reply | None:
+        """Return the reply of a client's round that was run before; None if it was not."""
+        commit = self.store.committed(self.path(client, round_number))
+        commit = commit or self._reuse_first_round(client, round_number)
+        if commit is None:
+            return None
+        tensors, facts = commit
+        update = Update(client, round_number, facts["examples"], tensors.get("update", {}))
+        return Reply(client, update, facts["events"])
+
+    def train(self, client: str, download: Download) -> Reply:
+        """Run one client's round and commit it; a failure is a reply with its reason."""
         local = self.clients[client]
         try:
             base, tokenizer = self.base_of(local)
@@ -135,7 +145,7 @@ class LocalEngine(Channel):
         except Exception as error:
             # one client's failure does not end the round, unless fewer than min_clients remain
             return Reply(client, None, [], f"{type(error).__name__}: {error}".removeprefix("H2TuneError: "))
-        self._commit(path, outcome.update, outcome.state, outcome.events)
+        self._commit(self.path(client, download.round), outcome.update, outcome.state, outcome.events)
         self._remove_old_rounds(client)
         self._trained += 1
         if self._trained.bit_count() == 1:  # after 1, 2, 4, 8, … rounds

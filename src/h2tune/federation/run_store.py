@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -37,17 +38,32 @@ class RunStore:
         folder: The run folder; created if it is not there.
         resume: Whether to continue the run in it.
         clock: Returns seconds since the epoch.
+        commits_only: Whether another process has the run open, and this one writes commits for it, and no log.
 
     Raises:
         H2TuneError: The folder has a run already (without `resume`), has a damaged log, cannot be written, or another
             process uses it.
     """
 
-    def __init__(self, folder: Path, *, resume: bool = False, clock: Callable[[], float] = time.time) -> None:
-        self.folder, self.clock = folder, clock
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        resume: bool = False,
+        clock: Callable[[], float] = time.time,
+        commits_only: bool = False,
+    ) -> None:
+        self.folder, self.clock, self._logging = folder, clock, threading.Lock()
+        self.logged: set[str] = set()
         self.follow: Callable[[str], None] | None = None
         """Called with each line after it was written to the log."""
         self.events_file = folder / "events.jsonl"
+        if not commits_only:
+            self._open(resume)
+
+    def _open(self, resume: bool) -> None:
+        """Lock the folder, and read which units are logged."""
+        folder = self.folder
         started = self.events_file.exists()
         if started and not resume:
             raise H2TuneError(
@@ -72,7 +88,8 @@ class RunStore:
         files.sweep(folder)
         self._removed: list[bytes] = []
         try:
-            self.logged = self._reconcile() if started else set()
+            if started:
+                self.logged = self._reconcile()
         except BaseException:
             self._lock.close()
             raise
@@ -110,8 +127,11 @@ class RunStore:
             events: Its events.
             notice: Called with every new event.
         """
-        if unit in self.logged:
-            return
+        with self._logging:  # clients that train alone side by side are logged by threads
+            if unit not in self.logged:
+                self._record(unit, events, notice)
+
+    def _record(self, unit: str, events: Sequence[Event], notice: Callable[[Event], None] | None) -> None:
         if notice is not None:
             for event in events:
                 notice(event)

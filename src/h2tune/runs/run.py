@@ -37,6 +37,7 @@ from h2tune.monitors.monitor import Monitor
 from h2tune.runs import default_folder
 from h2tune.runs.adapters import export_adapters
 from h2tune.runs.build import build_strategy
+from h2tune.runs.jobs import PooledEngine, Workers, workers
 from h2tune.runs.plan import Plan, open_store, planned, started
 from h2tune.runs.record import accuracy_table
 from h2tune.training.garbage import garbage_collection_frozen
@@ -83,6 +84,7 @@ def run(
     resume: bool = False,
     from_round: int | None = None,
     strict: bool = False,
+    jobs: int | None = None,
     monitors: Sequence[Monitor] = (),
 ) -> Run:
     """Run a federation: train, aggregate, evaluate, export and report.
@@ -94,6 +96,7 @@ def run(
         resume: Resume an interrupted run; finished work is not repeated.
         from_round: Resume it from before this round (from 0), and set aside what came of it and of those after it.
         strict: Raise an error for every warning of the federation's checks.
+        jobs: Worker processes in which clients train side by side, one thread each; None to train in this process.
         monitors: Watch the run, besides those that the federation file names.
 
     Raises:
@@ -109,8 +112,12 @@ def run(
     store = open_store(folder, federation, resume, from_round)
     try:
         files.write_text(folder / "config.toml", tomli_w.dumps(dump(federation)))
-        with garbage_collection_frozen(), watching(watch, folder, dump(federation)):
-            table = _Job(plan, store, strict, watch).work()
+        with (
+            garbage_collection_frozen(),
+            watching(watch, folder, dump(federation)),
+            workers(jobs and min(jobs, len(plan.clients))) as pool,
+        ):
+            table = _Job(plan, store, strict, watch, pool).work()
     finally:
         store.close()
     from h2tune.report import write_report
@@ -127,10 +134,13 @@ class _Job:
         store: The run folder.
         strict: Whether a warning is an error.
         watch: Watches the run.
+        pool: Processes in which clients train; None to train in this one.
     """
 
-    def __init__(self, plan: Plan, store: RunStore, strict: bool, watch: Monitor) -> None:
-        self.plan, self.store, self.strict, self.watch = plan, store, strict, watch
+    def __init__(
+        self, plan: Plan, store: RunStore, strict: bool, watch: Monitor, pool: Workers | None = None
+    ) -> None:
+        self.plan, self.store, self.strict, self.watch, self.pool = plan, store, strict, watch, pool
         self.notice = watch.on_event
         self.models = BaseModels(plan.federation.seed, plan.federation.trusted)
 
@@ -175,7 +185,8 @@ class _Job:
         first: LocalEngine | None = None,
     ) -> LocalEngine:
         watch = self.watch
-        return LocalEngine(
+        build = LocalEngine if self.pool is None else partial(PooledEngine, pool=self.pool)
+        return build(
             clients,
             {info.client.name: info.client.dtype for info in self.plan.infos},
             strategy,
@@ -222,11 +233,18 @@ class _Job:
         names = sorted(plan.strategy.enrolments)
         chosen = [frozenset(choose(names, number)) for number in range(federation.server.rounds)]
         without_others = federation.of_one()
-        for client, enrolled in zip(plan.clients, plan.enrolments, strict=True):
-            single = build_strategy(without_others, [enrolled], plan.shared_rank, plan.slots)
+
+        def alone(client: LocalClient) -> None:
+            single = build_strategy(without_others, [client.enrolment], plan.shared_rank, plan.slots)
             engine = self._engine([client], single, "alone", federated)
             path = f"clients/{client.name}/alone/server"
             self._rounds(engine, without_others, _only(client.name, chosen), path)
+
+        if self.pool is None:
+            for client in plan.clients:
+                alone(client)
+        else:
+            self.pool.each(alone, plan.clients)
 
     def _rounds(self, engine: LocalEngine, federation: FederationConfig, choose: Choice, path: str) -> None:
         server = federation.server

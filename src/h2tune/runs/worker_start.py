@@ -1,0 +1,23 @@
+"""How a worker process of `jobs` starts; in a file that imports nothing heavy, as its first part must come first."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import signal
+
+_UNTIL_THE_END = contextlib.ExitStack()
+
+
+def start() -> None:
+    """Prepare this process: Ctrl-C is for the run, which ends its workers; the rest is as in the command line."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.set_threshold(50_000, 20, 100)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    import torch
+
+    from h2tune.training.garbage import garbage_collection_frozen
+
+    torch.set_num_threads(1)
+    _UNTIL_THE_END.enter_context(garbage_collection_frozen())
