@@ -38,6 +38,7 @@ COMMANDS = {
     "deploy add-member": "file parties name",
     "deploy renew": "file",
     "deploy settings": "file",
+    "deploy peers": "file",
     "deploy verify": "folder --key",
     "deploy take-back": "file --from-round",
     "deploy worker": "file",

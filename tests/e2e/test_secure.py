@@ -108,7 +108,7 @@ def test_the_result_is_the_plain_one_to_the_quantisation_step(plain, secure):
     facts = [e["secure_aggregation"] for e in secure[1] if e["event"] == "aggregated"]
     assert [f["survivors"] for f in facts] == [["one", "three", "two"]] * 2
     assert facts[0]["threshold"] == 2 and not facts[0]["dropped"] and not facts[0]["silent"]
-    assert facts[0]["bytes_up_of_keys_and_shares"] == 2 * 32 + 2 * 92 + 3 * 32
+    assert facts[0]["bytes_up_of_keys_and_shares"] == 2 * 32 + 2 * 92 + 3 * 32 + 2 * 104
     page = (secure[0] / "report.html").read_text()
     assert "what it learned under masks" in page and "the relation P (relation)" not in page
 

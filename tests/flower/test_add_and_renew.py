@@ -18,6 +18,7 @@ from h2tune.errors import H2TuneError
 
 pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
 
+from h2tune.flower import peers
 from h2tune.flower.deploy import credentials, kit, members, renewal
 from h2tune.flower.load import load_coordinator, load_member_file
 
@@ -106,7 +107,9 @@ def test_with_secure_aggregation_a_member_is_added_before_the_run_begins_only(tm
             added((tmp_path / "parties", content, tmp_path), content, "four")
     else:
         folder = added((tmp_path / "parties", content, tmp_path), content, "four")
-        assert load_member_file(folder / "member.toml").secure_aggregation
+        member = load_member_file(folder / "member.toml")
+        assert member.secure_aggregation and member.client.name in peers.signer_of(member).names
+        assert len({file.read_bytes() for file in folder.parent.glob(f"*/{peers.FILE}")}) == 1
         assert len(load_coordinator(run.parent / "coordinator.toml").member) == 4
 
 

@@ -11,8 +11,9 @@ import tomllib
 import pytest
 import tomli_w
 from helpers import federations
+from typer.testing import CliRunner
 
-from h2tune.cli import deploy
+from h2tune.cli import deploy, main
 from h2tune.config import load
 from h2tune.errors import H2TuneError
 
@@ -22,6 +23,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from helpers.grids import lay_out
 
+from h2tune.flower import peers
 from h2tune.flower.deploy import contents, credentials, kit, pages
 from h2tune.flower.files import CoordinatorFile
 from h2tune.flower.load import load_coordinator, load_member_file, validated
@@ -214,3 +216,55 @@ def test_a_weight_that_nobody_can_bound_is_refused(tmp_path):
     content["client"][0]["task"]["file"] = "elsewhere.jsonl"
     with pytest.raises(H2TuneError, match="client 'one': how many examples it may weigh is not known here"):
         kit.init(load(federations.write(tmp_path, content)), tmp_path / "kit", host="localhost")
+
+
+@pytest.fixture(scope="module")
+def secure_parties(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("secure")
+    clients = (("one", "llama", 4), ("two", "bert", 8), ("three", "llama", 2))
+    server = {"min_clients": 2, "secure_aggregation": True}
+    return lay_out(federations.federation(folder, clients, server=server), folder)
+
+
+def test_each_member_of_a_kit_with_secure_aggregation_has_all_members_keys(secure_parties):
+    files = [secure_parties / "members" / name / peers.FILE for name in ("one", "two", "three")]
+    assert len({file.read_bytes() for file in files}) == 1
+    done = CliRunner().invoke(
+        main.app, ["deploy", "peers", str(secure_parties / "coordinator" / "coordinator.toml")]
+    )
+    assert done.stdout == files[0].read_text()
+    assert peers.FILE in (files[0].parent / "README.md").read_text()
+    for file in files:
+        member = load_member_file(file.with_name("member.toml"))
+        signer = peers.signer_of(member)
+        assert set(signer.names) == {"one", "two", "three"}
+        signature = signer.sign(b"x")
+        assert [n for n in sorted(signer.names) if signer.is_signed(n, b"x", signature)] == [
+            member.client.name
+        ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda keys: keys["member"].pop(), "2 members: secure aggregation is for 3 to 100"),
+        (lambda keys: keys["member"][0].update(name="two"), "'two' occurs twice"),
+        (lambda keys: keys["member"][0].update(key=keys["member"][1]["key"]), "'three' and 'one' have one key"),
+        (lambda keys: keys["member"][1].update(key="ssh-rsa AAAA"), "key of 'three' is not one of ssh-keygen"),
+        (lambda keys: keys.update(federation="other"), "is of 'other', not of 'tiny'"),
+        (lambda keys: keys["member"][0].update(name="four"), "has none of 'one'"),
+        (
+            lambda keys: [m.update(key=k) for m, k in zip(
+                keys["member"], [m["key"] for m in reversed(keys["member"])], strict=True)],
+            "has another key of 'one' than its node's",
+        ),
+    ],
+)  # fmt: skip
+def test_a_file_of_members_keys_is_strict(secure_parties, tmp_path, change, message):
+    folder = secure_parties / "members" / "one"
+    content = tomllib.loads((folder / peers.FILE).read_text())
+    change(content)
+    (tmp_path / "p.toml").write_text(tomli_w.dumps(content))
+    member = load_member_file(folder / "member.toml").model_copy(update={"peers": str(tmp_path / "p.toml")})
+    with pytest.raises(H2TuneError, match=message):
+        peers.signer_of(member)

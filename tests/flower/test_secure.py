@@ -30,6 +30,7 @@ from h2tune.flower.member.requests import RoundRequest
 from h2tune.flower.member.round import take_part
 from h2tune.flower.messages import unpack
 
+SESSION = f"tiny|{EXPERIMENT}|0|{'0' * 32}"
 CLIENTS = (("one", "llama", 4), ("two", "bert", 8), ("three", "llama", 2))
 
 
@@ -89,13 +90,13 @@ def test_members_across_machines_give_the_sums_of_one_machine_and_no_own_value(
     assert [f["survivors"] for f in facts(run)] == [["one", "three", "two"]] * 2
     kinds = [kind for _, kind, _ in grid.seen]
     assert {kind: kinds.count(kind) for kind in kinds} == dict.fromkeys(
-        ("query.keys", "query.shares", "train", "query.reveal"), 6
+        ("query.keys", "query.shares", "train", "query.agree", "query.reveal"), 6
     ) | {"query.enrol": 3}
     assert len(key_files(parties)) == 3
     for file in key_files(parties):
         assert file.stat().st_mode & 0o777 == 0o600
         # no key is left after the last message
-        assert not any(json.loads(file.read_text())["private"].values())
+        assert not any(json.loads(file.read_text())["progress"]["private"].values())
     # a member's own values, against everything that the coordinator received and stored
     received = b"".join(
         repr(unpack(m.content)[0]).encode() + b"".join(t.numpy().tobytes() for t in tensors(m))
@@ -126,11 +127,11 @@ def tensors(message):
     return [] if update is None else list(update.tensors.values())
 
 
-@pytest.mark.parametrize("stage", ["query.keys", "query.shares", "train", "query.reveal"])
+@pytest.mark.parametrize("stage", ["query.keys", "query.shares", "train", "query.agree", "query.reveal"])
 def test_a_member_that_is_lost_at_any_message_drops_out(parties, coordinator, embedded, stage):
     grid = Grid(parties, lost=lambda name, kind, count: (name, kind) == ("two", stage))
     run = coordinate(grid, coordinator)
-    if stage == "query.reveal":
+    if stage in ("query.agree", "query.reveal"):
         assert torch.equal(shared(run, 1), shared(embedded, 1))
         assert [f["silent"] for f in facts(run)] == [["two"]] * 2
     else:
@@ -173,50 +174,65 @@ def test_a_coordinator_that_goes_on_after_a_crash_has_new_keys_and_equal_sums(pa
         coordinate(grid, more)
 
 
-def test_keys_that_are_requested_twice_are_the_same_until_shares_were_sent(parties, coordinator, tmp_path):
-    from h2tune.federation.secagg import encoding
+def ask(parties, coordinator, name, kind, **head):
+    """Return a member's answer to a message of the protocol."""
+    file = parties / "members" / name / "member.toml"
+    head = {"client": name, "session": SESSION, "members": 3} | head
+    return secure.handle(kind, file, coordinator.settings, EXPERIMENT, head)
 
-    head = {"session": "tiny|0|x", "members": 3}
 
-    def keys(name, **changes):
-        return secure.advertise(tmp_path / name, coordinator.settings, name, {**head, **changes})["keys"]
-
-    first = {name: keys(name) for name in ("one", "two", "three")}
-    assert keys("one") == first["one"] != keys("one", session="tiny|1|y")
-    roster = {name: encoding.keys_to_json(encoding.keys_from_json(sent)) for name, sent in first.items()}
-    secure.share(tmp_path / "two", {**head, "roster": roster})
-    with pytest.raises(H2TuneError):
-        keys("two")
+def test_keys_that_are_requested_twice_are_the_same_until_shares_were_sent(parties, coordinator):
+    talk = partial(ask, parties, coordinator)
+    roster = {name: talk(name, "keys")["keys"] for name in ("one", "two", "three")}
+    assert talk("one", "keys")["keys"] == roster["one"]
+    later = SESSION[:-1] + "1"
+    assert talk("one", "keys", session=later)["keys"] != roster["one"]
+    with pytest.raises(H2TuneError, match="keys are of another session"):
+        talk("one", "keys")  # a session does not begin twice
+    talk("two", "shares", roster=roster)
+    with pytest.raises(H2TuneError, match="in the state 'mask'"):
+        talk("two", "keys")
 
 
 def test_a_member_refuses_messages_that_break_the_protocol(parties, coordinator):
     file, settings = parties / "members" / "one" / "member.toml", coordinator.settings
-    masks = secure.Masks("tiny|0|x", 3, tuple(coordinator.roles), {})
+    masks = secure.Masks(SESSION, 3, tuple(coordinator.roles), {})
     for sent, reason in (
         (None, "and only with it"),
-        (replace(masks, session="tiny|1|x"), "of another round"),
+        (replace(masks, session=SESSION.replace("|0|", "|1|")), "of another round"),
+        (replace(masks, session=SESSION.replace("tiny", "other")), "not one of this federation and run"),
         (replace(masks, roles=("attn.q",)), "lack one that is shared"),
         (replace(masks, roles=tuple(reversed(coordinator.roles))), "not in order"),
     ):
         with pytest.raises(H2TuneError, match=reason):
             take_part(file, RoundRequest(settings, EXPERIMENT, "one", 0, "", {}, sent))
-    ask = partial(secure.handle, path=file, settings=settings, experiment=EXPERIMENT)
+    talk = partial(ask, parties, coordinator, "one")
     for kind, head, reason in (
-        ("keys", {"client": "two", "session": "s", "members": 3}, "not for this member"),
-        ("keys", {"client": "one", "session": "s", "members": 10**9}, "3 to 100"),
-        ("shares", {"client": "one", "session": "s", "roster": {}}, "no keys"),
+        ("keys", {"client": "two"}, "not for this member"),
+        ("keys", {"members": 10**9}, "3 to 100"),
+        ("keys", {"members": 4}, "says 4 members, the member's file of keys has 3"),
+        ("keys", {"session": SESSION.replace(EXPERIMENT, "1" * 32)}, "not one of this federation and run"),
+        ("keys", {"session": SESSION.replace("|0|", "|2|")}, "beyond the last"),
+        ("keys", {"session": "s"}, "not one of this federation and run"),
+        ("keys", {"session": 1}, "names no session"),
+        ("shares", {"roster": {}}, "no keys"),
     ):
         with pytest.raises(H2TuneError, match=reason):
-            ask(kind, head=head)
-    ask("keys", head={"client": "one", "session": "s", "members": 3})
+            talk(kind, **head)
+    keys = talk("keys")["keys"]
     for head, reason in (
-        ({"session": "t", "roster": {}}, "another session"),
-        ({"session": "s", "roster": {"one": {"box": "zz", "mask": ""}}}, "malformed"),
-        ({"session": "s", "roster": [1]}, "malformed"),
-        ({"session": "s"}, "malformed"),
+        ({"session": SESSION[:-1] + "1", "roster": {}}, "another session"),
+        ({"roster": {"one": keys | {"box": "zz"}}}, "malformed"),
+        ({"roster": {"one": keys | {"box": keys["box"] + "00"}}}, "malformed"),
+        ({"roster": {"one": keys | {"box": " " + keys["box"][1:]}}}, "malformed"),
+        ({"roster": {"one": keys | {"signature": "A" * 257}}}, "malformed"),
+        ({"roster": {f"m{i}": keys for i in range(101)}}, "malformed"),
+        ({"roster": {"o|ne": keys}}, "malformed"),
+        ({"roster": [1]}, "malformed"),
+        ({}, "malformed"),
     ):
         with pytest.raises(H2TuneError, match=reason):
-            ask("shares", head={"client": "one", **head})
+            talk("shares", **head)
 
 
 def test_a_member_may_require_secure_aggregation(parties, coordinator):

@@ -109,6 +109,18 @@ def deploy_settings(file: CoordinatorFile) -> None:
     typer.echo(checksum(load_coordinator(file).settings))
 
 
+@deploy_app.command("peers")
+def deploy_peers(file: CoordinatorFile) -> None:
+    """Print all members' public keys as the file peers.toml, which secure aggregation needs at each member."""
+    check_file(file)
+    import tomli_w
+
+    from h2tune.flower.load import load_coordinator
+    from h2tune.flower.peers import peers_content
+
+    typer.echo(tomli_w.dumps(peers_content(load_coordinator(file))), nl=False)
+
+
 @deploy_app.command("verify")
 def deploy_verify(
     folder: Annotated[

@@ -15,6 +15,7 @@ from h2tune.config.types import FROM_LIST, ConfigSection, Count, Name, Positive
 from h2tune.errors import H2TuneError, nearest
 from h2tune.flower.address import Address
 from h2tune.flower.policy import Policy
+from h2tune.functional.quorum import SECURE_CLIENTS
 from h2tune.own_code import is_reference
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -114,6 +115,29 @@ class CoordinatorFile(Settings):
         return FederationConfig.model_construct(**shared, client=())
 
 
+class Peer(ConfigSection):
+    """A member and its public key."""
+
+    name: Name
+    key: str
+    """Its node's public key, as in the file that ssh-keygen wrote."""
+
+
+class PeersFile(ConfigSection):
+    """All members of a federation with secure aggregation and their public keys; the same file at each of them."""
+
+    federation: Name
+    """Name of the federation."""
+    member: Annotated[tuple[Peer, ...], FROM_LIST]
+
+    @model_validator(mode="after")
+    def _number(self) -> PeersFile:
+        least, most = SECURE_CLIENTS
+        if not least <= len(self.member) <= most:
+            raise ValueError(f"{len(self.member)} members: secure aggregation is for {least} to {most}")
+        return self
+
+
 class MemberFile(ConfigSection):
     """A member's file: its model, data, rank and folder; it never leaves the member's machine."""
 
@@ -135,6 +159,8 @@ class MemberFile(ConfigSection):
     """What it agrees to; a run beyond it is refused on its machine."""
     key: str | None = None
     """File of its node's private key, with which it signs its answers and its audit log."""
+    peers: str | None = None
+    """File with all members' public keys, which secure aggregation needs: it checks the others' keys by them."""
     superlink: str | None = None
     """HOST:PORT it connects to."""
     root_certificates: str | None = None
@@ -154,6 +180,8 @@ class MemberFile(ConfigSection):
             raise H2TuneError(f"the coordinator's federation is '{settings.name}', not '{self.federation}'")
         if self.secure_aggregation and not settings.server.secure_aggregation:
             raise H2TuneError("this member takes part with secure aggregation only, and it is off")
+        if settings.server.secure_aggregation and (self.key is None or self.peers is None):
+            raise H2TuneError("secure aggregation needs `key` and `peers` in the member's file")
         raw = _dumped(settings)
         # derived from all clients' number, which a federation of one does not have
         shares = settings.experimental.shares_of(settings.server.min_clients)

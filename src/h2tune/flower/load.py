@@ -40,14 +40,14 @@ def load_coordinator(path: Path) -> CoordinatorFile:
 
 
 def load_member_file(path: Path) -> MemberFile:
-    """Read a member's file; its folder, key and certificates are made absolute.
+    """Read a member's file; its folder, keys and certificates are made absolute.
 
     Raises:
         H2TuneError: The file is invalid; names file and key.
     """
     file = _load(path, MemberFile)
     changes = {"folder": _absolute(file.folder, path)}
-    for key in ("key", "root_certificates"):
+    for key in ("key", "peers", "root_certificates"):
         value = getattr(file, key)
         if value is not None:
             changes[key] = _absolute(value, path)

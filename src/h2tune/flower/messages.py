@@ -16,7 +16,7 @@ from h2tune.errors import H2TuneError
 if TYPE_CHECKING:
     from h2tune.federation.messages import Update
 
-FORMAT = "h2tune-2"
+FORMAT = "h2tune-3"
 ENROL = "query.enrol"
 TRAIN = "train"
 WHY = "why"

@@ -23,6 +23,7 @@ pytest.importorskip("Crypto", reason="pip install 'h2tune[secure]'")
 
 from h2tune.federation.secagg import keys, shamir
 from h2tune.federation.secagg.client import SecAggClient
+from h2tune.federation.secagg.local import local_signers
 from h2tune.federation.secagg.server import SecAggServer
 from h2tune.functional.quorum import threshold_needed
 
@@ -38,10 +39,12 @@ def vectors(names, seed=0):
     return {name: masking.quantise(draw.normal(size=LENGTH), len(names)) for name in names}
 
 
-def run(names, threshold, words, gone=(frozenset(),) * 4):
-    """Run the protocol; `gone` are the clients that drop out before each of its four messages."""
+def run(names, threshold, words, gone=(frozenset(),) * 5):
+    """Run the protocol; `gone` are the clients that drop out before each of its five messages."""
+    signers = local_signers(names)
     clients = {
-        name: SecAggClient(name, b"session", threshold=threshold, clients=len(names)) for name in names
+        name: SecAggClient(name, b"session", threshold=threshold, clients=len(names), signer=signers[name])
+        for name in names
     }
     server = SecAggServer(names, b"session", threshold=threshold)
     present = [name for name in names if name not in gone[0]]
@@ -56,9 +59,13 @@ def run(names, threshold, words, gone=(frozenset(),) * 4):
     for name in present:
         server.masked(name, clients[name].mask(delivery[name], words[name]))
     survivors = server.ask()
+    present = [name for name in present if name not in gone[3]]
     for name in present:
-        if name not in gone[3]:
-            server.revealed(name, clients[name].reveal(survivors))
+        server.agreed(name, clients[name].agree(survivors))
+    signatures = server.agreement()
+    for name in present:
+        if name not in gone[4]:
+            server.revealed(name, clients[name].reveal(signatures))
     return survivors, server.total()
 
 
@@ -100,19 +107,19 @@ def test_the_sum_is_exact_whoever_drops_out_while_enough_remain(data):
     names = [f"m{i}" for i in range(count)]
     threshold = data.draw(st.integers(threshold_needed(count), count))
     lost = data.draw(st.permutations(names))[: data.draw(st.integers(0, count - threshold))]
-    when = {name: data.draw(st.integers(0, 3)) for name in lost}
-    gone = tuple(frozenset(name for name in lost if when[name] == stage) for stage in range(4))
+    when = {name: data.draw(st.integers(0, 4)) for name in lost}
+    gone = tuple(frozenset(name for name in lost if when[name] == stage) for stage in range(5))
     words = vectors(names, seed=count)
     survivors, total = run(names, threshold, words, gone)
-    assert survivors == [name for name in names if when.get(name, 3) == 3]
+    assert survivors == [name for name in names if when.get(name, 3) >= 3]
     wanted = np.sum([words[name] for name in survivors], axis=0, dtype=np.uint64)
     assert np.array_equal(total, wanted)  # to the bit: masks leave nothing behind
 
 
-@pytest.mark.parametrize("stage", range(4))
+@pytest.mark.parametrize("stage", range(5))
 def test_fewer_than_the_threshold_end_the_round_with_a_reason(stage):
     names = ["a", "b", "c", "d"]
-    gone = tuple(frozenset({"a", "b"}) if i == stage else frozenset() for i in range(4))
+    gone = tuple(frozenset({"a", "b"}) if i == stage else frozenset() for i in range(5))
     with pytest.raises(H2TuneError, match=r"\b2 clients .*3 are needed"):
         run(names, 3, vectors(names), gone)
 
@@ -207,7 +214,7 @@ def test_sums_under_masks_give_the_step_of_equation_5(count, seed, lost):
         if i >= lost:
             plain.add(*parts, 1.0, range(len(ROLES)))
     words = {name: vector.words_of(p).ravel() for name, p in packed.items()}
-    gone = (frozenset(), frozenset(), frozenset(names[:lost]), frozenset())
+    gone = (frozenset(), frozenset(), frozenset(names[:lost]), frozenset(), frozenset())
     _, total = run(names, threshold_needed(count), words, gone)
     sums = Sums((slots, len(ROLES), size, size))
     summed = vector.unpack(vector.tensor_of(total).reshape(packed["m0"].shape), count, count - lost)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from typing import Any, TypeVar
 from h2tune.errors import H2TuneError
 from h2tune.federation.channel import Channel, Downloads, Reply, Unmasked
 from h2tune.federation.messages import Enrolment
-from h2tune.federation.secagg.protocol import Keys, Shares
+from h2tune.federation.secagg.protocol import Keys, Shares, new_session
 from h2tune.federation.secagg.server import SecAggServer
+from h2tune.federation.secagg.signed import Keyring
 from h2tune.federation.secagg.vector import tensor_of, words_of
 from h2tune.federation.strategy import Decoded
 
@@ -24,7 +24,7 @@ class Session:
     """One run of the protocol.
 
     Args:
-        name: Federation, round and a random part: a repeated round has new keys.
+        name: Federation, run, round and a random part: a repeated round has new keys.
         round: Number of the round.
         threshold: t.
         clients: Number of clients in the federation.
@@ -56,8 +56,16 @@ class Carrier(ABC):
         """Yield the clients' replies, their updates under masks (MaskedInputCollection)."""
 
     @abstractmethod
-    def reveal(self, session: Session, survivors: Sequence[str]) -> Mapping[str, Shares]:
-        """Return the shares that each survivor reveals (Unmasking)."""
+    def agree(self, session: Session, survivors: Sequence[str]) -> Mapping[str, str]:
+        """Return each survivor's signature of the survivors (ConsistencyCheck)."""
+
+    @abstractmethod
+    def reveal(self, session: Session, signatures: Mapping[str, str]) -> Mapping[str, Shares]:
+        """Return the shares that each of those who signed reveals (Unmasking)."""
+
+    @abstractmethod
+    def keyring(self) -> Keyring | None:
+        """Return the clients' public keys; None where they are not known."""
 
     @abstractmethod
     def joined(self) -> Sequence[Enrolment]:
@@ -70,11 +78,14 @@ class MaskedRound:
     Args:
         session: The session.
         clients: Names of the clients of the round.
+        keyring: Their public keys; None where they are not known.
     """
 
-    def __init__(self, session: Session, clients: Sequence[str]) -> None:
+    def __init__(self, session: Session, clients: Sequence[str], keyring: Keyring | None) -> None:
         self.session, self.clients = session, sorted(clients)
-        self.server = SecAggServer(self.clients, session.name.encode(), threshold=session.threshold)
+        self.server = SecAggServer(
+            self.clients, session.name.encode(), threshold=session.threshold, keyring=keyring
+        )
         self._rejected: dict[str, str] = {}
 
     def receive(self, accept: Callable[[str, Content], None], messages: Mapping[str, Content]) -> None:
@@ -104,12 +115,20 @@ class MaskedChannel(Channel):
         threshold: t.
         clients: Number of clients in the federation.
         roles: Roles whose values are summed.
+        run: Name of the run.
     """
 
     def __init__(
-        self, carrier: Carrier, federation: str, *, threshold: int, clients: int, roles: Sequence[str]
+        self,
+        carrier: Carrier,
+        federation: str,
+        *,
+        threshold: int,
+        clients: int,
+        roles: Sequence[str],
+        run: str = "local",
     ) -> None:
-        self.carrier, self.federation = carrier, federation
+        self.carrier, self.federation, self.run = carrier, federation, run
         self.threshold, self.clients, self.roles = threshold, clients, tuple(roles)
         self._round: MaskedRound | None = None
 
@@ -124,9 +143,9 @@ class MaskedChannel(Channel):
         Raises:
             H2TuneError: Fewer than t clients sent keys and shares.
         """
-        name = f"{self.federation}|{round_number}|{secrets.token_hex(8)}"
+        name = new_session(self.federation, self.run, round_number)
         session = Session(name, round_number, self.threshold, self.clients, self.roles)
-        self._round = masked = MaskedRound(session, list(downloads))
+        self._round = masked = MaskedRound(session, list(downloads), self.carrier.keyring())
         server = masked.server
         masked.receive(server.advertised, self.carrier.advertise(session, masked.clients))
         masked.receive(server.shared, self.carrier.share(session, server.roster()))
@@ -136,7 +155,7 @@ class MaskedChannel(Channel):
         yield from self.carrier.train(session, downloads.only(list(delivery)), delivery)
 
     def unmask(self, updates: Sequence[Decoded[Any]]) -> Unmasked:
-        """Return the sum of the updates' values (Unmasking), with the facts for the round's event.
+        """Return the sum of the updates' values (ConsistencyCheck, Unmasking), with the facts for the round's event.
 
         Args:
             updates: Those that passed the gate; the other clients count as dropped out.
@@ -150,17 +169,14 @@ class MaskedChannel(Channel):
         for update in updates:
             server.masked(update.client, words_of(update.content).ravel())
         survivors = server.ask()
-        masked.receive(server.revealed, self.carrier.reveal(masked.session, survivors))
-        # the values of silent survivors are in the sum already, and the others' shares unmask them
-        silent = sorted(set(survivors) - server.shares.keys())
         try:
+            masked.receive(server.agreed, self.carrier.agree(masked.session, survivors))
+            masked.receive(server.revealed, self.carrier.reveal(masked.session, server.agreement()))
             total = server.total()
         except H2TuneError as error:
-            reasons = "".join(f"; '{name}': {masked.reason(name, 'no shares')}" for name in silent)
-            remedy = "Fix the clients that failed, and start the run again: it goes on with this round"
-            raise H2TuneError(
-                f"{error.message}{reasons}", where="secure aggregation", remedy=remedy
-            ) from None
+            raise self._unfinished(error, survivors) from None
+        # the values of silent survivors are in the sum already, and the others' shares unmask them
+        silent = sorted(set(survivors) - server.shares.keys())
         facts = {
             "threshold": self.threshold,
             "survivors": survivors,
@@ -169,3 +185,13 @@ class MaskedChannel(Channel):
             "bytes_up_of_keys_and_shares": server.bytes_up(),
         }
         return Unmasked(tensor_of(total).reshape(updates[0].content.shape), facts)
+
+    def _unfinished(self, error: H2TuneError, survivors: Sequence[str]) -> H2TuneError:
+        """Return the error of a round that cannot be unmasked, with why survivors sent nothing."""
+        assert self._round is not None  # noqa: S101 - `unmask` checked it
+        masked, server = self._round, self._round.server
+        signed = len(server.signatures) >= self.threshold
+        silent = sorted(set(survivors) - (server.shares.keys() if signed else server.signatures.keys()))
+        reasons = "".join(f"; '{name}': {masked.reason(name, 'no answer')}" for name in silent)
+        remedy = "Fix the clients that failed, and start the run again: it goes on with this round"
+        return H2TuneError(f"{error.message}{reasons}", where="secure aggregation", remedy=remedy)

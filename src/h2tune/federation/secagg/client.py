@@ -3,58 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from h2tune.federation.secagg import keys, masking, shamir
-from h2tune.federation.secagg.encoding import bytes_from_json, bytes_to_json, keys_to_json, roster_from_json
 from h2tune.federation.secagg.masking import Words
+from h2tune.federation.secagg.progress import Progress, Secrets
 from h2tune.federation.secagg.protocol import Keys, Shares, check_keys, protocol_error
+from h2tune.federation.secagg.signed import Signer, keys_statement, survivors_statement
 from h2tune.functional.quorum import threshold_needed
-
-
-@dataclass(frozen=True)
-class Secrets:
-    """A client's secrets of one session.
-
-    Args:
-        box: Private key for boxes (of c).
-        mask: Private key for masks (of s).
-        seed: Seed of its own mask (b).
-    """
-
-    box: bytes
-    mask: bytes
-    seed: bytes
-
-    @classmethod
-    def new(cls) -> Secrets:
-        """Return random secrets."""
-        return cls(keys.new_private(), keys.new_private(), secrets.token_bytes(keys.SIZE))
-
-    @property
-    def public(self) -> Keys:
-        """The public keys."""
-        return Keys(keys.public_of(self.box), keys.public_of(self.mask))
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a client is in the protocol.
-
-    Args:
-        state: The next message: "advertise", "share", "mask", "reveal", or "over".
-        roster: U₁'s public keys.
-        held: The shares that this client holds, by the client that they are of.
-        masked: Checksum of the values that it masked; empty before.
-    """
-
-    state: str
-    roster: Mapping[str, Keys]
-    held: Mapping[str, bytes]
-    masked: str
 
 
 class SecAggClient:
@@ -62,11 +20,11 @@ class SecAggClient:
 
     Args:
         name: Its name.
-        session: Identifies federation and round; boxes and masks of another session cannot be used.
+        session: Identifies federation, run, round and attempt; what belongs to another session cannot be used.
         threshold: t: number of shares that restore a secret, and the least number of clients in a sum.
         clients: Number of clients in the federation; the sum over more could wrap.
-        secrets: Its secrets; by default new ones.
-        progress: How far it is; by default at the start.
+        signer: Its signing key, and the public ones of all clients.
+        progress: How far it is; by default at the start, with new secrets.
     """
 
     def __init__(
@@ -76,43 +34,49 @@ class SecAggClient:
         *,
         threshold: int,
         clients: int,
-        secrets: Secrets | None = None,
-        progress: Progress = Progress("advertise", {}, {}, ""),
+        signer: Signer,
+        progress: Progress | None = None,
     ) -> None:
         self.name, self.session, self.threshold, self.clients = name, session, threshold, clients
-        self._secrets = secrets or Secrets.new()
-        self._state, self._masked = progress.state, progress.masked
-        self._roster, self._held = dict(progress.roster), dict(progress.held)
+        self.signer, self._at = signer, progress or Progress()
+
+    @property
+    def values(self) -> str:
+        """Checksum of the values that it masked; empty before, and if all are zero."""
+        return self._at.values
+
+    @property
+    def survivors(self) -> tuple[str, ...]:
+        """U₃ as it signed it, in order; empty before."""
+        return self._at.survivors
 
     def advertise(self) -> Keys:
-        """AdvertiseKeys: return the public keys; the same ones if called again before `share`."""
-        if self._state != "share":
+        """AdvertiseKeys: return the signed public keys; the same ones if called again before `share`."""
+        own = self._at.secrets
+        box, mask = keys.public_of(own.box), keys.public_of(own.mask)
+        if self._at.state != "share":
             self._go("advertise", "share")
-        return self._secrets.public
+            self._at = replace(
+                self._at, signature=self.signer.sign(self._keys_statement(self.name, box, mask))
+            )
+        return Keys(box, mask, self._at.signature)
 
     def share(self, roster: Mapping[str, Keys]) -> dict[str, bytes]:
         """ShareKeys: return a box of shares for every other client in U₁.
 
         Raises:
             H2TuneError: U₁ is too small, too large for t or for the sum not to wrap, lacks this client, has other keys
-                of it, or has a key twice.
+                of it, a key twice, an unknown client, or keys that their client did not sign for this session.
         """
+        self._expect("share")
+        self._check_roster(roster)
         self._go("share", "mask")
-        self._check_number(roster, "advertised keys")
-        if roster.get(self.name) != self._secrets.public:
-            raise protocol_error(self.name, "its keys are not in the roster as it sent them")
-        if self.threshold < threshold_needed(len(roster)):
-            reason = f"the threshold {self.threshold} is below two thirds of {len(roster)} clients"
-            raise protocol_error(self.name, reason)
-        check_keys(roster)
-        self._roster = dict(roster)
+        self._at = replace(self._at, roster=dict(roster))
         names = sorted(roster)
-        parts = [
-            shamir.split(secret, self.threshold, len(names))
-            for secret in (self._secrets.mask, self._secrets.seed)
-        ]
+        own = self._at.secrets
+        parts = [shamir.split(secret, self.threshold, len(names)) for secret in (own.mask, own.seed)]
         shares = {name: parts[0][i] + parts[1][i] for i, name in enumerate(names)}
-        self._held[self.name] = shares.pop(self.name)
+        self._at = replace(self._at, held={self.name: shares.pop(self.name)})
         return {
             name: keys.seal(self._box_secret(name), content, self._about(self.name, name))
             for name, content in shares.items()
@@ -129,39 +93,70 @@ class SecAggClient:
             H2TuneError: A sender is unknown, too few sent boxes, or a box cannot be opened; or it was called before
                 with other boxes or values, whose difference would reveal something.
         """
-        self._go("reveal" if self._masked else "mask", "reveal")
-        if set(boxes) - (self._roster.keys() - {self.name}):
+        at = self._at
+        self._expect("agree" if at.masked else "mask")
+        if set(boxes) - (at.roster.keys() - {self.name}):
             raise protocol_error(self.name, "a box comes from a sender that is not in the roster")
         self._check_number([self.name, *boxes], "sent shares")
         held = {
             sender: keys.unseal(self._box_secret(sender), box, self._about(sender, self.name))
             for sender, box in boxes.items()
         }
-        masked = values + keys.expand(self._secrets.seed, values.size)
+        masked = values + keys.expand(at.secrets.seed, values.size)
         for other in boxes:
-            secret = keys.agree(self._secrets.mask, self._roster[other].mask, b"mask|" + self.session)
+            secret = keys.agree(at.secrets.mask, at.roster[other].mask, b"mask|" + self.session)
             masking.add(masked, keys.expand(secret, values.size), masking.pair_sign(self.name, other))
         digest = hashlib.sha256(masked.tobytes()).hexdigest()
-        if self._masked not in ("", digest):
+        if at.masked not in ("", digest):
             raise protocol_error(self.name, "it masked other values in this round before")
-        self._masked = digest
-        self._held |= held
+        plain = hashlib.sha256(values.tobytes()).hexdigest() if values.any() else ""
+        self._at = replace(at, state="agree", masked=digest, values=plain, held={**at.held, **held})
         return masked
 
-    def reveal(self, survivors: Collection[str]) -> Shares:
-        """Unmasking: return shares of survivors' seeds and of the other clients' keys for masks, once per session.
+    def agree(self, survivors: Collection[str]) -> str:
+        """ConsistencyCheck: return the signature of U₃; in a session it signs one set alone.
 
         Raises:
-            H2TuneError: U₃ is too small, lacks this client, or has a client that sent no shares.
+            H2TuneError: U₃ is too small, lacks this client, has a client that sent no shares, or is not the set that
+                it signed before.
         """
-        self._go("reveal", "over")
-        alive = set(survivors)
-        if self.name not in alive or alive - self._held.keys():
-            reason = "the survivors are not those who sent shares, with this client among them"
-            raise protocol_error(self.name, reason)
+        self._expect("reveal" if self._at.survivors else "agree")
+        alive = tuple(sorted(set(survivors)))
+        unknown = sorted(set(alive) - self._at.held.keys())
+        if unknown or self.name not in alive:
+            fault = f"'{unknown[0]}' sent no shares" if unknown else "this client is not among them"
+            raise protocol_error(self.name, f"the survivors are not those who sent shares: {fault}")
         self._check_number(alive, "survived")
-        held, half = self._held, shamir.SIZE
-        self._held, self._secrets = {}, Secrets(b"", b"", b"")
+        if self._at.survivors not in ((), alive):
+            signed = ", ".join(self._at.survivors)
+            raise protocol_error(
+                self.name, f"it signed other survivors in this round before: {signed}; now {', '.join(alive)}"
+            )
+        self._at = replace(self._at, state="reveal", survivors=alive)
+        return self.signer.sign(self._survivors_statement())
+
+    def reveal(self, signatures: Mapping[str, str]) -> Shares:
+        """Unmasking: return shares of survivors' seeds and of the other clients' keys for masks, once per session.
+
+        Args:
+            signatures: U₄'s signatures of U₃, by client.
+
+        Raises:
+            H2TuneError: Fewer than t clients signed U₃, one of them did not survive, or one signed another set.
+        """
+        self._expect("reveal")
+        alive = self._at.survivors
+        strangers = sorted(signatures.keys() - set(alive))
+        if strangers:
+            raise protocol_error(self.name, f"'{strangers[0]}' is not among the survivors that it would sign")
+        self._check_number(signatures, "signed the survivors")
+        statement = self._survivors_statement()
+        for name, signature in sorted(signatures.items()):
+            if not self.signer.is_signed(name, statement, signature):
+                reason = f"'{name}' did not sign these survivors for this session: {', '.join(alive)}"
+                raise protocol_error(self.name, reason)
+        held, half = self._at.held, shamir.SIZE
+        self._at = replace(self._at, state="over", held={}, secrets=Secrets(b"", b"", b""))
         return Shares(
             {name: share[:half] for name, share in held.items() if name not in alive},
             {name: share[half:] for name, share in held.items() if name in alive},
@@ -169,35 +164,60 @@ class SecAggClient:
 
     def state(self) -> dict[str, Any]:
         """Return the whole state as JSON, private keys included."""
-        private = {"box": self._secrets.box, "mask": self._secrets.mask, "seed": self._secrets.seed}
         return {
             "name": self.name,
             "session": self.session.decode(),
             "threshold": self.threshold,
             "most": self.clients,
-            "state": self._state,
-            "private": bytes_to_json(private),
-            "roster": {name: keys_to_json(sent) for name, sent in self._roster.items()},
-            "held": bytes_to_json(self._held),
-            "masked": self._masked,
+            "progress": self._at.to_json(),
         }
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> SecAggClient:
-        """Return the client whose `state` this is."""
-        private = bytes_from_json(state["private"])
-        roster, held = roster_from_json(state["roster"]), bytes_from_json(state["held"])
+    def from_state(cls, state: Mapping[str, Any], signer: Signer) -> SecAggClient:
+        """Return the client whose `state` this is.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: It is no such state.
+        """
         return cls(
             state["name"],
             state["session"].encode(),
             threshold=state["threshold"],
             clients=state["most"],
-            secrets=Secrets(private["box"], private["mask"], private["seed"]),
-            progress=Progress(state["state"], roster, held, state["masked"]),
+            signer=signer,
+            progress=Progress.from_json(state["progress"]),
         )
 
+    def _check_roster(self, roster: Mapping[str, Keys]) -> None:
+        self._check_number(roster, "advertised keys")
+        if roster.get(self.name) != self.advertise():
+            raise protocol_error(self.name, "its keys are not in the roster as it sent them")
+        if self.threshold < threshold_needed(len(roster)):
+            reason = f"the threshold {self.threshold} is below two thirds of {len(roster)} clients"
+            raise protocol_error(self.name, reason)
+        check_keys(roster)
+        strangers = sorted(set(roster) - set(self.signer.names))
+        if strangers:
+            raise protocol_error(
+                self.name, f"'{strangers[0]}' is in the roster, and this member knows no key of it"
+            )
+        for name, sent in sorted(roster.items()):
+            if not sent.signature:
+                raise protocol_error(self.name, f"the keys of '{name}' are not signed")
+            statement = self._keys_statement(name, sent.box, sent.mask)
+            if not self.signer.is_signed(name, statement, sent.signature):
+                raise protocol_error(
+                    self.name, f"'{name}' did not sign these keys for this session and threshold"
+                )
+
+    def _keys_statement(self, name: str, box: bytes, mask: bytes) -> bytes:
+        return keys_statement(self.session, self.threshold, name, box, mask)
+
+    def _survivors_statement(self) -> bytes:
+        return survivors_statement(self.session, self._at.roster, self._at.survivors)
+
     def _box_secret(self, other: str) -> bytes:
-        return keys.agree(self._secrets.box, self._roster[other].box, b"box|" + self.session)
+        return keys.agree(self._at.secrets.box, self._at.roster[other].box, b"box|" + self.session)
 
     def _about(self, sender: str, owner: str) -> bytes:
         return b"|".join((self.session, sender.encode(), owner.encode()))  # no name has a '|'
@@ -207,7 +227,10 @@ class SecAggClient:
             reason = f"{len(clients)} clients {did}, not {self.threshold} to {self.clients}"
             raise protocol_error(self.name, reason)
 
+    def _expect(self, state: str) -> None:
+        if self._at.state != state:
+            raise protocol_error(self.name, f"it got the message '{state}' in the state '{self._at.state}'")
+
     def _go(self, state: str, following: str) -> None:
-        if self._state != state:
-            raise protocol_error(self.name, f"it got the message '{state}' in the state '{self._state}'")
-        self._state = following
+        self._expect(state)
+        self._at = replace(self._at, state=following)

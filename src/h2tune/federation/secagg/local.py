@@ -6,9 +6,13 @@ messages between both sides are those that would pass between machines.
 
 from __future__ import annotations
 
+import base64
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from h2tune.errors import H2TuneError
 from h2tune.events import Event
@@ -17,6 +21,7 @@ from h2tune.federation.messages import Enrolment, Tensors, Update, manifest
 from h2tune.federation.secagg.channel import Carrier, Session
 from h2tune.federation.secagg.client import SecAggClient
 from h2tune.federation.secagg.protocol import Keys, Shares
+from h2tune.federation.secagg.signed import Keyring, Signer
 from h2tune.federation.secagg.vector import MASKED, PLAIN, tensor_of, words_of
 
 log = logging.getLogger(__name__)
@@ -39,10 +44,16 @@ class LocalCarrier(Carrier):
     def joined(self) -> Sequence[Enrolment]:
         return self.engine.joined()
 
+    def keyring(self) -> Keyring | None:
+        return None  # the clients check
+
     def advertise(self, session: Session, clients: Sequence[str]) -> Mapping[str, Keys]:
         name, threshold = session.name.encode(), session.threshold
+        signers = local_signers(clients)
         self.clients = {
-            client: SecAggClient(client, name, threshold=threshold, clients=session.clients)
+            client: SecAggClient(
+                client, name, threshold=threshold, clients=session.clients, signer=signers[client]
+            )
             for client in clients
         }
         return self._each(clients, lambda client: client.advertise())
@@ -59,8 +70,11 @@ class LocalCarrier(Carrier):
             except H2TuneError as error:
                 yield Reply(reply.client, None, [], error.message)
 
-    def reveal(self, session: Session, survivors: Sequence[str]) -> Mapping[str, Shares]:
-        return self._each(survivors, lambda client: client.reveal(survivors))
+    def agree(self, session: Session, survivors: Sequence[str]) -> Mapping[str, str]:
+        return self._each(survivors, lambda client: client.agree(survivors))
+
+    def reveal(self, session: Session, signatures: Mapping[str, str]) -> Mapping[str, Shares]:
+        return self._each(signatures, lambda client: client.reveal(signatures))
 
     def _each(self, names: Iterable[str], call: Callable[[SecAggClient], Answer]) -> dict[str, Answer]:
         answers = {}
@@ -70,6 +84,39 @@ class LocalCarrier(Carrier):
             except Exception as error:  # the round continues without this client
                 log.warning("secure aggregation, '%s': %s", name, error)
         return answers
+
+
+class LocalSigner(Signer):
+    """Signs with an Ed25519 key that lives as long as a session.
+
+    Args:
+        private: The key.
+        public: All clients' public keys.
+    """
+
+    def __init__(self, private: Ed25519PrivateKey, public: Mapping[str, Ed25519PublicKey]) -> None:
+        self.private, self.public = private, public
+
+    @property
+    def names(self) -> Collection[str]:
+        return self.public.keys()
+
+    def is_signed(self, name: str, statement: bytes, signature: str) -> bool:
+        try:
+            self.public[name].verify(base64.b64decode(signature, validate=True), statement)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+    def sign(self, statement: bytes) -> str:
+        return base64.b64encode(self.private.sign(statement)).decode()
+
+
+def local_signers(clients: Iterable[str]) -> dict[str, LocalSigner]:
+    """Return a signer with a new key for each client."""
+    private = {client: Ed25519PrivateKey.generate() for client in clients}
+    public = {client: key.public_key() for client, key in private.items()}
+    return {client: LocalSigner(key, public) for client, key in private.items()}
 
 
 def mask_reply(reply: Reply, client: SecAggClient, boxes: Mapping[str, bytes]) -> Reply:

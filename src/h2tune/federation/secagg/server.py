@@ -10,6 +10,7 @@ from h2tune.errors import H2TuneError
 from h2tune.federation.secagg import keys, masking, shamir
 from h2tune.federation.secagg.masking import Words
 from h2tune.federation.secagg.protocol import BOX, Keys, Shares, check_keys, protocol_error
+from h2tune.federation.secagg.signed import SIGNATURE, Keyring, keys_statement, survivors_statement
 
 
 class SecAggServer:
@@ -19,14 +20,19 @@ class SecAggServer:
         clients: Names of the clients of the round.
         session: As the clients'.
         threshold: t, as the clients'.
+        keyring: The clients' public keys, so that one whose signature is wrong drops out alone; None leaves the
+            check to the clients, who then all refuse.
     """
 
-    def __init__(self, clients: Iterable[str], session: bytes, *, threshold: int) -> None:
+    def __init__(
+        self, clients: Iterable[str], session: bytes, *, threshold: int, keyring: Keyring | None = None
+    ) -> None:
         self.clients, self.session = set(clients), session
-        self.threshold = threshold
+        self.threshold, self.keyring = threshold, keyring
         self.keys: dict[str, Keys] = {}
         self.boxes: dict[str, dict[str, bytes]] = {}
         self.survivors: set[str] = set()
+        self.signatures: dict[str, str] = {}
         self.shares: dict[str, Shares] = {}
         self._state = "advertised"
         self._sum: Words = np.zeros(0, dtype=np.uint64)
@@ -35,10 +41,12 @@ class SecAggServer:
         """Accept a client's public keys (AdvertiseKeys).
 
         Raises:
-            H2TuneError: The message is not expected of this client now, or its keys are malformed.
+            H2TuneError: The message is not expected of this client now, or its keys are malformed or not signed.
         """
         self._expect("advertised", client, self.clients, self.keys)
         check_keys({**self.keys, client: sent})
+        statement = keys_statement(self.session, self.threshold, client, sent.box, sent.mask)
+        self._check_signature(client, statement, sent.signature)
         self.keys[client] = sent
 
     def roster(self) -> dict[str, Keys]:
@@ -95,8 +103,28 @@ class SecAggServer:
         Raises:
             H2TuneError: U₃ has fewer than t clients.
         """
-        self._go("masked", "revealed", self.survivors)
+        self._go("masked", "agreed", self.survivors)
         return sorted(self.survivors)
+
+    def agreed(self, client: str, signature: str) -> None:
+        """Accept a client's signature of U₃ (ConsistencyCheck).
+
+        Raises:
+            H2TuneError: The message is not expected of this client now, or it is no signature of U₃ by it.
+        """
+        self._expect("agreed", client, self.survivors, self.signatures)
+        statement = survivors_statement(self.session, self.keys, self.survivors)
+        self._check_signature(client, statement, signature)
+        self.signatures[client] = signature
+
+    def agreement(self) -> dict[str, str]:
+        """Return U₄'s signatures of U₃, for all of U₄.
+
+        Raises:
+            H2TuneError: U₄ has fewer than t clients.
+        """
+        self._go("agreed", "revealed", self.signatures)
+        return dict(self.signatures)
 
     def revealed(self, client: str, shares: Shares) -> None:
         """Accept a client's shares (Unmasking).
@@ -104,7 +132,7 @@ class SecAggServer:
         Raises:
             H2TuneError: The message is not expected of this client now, or it has not the shares of U₂.
         """
-        self._expect("revealed", client, self.survivors, self.shares)
+        self._expect("revealed", client, self.signatures, self.shares)
         dropped = self.boxes.keys() - self.survivors
         complete = shares.seeds.keys() == self.survivors and shares.mask_keys.keys() == dropped
         sizes = {len(share) for share in (*shares.seeds.values(), *shares.mask_keys.values())}
@@ -135,8 +163,13 @@ class SecAggServer:
         return total
 
     def bytes_up(self) -> int:
-        """Return the most bytes that a client sent besides its values: keys, boxes and shares."""
-        return 2 * keys.SIZE + (len(self.keys) - 1) * BOX + len(self.boxes) * shamir.SIZE
+        """Return the most bytes that a client sent besides its values: keys, boxes, shares and two signatures."""
+        sent = 2 * keys.SIZE + (len(self.keys) - 1) * BOX + len(self.boxes) * shamir.SIZE
+        return sent + 2 * SIGNATURE
+
+    def _check_signature(self, client: str, statement: bytes, signature: str) -> None:
+        if self.keyring is not None and not self.keyring.is_signed(client, statement, signature):
+            raise protocol_error(client, "its message is not signed with its key")
 
     def _expect(self, state: str, client: str, known: Collection[str], done: Collection[str]) -> None:
         if self._state != state or client not in known or client in done:

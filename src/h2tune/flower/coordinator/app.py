@@ -155,6 +155,7 @@ def _channel(messenger: Messenger, store: RunStore) -> Channel:
         threshold=coordinator.server.min_clients,
         clients=len(coordinator.member),
         roles=_roles(coordinator),
+        run=messenger.common_head["experiment"],
     )
 
 

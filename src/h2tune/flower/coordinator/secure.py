@@ -12,6 +12,7 @@ from h2tune.federation.secagg.channel import Carrier, Session
 from h2tune.federation.secagg.protocol import Keys, Shares
 from h2tune.flower.coordinator.channel import GridChannel
 from h2tune.flower.coordinator.queries import ask
+from h2tune.flower.peers import NodeKeys
 
 Answer = TypeVar("Answer")
 
@@ -36,7 +37,7 @@ class GridCarrier(Carrier):
     def share(self, session: Session, roster: Mapping[str, Keys]) -> Mapping[str, Mapping[str, bytes]]:
         public = {name: encoding.keys_to_json(keys) for name, keys in roster.items()}
         heads: dict[str, dict[str, Any]] = {client: {"roster": public} for client in roster}
-        return self._ask("shares", session, heads, lambda head: encoding.bytes_from_json(head.get("boxes")))
+        return self._ask("shares", session, heads, lambda head: encoding.boxes_from_json(head.get("boxes")))
 
     def train(
         self, session: Session, downloads: Downloads, boxes: Mapping[str, Mapping[str, bytes]]
@@ -45,9 +46,20 @@ class GridCarrier(Carrier):
         heads = {client: {**common, "boxes": encoding.bytes_to_json(boxes[client])} for client in downloads}
         yield from self.channel.exchange(session.round, downloads, heads)
 
-    def reveal(self, session: Session, survivors: Sequence[str]) -> Mapping[str, Shares]:
+    def agree(self, session: Session, survivors: Sequence[str]) -> Mapping[str, str]:
         heads: dict[str, dict[str, Any]] = {client: {"survivors": list(survivors)} for client in survivors}
+        return self._ask(
+            "agree", session, heads, lambda head: encoding.signature_from_json(head.get("signature"))
+        )
+
+    def reveal(self, session: Session, signatures: Mapping[str, str]) -> Mapping[str, Shares]:
+        heads: dict[str, dict[str, Any]] = {client: {"signatures": dict(signatures)} for client in signatures}
         return self._ask("reveal", session, heads, lambda head: encoding.shares_from_json(head.get("shares")))
+
+    def keyring(self) -> NodeKeys | None:
+        coordinator, roster = self.channel.coordinator, self.channel.messenger.roster
+        keys = {name: roster.key_of(name) for name in coordinator.names}
+        return NodeKeys(keys) if all(keys.values()) else None
 
     def _ask(
         self,

@@ -15,7 +15,7 @@ from h2tune.flower.deploy import pages
 from h2tune.flower.deploy.contents import app_content, coordinator_content
 from h2tune.flower.deploy.credentials import certificates, node_key
 from h2tune.flower.deploy.flwr_commands import write_connection
-from h2tune.flower.deploy.members import write_member
+from h2tune.flower.deploy.members import write_member, write_peers
 from h2tune.flower.deploy.services import write_services
 from h2tune.flower.load import load_coordinator
 
@@ -54,6 +54,8 @@ def init(
             keys[client.name] = write_member(folder, federation, client, address.superlink, authority)
         _write_coordinator(home, federation, keys, address)
         write_connection(home, address, out.resolve() / "coordinator")
+        if federation.server.secure_aggregation:
+            write_peers(temporary)
         (home / "nginx.conf").write_text(pages.nginx(port, control_port, six=":" in host))
         write_services(home, federation.name, port=port)
         (home / "README.md").write_text(pages.coordinator(federation.name, host, port, control_port))

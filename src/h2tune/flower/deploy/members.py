@@ -19,6 +19,7 @@ from h2tune.flower.deploy.credentials import node_key
 from h2tune.flower.deploy.services import write_services
 from h2tune.flower.files import CoordinatorFile
 from h2tune.flower.load import load_coordinator, load_member_file, validated
+from h2tune.flower.peers import FILE, peers_content
 
 
 def write_member(
@@ -39,11 +40,13 @@ def write_member(
     key = node_key(folder / "node", client.name)
     (folder / "tls").mkdir()
     shutil.copy(authority, folder / "tls" / "ca.crt")
+    secure = federation.server.secure_aggregation
+    peers = {"peers": FILE} if secure else {}
     content = member_content(
-        federation, client, key="node", superlink=superlink, root_certificates="tls/ca.crt"
+        federation, client, key="node", **peers, superlink=superlink, root_certificates="tls/ca.crt"
     )
     (folder / "member.toml").write_text(tomli_w.dumps(content))
-    (folder / "README.md").write_text(pages.member(federation.name, client.name, superlink))
+    (folder / "README.md").write_text(pages.member(federation.name, client.name, superlink, secure=secure))
     write_services(folder, federation.name, member=client.name)
     load_member_file(folder / "member.toml")
     return key
@@ -51,6 +54,8 @@ def write_member(
 
 def add_member(federation: FederationConfig, parties: Path, name: str) -> Path:
     """Write the folder of a new member, and admit it in the coordinator's file; the others' folders stay as they are.
+
+    With secure aggregation every member's folder gets the new file of members' keys, which the others need as well.
 
     Args:
         federation: The federation file, with the new member's client.
@@ -81,7 +86,24 @@ def add_member(federation: FederationConfig, parties: Path, name: str) -> Path:
         _check_text(text, file)
     (home / "keys" / f"{name}.pub").write_text(key + "\n")
     files.write_text(file, text, mode=file.stat().st_mode & 0o777)
+    if coordinator.server.secure_aggregation:
+        write_peers(parties)
     return folder
+
+
+def write_peers(parties: Path) -> None:
+    """Write all members' public keys into each member's folder that is here.
+
+    Args:
+        parties: The folder of all parties.
+
+    Raises:
+        H2TuneError: A member has no key in the coordinator's file, or they are not valid.
+    """
+    text = tomli_w.dumps(peers_content(load_coordinator(parties / "coordinator" / "coordinator.toml")))
+    for folder in (parties / "members").iterdir():
+        if (folder / "member.toml").exists():
+            files.write_text(folder / FILE, text, mode=0o644)
 
 
 def _new_client(federation: FederationConfig, coordinator: CoordinatorFile, name: str) -> ClientConfig:

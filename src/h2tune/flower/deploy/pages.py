@@ -9,15 +9,16 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-def member(federation: str, name: str, superlink: str) -> str:
+def member(federation: str, name: str, superlink: str, *, secure: bool = False) -> str:
     """Return a member's README.
 
     Args:
         federation: Name of the federation.
         name: The member.
         superlink: HOST:PORT at which members reach the coordinator.
+        secure: Whether the federation has secure aggregation.
     """
-    return render("member.md.j2", federation=federation, name=name, superlink=superlink)
+    return render("member.md.j2", federation=federation, name=name, superlink=superlink, secure=secure)
 
 
 def coordinator(federation: str, host: str, port: int, control_port: int) -> str:

@@ -22,8 +22,8 @@ from h2tune.flower.seal import seal
 NODE_KEY = "h2tune"
 """Key of the node's configuration that holds the path of the member's file."""
 
-QUERIES = ("enrol", "keys", "shares", "reveal", "view", "frames", "knowledge", "lesson")
-"""Enrolment; three of secure aggregation; two of an anchored basis: a view of the public texts, and frames;
+QUERIES = ("enrol", "keys", "shares", "agree", "reveal", "view", "frames", "knowledge", "lesson")
+"""Enrolment; four of secure aggregation; two of an anchored basis: a view of the public texts, and frames;
 two of the exchange before the first round."""
 
 app = ClientApp()

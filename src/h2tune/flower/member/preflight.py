@@ -13,6 +13,7 @@ from h2tune.config import ClientConfig, DataConfig
 from h2tune.errors import H2TuneError
 from h2tune.flower.files import MemberFile
 from h2tune.flower.load import load_member_file, member_client
+from h2tune.flower.peers import checksum, load_peers, signer_of
 from h2tune.models import load_model, load_tokenizer
 from h2tune.runs.enrol import load_data
 from h2tune.runs.inspect import base_bytes
@@ -49,6 +50,8 @@ def check(path: Path) -> Iterator[CheckResult]:
     file = load_member_file(path)
     client = member_client(file, path)
     yield CheckResult("file", True, f"'{client.name}' in '{file.federation}'")
+    if file.peers is not None:
+        yield _result("members' keys", lambda: _peers(file))
     for subject, describe in (
         ("folder", lambda: _folder(Path(file.folder))),
         ("model", lambda: _model(client)),
@@ -64,6 +67,12 @@ def _result(subject: str, describe: Callable[[], str]) -> CheckResult:
         return CheckResult(subject, True, describe())
     except (H2TuneError, OSError) as error:
         return CheckResult(subject, False, str(error))
+
+
+def _peers(file: MemberFile) -> str:
+    signer_of(file)
+    peers, keys = load_peers(Path(str(file.peers)))
+    return f"{len(keys)}, its own among them; compare the checksum with the other members: {checksum(peers)}"
 
 
 def _folder(folder: Path) -> str:

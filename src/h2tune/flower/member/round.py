@@ -41,9 +41,8 @@ def take_part(path: Path, request: RoundRequest, models: BaseModels | None = Non
     settings, name = request.settings, request.client
     if not 0 <= request.round < settings.server.rounds:
         raise H2TuneError(f"there is no round {request.round}")
-    joined = replace(
-        joined, strategy=masked_strategy(joined.strategy, settings, request.round, request.masks)
-    )
+    strategy = masked_strategy(joined.strategy, settings, request.experiment, request.round, request.masks)
+    joined = replace(joined, strategy=strategy)
     spent = epsilon_of(settings, request.round + 1)
     ledger.note(Path(joined.file.folder), request.experiment, checksum(settings, rounds=False), spent)
     with opened_engine(joined, request, models) as engine:
@@ -60,7 +59,7 @@ def take_part(path: Path, request: RoundRequest, models: BaseModels | None = Non
             folder = engine.store.folder / "clients" / name
             export_adapters(engine, joined.client, settings.server.rounds, folder)
         if request.masks is not None:
-            reply = masked_reply(engine.store.folder, reply, request.masks)
+            reply = masked_reply(joined.file, engine.store.folder, reply, request.masks)
     if settings.privacy.metrics == "private":
         return replace(reply, events=without_metrics(reply.events))
     return reply

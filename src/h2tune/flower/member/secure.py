@@ -20,18 +20,23 @@ from h2tune.federation.channel import Reply
 from h2tune.federation.h2tune.strategy import H2Tune
 from h2tune.federation.run_store import RunStore
 from h2tune.federation.secagg import encoding
+from h2tune.federation.secagg.protocol import round_of
 from h2tune.flower.files import MemberFile, Settings
 from h2tune.flower.load import load_member_file
-from h2tune.flower.member import ledger
+from h2tune.flower.member import ledger, sums
+from h2tune.flower.peers import signer_of
 from h2tune.functional.quorum import SECURE_CLIENTS
 from h2tune.runs.build import check_secure
 
 if TYPE_CHECKING:
     from h2tune.federation.secagg.client import SecAggClient
+    from h2tune.federation.secagg.signed import Signer
 
 FILE = "secure/half.json"
-KINDS = ("keys", "shares", "reveal")
-"""Kinds of messages of the protocol besides training: AdvertiseKeys, ShareKeys, Unmasking."""
+BEGUN = "secure/sessions"
+"""The sessions that began, one a line."""
+KINDS = ("keys", "shares", "agree", "reveal")
+"""Kinds of messages of the protocol besides training: AdvertiseKeys, ShareKeys, ConsistencyCheck, Unmasking."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +64,9 @@ class Masks:
         """
         if "session" not in head:
             return None
-        roles, boxes = (
-            encoding.names_from_json(head.get("roles")),
-            encoding.bytes_from_json(head.get("boxes")),
-        )
-        return cls(str(head["session"]), _client_count(head.get("members")), roles, boxes)
+        roles = encoding.names_from_json(head.get("roles"))
+        boxes = encoding.boxes_from_json(head.get("boxes"))
+        return cls(_session(head), _client_count(head.get("members")), roles, boxes)
 
 
 def handle(
@@ -72,75 +75,92 @@ def handle(
     """Return a member's answer to a message of the protocol.
 
     Raises:
-        H2TuneError: The message is malformed, not for this member, or not expected now.
+        H2TuneError: The message is malformed, not for this member, or not expected now. It names no place, so that
+            the coordinator receives it: it says of which member what did not fit.
     """
-    name = str(head.get("client"))
-    with _opened_folder(load_member_file(path), settings, experiment, name) as folder:
+    name, file = str(head.get("client")), load_member_file(path)
+    with _opened_folder(file, settings, experiment, name) as folder, _sayable():
+        signer = signer_of(file)
         if kind == "keys":
-            return advertise(folder, settings, name, head)
-        return share(folder, head) if kind == "shares" else reveal(folder, head)
+            return advertise(folder, settings, experiment, signer, {**head, "client": name})
+        session = _session(head)
+        client = _load(folder, session, signer)
+        if kind == "shares":
+            boxes = client.share(encoding.roster_from_json(head.get("roster")))
+            answer: dict[str, Any] = {"boxes": encoding.bytes_to_json(boxes)}
+        elif kind == "agree":
+            answer = {"signature": client.agree(encoding.names_from_json(head.get("survivors")))}
+        else:
+            shares = client.reveal(encoding.signatures_from_json(head.get("signatures")))
+            number = round_of(session, settings.name, experiment)
+            sums.note(Path(file.folder), number, client.values, client.survivors)
+            answer = {"shares": encoding.shares_to_json(shares)}
+        _save(folder, client)
+        return answer
 
 
-def advertise(folder: Path, settings: Settings, name: str, head: Mapping[str, Any]) -> dict[str, Any]:
+def advertise(
+    folder: Path, settings: Settings, experiment: str, signer: Signer, head: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the public keys of a session; new keys replace those of older sessions.
 
-    A repeated message, sent after a lost or slow one, gets the same keys.
+    A repeated message, sent after a lost or slow one, gets the same keys. A session that another one followed does not
+    begin again.
 
     Raises:
-        H2TuneError: The number of clients is out of range.
+        H2TuneError: The session is not of this federation and run or was replaced, or the number of clients is not
+            that of the member's file of keys.
     """
     from h2tune.federation.secagg.client import SecAggClient
 
-    session, clients = str(head.get("session")), _client_count(head.get("members"))
-    client = SecAggClient(name, session.encode(), threshold=settings.server.min_clients, clients=clients)
-    with contextlib.suppress(H2TuneError):
-        stored = _load(folder, session)
-        if (stored.name, stored.threshold, stored.clients) == (name, client.threshold, clients):
-            client = stored
+    name, session, clients = str(head["client"]), _session(head), _client_count(head.get("members"))
+    if not round_of(session, settings.name, experiment) < settings.server.rounds:
+        raise H2TuneError("the session's round is beyond the last")
+    if clients != len(signer.names):
+        raise H2TuneError(
+            f"the coordinator says {clients} members, the member's file of keys has {len(signer.names)}"
+        )
+    threshold = settings.server.min_clients
+    client = SecAggClient(name, session.encode(), threshold=threshold, clients=clients, signer=signer)
+    begun = folder / BEGUN
+    known = begun.read_text().split() if begun.exists() else []
+    if session in known:
+        client = _load(folder, session, signer)
+        if (client.name, client.threshold) != (name, threshold):
+            raise H2TuneError("the session began with another threshold")
     sent = client.advertise()
     _save(folder, client)
+    if session not in known:
+        files.write_text(begun, "".join(f"{one}\n" for one in (*known, session)))
     return {"keys": encoding.keys_to_json(sent)}
 
 
-def share(folder: Path, head: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a box of shares for every other client of the roster.
-
-    Raises:
-        H2TuneError: As `SecAggClient.share`, or the member has no keys of this session.
-    """
-    client = _load(folder, str(head.get("session")))
-    boxes = client.share(encoding.roster_from_json(head.get("roster")))
-    _save(folder, client)
-    return {"boxes": encoding.bytes_to_json(boxes)}
-
-
-def reveal(folder: Path, head: Mapping[str, Any]) -> dict[str, Any]:
-    """Return shares of survivors' seeds and of the others' keys, and delete the member's own keys.
-
-    Raises:
-        H2TuneError: As `SecAggClient.reveal`, or the member has no keys of this session.
-    """
-    client = _load(folder, str(head.get("session")))
-    shares = client.reveal(encoding.names_from_json(head.get("survivors")))
-    _save(folder, client)
-    return {"shares": encoding.shares_to_json(shares)}
-
-
-def masked_reply(folder: Path, reply: Reply, masks: Masks) -> Reply:
+def masked_reply(file: MemberFile, folder: Path, reply: Reply, masks: Masks) -> Reply:
     """Return a reply with its values under the session's masks, the same ones if it is requested again.
+
+    Args:
+        file: The member's file.
+        folder: The member's folder of the run.
+        reply: The reply of its round.
+        masks: The session and the boxes.
 
     Raises:
         H2TuneError: As `SecAggClient.mask`, or the member has no keys of this session.
     """
     from h2tune.federation.secagg.local import mask_reply
 
-    client = _load(folder, masks.session)
-    masked = mask_reply(reply, client, masks.boxes)
-    _save(folder, client)
-    return masked
+    with _sayable():
+        client = _load(folder, masks.session, signer_of(file))
+        if masks.clients != client.clients:
+            raise H2TuneError("the number of members is not that of the session")
+        masked = mask_reply(reply, client, masks.boxes)
+        _save(folder, client)
+        return masked
 
 
-def masked_strategy(strategy: H2Tune, settings: Settings, round_number: int, masks: Masks | None) -> H2Tune:
+def masked_strategy(
+    strategy: H2Tune, settings: Settings, experiment: str, round_number: int, masks: Masks | None
+) -> H2Tune:
     """Return a member's strategy for a round: with masks it quantises, over the roles of the whole federation.
 
     Raises:
@@ -151,8 +171,9 @@ def masked_strategy(strategy: H2Tune, settings: Settings, round_number: int, mas
         raise H2TuneError("with secure aggregation, and only with it, a round's message has boxes of shares")
     if masks is None:
         return strategy
-    if not masks.session.startswith(f"{settings.name}|{round_number}|"):
-        raise H2TuneError("the masks are of another round")
+    with _sayable():
+        if round_of(masks.session, settings.name, experiment) != round_number:
+            raise H2TuneError("the masks are of another round")
     in_order = masks.roles == tuple(role for role in ROLES if role in masks.roles)
     if not in_order or set(strategy.roles) - set(masks.roles):
         raise H2TuneError("the roles that are summed are not in order, or lack one that is shared here")
@@ -185,16 +206,36 @@ def _client_count(value: object) -> int:
     return value
 
 
+def _session(head: Mapping[str, Any]) -> str:
+    session = head.get("session")
+    if not isinstance(session, str) or len(session) > 256:
+        raise H2TuneError("the message names no session of secure aggregation")
+    return session
+
+
+@contextlib.contextmanager
+def _sayable() -> Iterator[None]:
+    """Let errors of the block name no place: the protocol's reasons have names of members and numbers alone.
+
+    Raises:
+        H2TuneError: The same, without its place.
+    """
+    try:
+        yield
+    except H2TuneError as error:
+        raise H2TuneError(error.message, remedy=error.remedy) from error
+
+
 def _save(folder: Path, client: SecAggClient) -> None:
     files.write_json(folder / FILE, client.state())  # `files` makes it readable by this user alone
 
 
-def _load(folder: Path, session: str) -> SecAggClient:
+def _load(folder: Path, session: str, signer: Signer) -> SecAggClient:
     from h2tune.federation.secagg.client import SecAggClient
 
     try:
-        client = SecAggClient.from_state(json.loads((folder / FILE).read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
+        client = SecAggClient.from_state(json.loads((folder / FILE).read_text()), signer)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise H2TuneError("this member has no keys for secure aggregation") from None
     if client.session != session.encode():
         raise H2TuneError("this member's keys are of another session")
