@@ -100,6 +100,11 @@ class BasisAgreed(LoggedEvent):
     received: list[TensorInfo]  # the common coordinates Z
     bytes_up: int  # bytes that it sent
     bytes_down: int  # bytes that it received
+    # what its view shares with the coordinates, and with the others' views (the median over them): 0 as by
+    # chance, 1 all that is possible. Absent where it sent no view
+    agreement: NotRequired[float]
+    with_others: NotRequired[float]
+    left_out: NotRequired[bool]  # with a robust rule: whether the coordinates were made without its view
 
 
 class LessonPrepared(LoggedEvent):
@@ -414,6 +419,8 @@ WARNINGS = {
     "upload_differs": "a tensor was not sent as the model learned it",
     "nothing_learned": "the shared part did not change in training",
     "aggregate_unchanged": "the server's state did not change in the round",
+    "directions_copied": "a client's label directions are the same as another's",
+    "view_at_chance": "a client's view of the public texts agrees with the others' no more than a random one",
     "one_label": "all examples that a client trains on have the same label",
     "texts_cut": "more than a tenth of a client's texts lose more than half of their length",
     "update_far": "the norm of an update is far above the median of the others",

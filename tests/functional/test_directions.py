@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from h2tune.functional.directions import (
+    capped,
     centred,
     cosines,
     from_peers,
@@ -192,3 +193,30 @@ def test_the_cover_does_not_depend_on_scale_and_rotation(seed, scale):
 
 def test_a_text_alone_and_few_public_texts_are_covered_by_a_number():
     assert 0 <= covered(random(4, 3, seed=0), random(1, 3, seed=1)) < 100
+
+
+def related(count: int, copies: int, seed: int) -> torch.Tensor:
+    """Return directions of clients of one task, and copies of a direction that has nothing to do with it."""
+    common, other = random(1, 64, 2, seed=seed), random(1, 64, 2, seed=seed + 1)
+    honest = common + 1.2 * random(count, 64, 2, seed=seed + 2)
+    found = torch.cat([honest, other.expand(copies, -1, -1)])
+    return found / found.flatten(1).norm(dim=1)[:, None, None]
+
+
+@given(st.integers(0, 500))
+def test_copies_of_a_direction_are_no_factor_of_their_own_under_a_robust_rule(seed):
+    directions = related(7, 3, 10 * seed)
+    alone = relevance(cosines(directions[:7]), 64)
+    plain, robust = (relevance(capped(cosines(directions), f), 64) for f in (0, 3))
+    heard = [float(a[:7, 7:].abs().sum() / a[:7].fill_diagonal_(0).abs().sum()) for a in (plain, robust)]
+    assert heard[1] <= heard[0] + 1e-4 and heard[1] < 0.3  # of equal voices, a third
+    assert float(robust[0, 1:7].abs().sum()) > 0.5 * float(alone[0, 1:].abs().sum())
+
+
+def test_capped_cosines_change_nothing_without_hostile_clients_and_keep_signs():
+    similarity = cosines(related(5, 2, 3))
+    assert torch.equal(capped(similarity, 0), similarity)
+    bounded = capped(similarity, 2)
+    assert torch.equal(bounded.sign(), similarity.sign()) and bool((bounded.abs() <= similarity.abs()).all())
+    assert torch.equal(bounded, bounded.T)
+    assert float(bounded[5, 6]) < 0.9 < float(similarity[5, 6])

@@ -60,6 +60,26 @@ def cosines(directions: Float[Tensor, "k R C"]) -> Float[Tensor, "k k"]:
     return products.fill_diagonal_(1.0).float()
 
 
+def capped(
+    similarity: Float[Tensor, "k k"], hostile: int, knows: Bool[Tensor, " k"] | None = None
+) -> Float[Tensor, "k k"]:
+    """Return cosines in which a client's f largest count as its next one, so that f copies are no factor of their own.
+
+    Args:
+        similarity: Cosines of the clients' directions.
+        hostile: f; nothing changes with 0.
+        knows: Which clients sent a direction; all by default.
+    """
+    count = len(similarity) if knows is None else int(knows.sum())
+    if not hostile or count < 2:
+        return similarity
+    sizes = similarity.abs().clone().fill_diagonal_(0.0)
+    ordered = sizes.sort(1, descending=True).values
+    limits = ordered[:, min(hostile, count - 2)]  # of a small group, the smallest
+    most = torch.minimum(limits[:, None], limits[None, :])
+    return (similarity.sign() * torch.minimum(sizes, most)).fill_diagonal_(1.0)
+
+
 def loadings(similarity: Float[Tensor, "k k"], steps: int = 100) -> Float[Tensor, " k"]:
     """Return r of one factor, ⟨W_i, W_j⟩ ≈ r_i r_j for i ≠ j, by principal axes; most of the r are positive.
 

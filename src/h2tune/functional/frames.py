@@ -18,7 +18,9 @@ every T, so T alone need not mean the same on two models; here it does (EXPERIME
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from statistics import median
 
 import torch
 from jaxtyping import Float, Int
@@ -53,6 +55,39 @@ def common_coordinates(views: Sequence[Float[Tensor, "n _"]], size: int) -> Floa
     z = torch.zeros(len(joint), size, dtype=torch.float64)
     z[:, : top.shape[1]] = top * signs * len(joint) ** 0.5
     return z.float()
+
+
+def agreement(view: Float[Tensor, "n k"], others: Float[Tensor, "n m"]) -> float:
+    """Return how much of what others span a view spans too: 0 as by chance, 1 for all that is possible.
+
+    The mean square of the canonical correlations, less its expectation for random columns.
+    """
+    one, other = _span(view), _span(others)
+    least = min(one.shape[1], other.shape[1])
+    if not least:
+        return 0.0
+    chance = max(one.shape[1], other.shape[1]) / max(1, len(view) - 1)  # columns have mean zero
+    share = float((one.T @ other).square().sum()) / least
+    return (share - chance) / (1 - chance) if chance < 1 else 0.0
+
+
+def typical_agreements(views: Sequence[Float[Tensor, "n _"]]) -> list[float]:
+    """Return each view's agreement with the others, the median over them; 1 where there is no other.
+
+    What a minority of hostile views sends moves an honest view's median only within what honest views have.
+    """
+    found = torch.ones(len(views), len(views))
+    for i, j in itertools.combinations(range(len(views)), 2):
+        found[i, j] = found[j, i] = agreement(views[i], views[j])
+    rows = [[*row[:i], *row[i + 1 :]] for i, row in enumerate(found.tolist())]
+    return [median(row) if row else 1.0 for row in rows]
+
+
+def _span(columns: Float[Tensor, "n k"]) -> Float[Tensor, "n _"]:
+    """Return an orthonormal basis of centred columns."""
+    u, s, _ = torch.linalg.svd((columns - columns.mean(0)).double(), full_matrices=False)
+    spanning: Tensor = u[:, s > 1e-6 * s.max().clamp(min=1e-12)]
+    return spanning
 
 
 def down_frame(inputs: Float[Tensor, "n d_in"], z: Float[Tensor, "n R"]) -> Float[Tensor, "R d_in"]:

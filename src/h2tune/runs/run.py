@@ -212,7 +212,9 @@ class _Job:
         z = NO_COORDINATES
         if federation.anchored or KNOWLEDGE[teaching].needs_coordinates:
             size = coordinate_count(plan.shared_rank, teaching)
-            z = compute_coordinates(plan.clients, reader, size, self.store, basis.encoder)
+            z = compute_coordinates(
+                plan.clients, reader, size, self.store, basis.encoder, federation.server.assumed_hostile
+            )
         if federation.anchored:
             compute_frames(
                 plan.clients,
@@ -225,7 +227,8 @@ class _Job:
             )
         if teaching != "none":
             exchange = TeachingExchange(teaching, reader, self.store, z)
-            teach(plan.clients, exchange, notice=self.notice)
+            hostile = federation.server.assumed_hostile
+            teach(plan.clients, exchange, hostile=hostile, notice=self.notice)
 
     def _alone(self, federated: LocalEngine, choose: Choice) -> None:
         """Train every client alone, in the rounds in which it trained in the federation."""

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from h2tune.errors import H2TuneError
 from h2tune.events import Event
+from h2tune.federation.h2tune.agreement import agreed, agreement_of
 from h2tune.federation.h2tune.model_reader import ModelReader
 from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Spec, Tensors, digest, manifest, payload_bytes, spec_of
 from h2tune.federation.run_store import Commit, RunStore
 from h2tune.federation.teaching.knowledge import COORDINATES, KNOWLEDGE
-from h2tune.functional.frames import common_coordinates, view
+from h2tune.functional.frames import view
 from h2tune.functional.quorum import Teaching
 from h2tune.seeds import derive
 from h2tune.tasks.load import Amount, unlabelled
@@ -108,7 +109,12 @@ def coordinate_count(size: int, teaching: Teaching) -> int:
 
 
 def compute_coordinates(
-    clients: Sequence[LocalClient], reader: ModelReader, size: int, store: RunStore, encoder: str = ""
+    clients: Sequence[LocalClient],
+    reader: ModelReader,
+    size: int,
+    store: RunStore,
+    encoder: str = "",
+    hostile: int = 0,
 ) -> Tensor:
     """Return the coordinates Z (n, size) of the public texts, from all clients' views or a public encoder.
 
@@ -118,11 +124,12 @@ def compute_coordinates(
         size: Number of coordinates.
         store: Caches views and coordinates.
         encoder: The public encoder; "" for none.
+        hostile: Number of views that are left out.
     """
     if encoder:
         return encoder_coordinates(encoder, reader, size, store)
     return get_coordinates(
-        store, lambda: {client.name: get_view(client, reader, store) for client in clients}, size
+        store, lambda: {client.name: get_view(client, reader, store) for client in clients}, size, hostile
     )
 
 
@@ -163,7 +170,8 @@ def compute_frames(
         event = basis_event(
             client.name, None if encoder else get_view(client, reader, store), None if encoder else z
         )
-        store.record(f"basis/{client.name}", [event], notice)
+        facts, warnings = agreement_of(store, client.name)
+        store.record(f"basis/{client.name}", [event | facts, *warnings], notice)
 
 
 def get_view(client: LocalClient, reader: ModelReader, store: RunStore) -> Tensor:
@@ -176,13 +184,14 @@ def get_view(client: LocalClient, reader: ModelReader, store: RunStore) -> Tenso
     return stored["view"]["view"]
 
 
-def get_coordinates(store: RunStore, views: Callable[[], Mapping[str, Tensor]], size: int) -> Tensor:
+def get_coordinates(
+    store: RunStore, views: Callable[[], Mapping[str, Tensor]], size: int, hostile: int = 0
+) -> Tensor:
     """Return the coordinates Z (n, size) of all views; cached at `server/basis`, without which `views` is called."""
 
     def compute() -> Commit:
-        by_client = views()
-        ordered = [by_client[name] for name in sorted(by_client)]
-        return {"basis": {"z": common_coordinates(ordered, size)}}, {}
+        z, facts = agreed(views(), size, hostile)
+        return {"basis": {"z": z}}, facts
 
     stored, _ = store.get_or_compute("server/basis", compute)
     return stored["basis"]["z"]

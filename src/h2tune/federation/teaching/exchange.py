@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from h2tune.events import Event
+from h2tune.federation.checks import warning
 from h2tune.federation.h2tune.model_reader import ModelReader
 from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Tensors, manifest, payload_bytes, spec_of
@@ -23,6 +24,8 @@ from h2tune.files import sha256
 from h2tune.functional.quorum import Teaching
 
 NO_COORDINATES = torch.empty(0)
+COPIED = 0.99
+"""Cosine from which directions are the same; those of honest clients have 0.4 in the mean."""
 
 
 def label_set(labels: Sequence[str]) -> str:
@@ -92,13 +95,16 @@ Between = dict[str, dict[str, float]]
 
 
 def combined(
-    teaching: Teaching, uploads: Mapping[str, tuple[Mapping[str, Tensor], Mapping[str, Any]]]
+    teaching: Teaching,
+    uploads: Mapping[str, tuple[Mapping[str, Tensor], Mapping[str, Any]]],
+    hostile: int = 0,
 ) -> tuple[dict[str, Tensors], dict[str, Between]]:
     """Return what each client receives, and how it stands to each of its peers.
 
     Args:
         teaching: The kind of knowledge.
         uploads: Client → what it sent, and its facts: `labels`, and `unable`.
+        hostile: Number f of hostile clients to tolerate.
     """
     groups: dict[tuple[str, str], list[str]] = {}
     for name in sorted(uploads):
@@ -108,7 +114,7 @@ def combined(
     received: dict[str, Tensors] = {name: {} for name in uploads}
     between: dict[str, Between] = {name: {"weights": {}, "cosines": {}} for name in uploads}
     for names in groups.values():
-        group = KNOWLEDGE[teaching].combine([uploads[name][0] for name in names])
+        group = KNOWLEDGE[teaching].combine([uploads[name][0] for name in names], hostile)
         for i, name in enumerate(names):
             received[name] = group.received[i]
             for key, matrix in (("weights", group.weights), ("cosines", group.cosines)):
@@ -141,10 +147,20 @@ def lesson_event(
     }
 
 
+def copies(client: str, between: Between) -> list[Event]:
+    """Return a warning where a client's directions are the same as a peer's, which those of honest clients are not."""
+    same = [other for other, cosine in between["cosines"].items() if abs(cosine) >= COPIED]
+    if not same:
+        return []
+    message = f"its label directions are those of {', '.join(map(repr, same))} or their opposite"
+    return [warning(client, -1, "directions_copied", message)]
+
+
 def teach(
     clients: Sequence[LocalClient],
     exchange: TeachingExchange,
     *,
+    hostile: int = 0,
     notice: Callable[[Event], None] | None = None,
 ) -> None:
     """Run the exchange between clients on this machine.
@@ -152,13 +168,14 @@ def teach(
     Args:
         clients: The clients.
         exchange: Their parts of it.
+        hostile: Number f of hostile clients to tolerate.
         notice: Called with every event.
     """
     store, teaching = exchange.store, exchange.teaching
     uploads = {client.name: exchange.upload(client) for client in clients}
 
     def compute() -> Commit:
-        received, between = combined(teaching, uploads)
+        received, between = combined(teaching, uploads, hostile)
         return {name: tensors for name, tensors in received.items() if tensors}, {"between": between}
 
     received, facts = store.get_or_compute("server/knowledge", compute)
@@ -166,5 +183,6 @@ def teach(
         mine = received.get(client.name, {})
         lesson = exchange.lesson(client, mine)
         sent, _ = uploads[client.name]
-        event = lesson_event(client.name, teaching, sent, mine, facts["between"][client.name], lesson.facts)
-        store.record(f"lesson/{client.name}", [event], notice)
+        between = facts["between"][client.name]
+        event = lesson_event(client.name, teaching, sent, mine, between, lesson.facts)
+        store.record(f"lesson/{client.name}", [event, *copies(client.name, between)], notice)

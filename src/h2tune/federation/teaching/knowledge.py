@@ -23,6 +23,7 @@ from torch import Tensor
 from h2tune.federation.messages import Spec, Tensors
 from h2tune.federation.teaching.stacking import OwnScores, compare_with_own, on_own_texts, stacked
 from h2tune.functional.directions import (
+    capped,
     cosines,
     from_peers,
     label_coordinates,
@@ -89,8 +90,13 @@ class Knowledge(ABC):
         """Return what a client sends."""
 
     @abstractmethod
-    def combine(self, uploads: Sequence[Mapping[str, Tensor]]) -> Combined:
-        """Return what the clients of a group receive."""
+    def combine(self, uploads: Sequence[Mapping[str, Tensor]], hostile: int = 0) -> Combined:
+        """Return what the clients of a group receive.
+
+        Args:
+            uploads: What each sent.
+            hostile: Number f of hostile clients to tolerate; where a method has no rule for that, it is ignored.
+        """
 
     @abstractmethod
     def teach(
@@ -125,7 +131,7 @@ class Own(Consensus):
     def upload(self, z: Tensor, own: OwnScores) -> Tensors:
         return {}
 
-    def combine(self, uploads: Sequence[Mapping[str, Tensor]]) -> Combined:
+    def combine(self, uploads: Sequence[Mapping[str, Tensor]], hostile: int = 0) -> Combined:
         return Combined([{} for _ in uploads], torch.eye(len(uploads)))
 
     def scores(self, z: Tensor, own: OwnScores, received: Mapping[str, Tensor]) -> Tensor:
@@ -147,12 +153,12 @@ class Directions(Knowledge):
     def upload(self, z: Tensor, own: OwnScores) -> Tensors:
         return {"direction": label_coordinates(z, own.public)}
 
-    def combine(self, uploads: Sequence[Mapping[str, Tensor]]) -> Combined:
+    def combine(self, uploads: Sequence[Mapping[str, Tensor]], hostile: int = 0) -> Combined:
         directions = torch.stack([upload["direction"] for upload in uploads])
         _, size, classes = directions.shape
         knows = directions.flatten(1).any(1)  # a client without labels sends zeros
         similarity = cosines(directions)
-        weights = relevance(similarity, size * (classes - 1), knows)
+        weights = relevance(capped(similarity, hostile, knows), size * (classes - 1), knows)
         return Combined([{"peers": part} for part in from_peers(directions, weights)], weights, similarity)
 
     def teach(
@@ -177,7 +183,7 @@ class Predictions(Consensus):
     def upload(self, z: Tensor, own: OwnScores) -> Tensors:
         return {"predictions": unit_variance(own.public)}
 
-    def combine(self, uploads: Sequence[Mapping[str, Tensor]]) -> Combined:
+    def combine(self, uploads: Sequence[Mapping[str, Tensor]], hostile: int = 0) -> Combined:
         mean = torch.stack([upload["predictions"] for upload in uploads]).mean(0)
         return Combined([{"mean": mean} for _ in uploads], torch.ones(len(uploads), len(uploads)))
 
@@ -202,7 +208,7 @@ class Moments(Consensus):
         y = torch.nn.functional.one_hot(own.labels, own.public.shape[1]).to(x.dtype)
         return {"second": x.T @ x, "first": x.T @ y}
 
-    def combine(self, uploads: Sequence[Mapping[str, Tensor]]) -> Combined:
+    def combine(self, uploads: Sequence[Mapping[str, Tensor]], hostile: int = 0) -> Combined:
         second, first = (
             torch.stack([u[key] for u in uploads]).double().sum(0) for key in ("second", "first")
         )

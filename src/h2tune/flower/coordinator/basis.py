@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from h2tune.errors import H2TuneError
+from h2tune.federation.h2tune.agreement import agreement_of
 from h2tune.federation.h2tune.basis import (
     anchor_texts,
     basis_event,
@@ -47,7 +48,8 @@ def frames_before_rounds(messenger: Messenger, store: RunStore) -> Prepare:
 
     count = coordinate_count(size, coordinator.teaching)
     # members compute those of an encoder
-    z = None if basis.encoder else get_coordinates(store, gather, count)
+    hostile = coordinator.server.assumed_hostile
+    z = None if basis.encoder else get_coordinates(store, gather, count, hostile)
     tensors = {} if z is None else {"z": z}
     framed: set[str] = set()
     teaching = Teaching(messenger, texts, tensors, count, store)
@@ -60,7 +62,8 @@ def frames_before_rounds(messenger: Messenger, store: RunStore) -> Prepare:
         )
         framed.update(answered)
         for client in sorted(answered):
-            store.record(f"basis/{client}", [basis_event(client, views.get(client), z)])
+            facts, warnings = agreement_of(store, client)
+            store.record(f"basis/{client}", [basis_event(client, views.get(client), z) | facts, *warnings])
         if coordinator.teaching != "none":
             teaching.prepare(framed & present)
 

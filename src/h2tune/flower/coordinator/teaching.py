@@ -12,7 +12,7 @@ from h2tune.errors import H2TuneError
 from h2tune.events import LESSON_NUMBERS
 from h2tune.federation.messages import Tensors, Update, check_update
 from h2tune.federation.run_store import Commit, RunStore
-from h2tune.federation.teaching.exchange import Between, combined, lesson_event
+from h2tune.federation.teaching.exchange import Between, combined, copies, lesson_event
 from h2tune.federation.teaching.knowledge import KNOWLEDGE
 from h2tune.flower.coordinator.messenger import Messenger
 from h2tune.flower.coordinator.queries import ask
@@ -54,7 +54,7 @@ class Teaching:
         if not new:
             return
         uploads = self._uploads()
-        received, between = combined("directions", uploads)
+        received, between = combined("directions", uploads, self.coordinator.server.assumed_hostile)
         for name in new:
             if name in uploads:
                 self._teach(name, uploads[name], received[name], between[name])
@@ -113,7 +113,7 @@ class Teaching:
         )
         if name in decided:
             event = lesson_event(name, "directions", upload[0], received, between, decided[name])
-            self.store.record(f"lesson/{name}", [event])
+            self.store.record(f"lesson/{name}", [event, *copies(name, between)])
             self._taught.add(name)
 
 
