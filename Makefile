@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup test test-real coverage crashes soak fuzz audit sbom lock lint types check docs dist assets quickstart \
+.PHONY: setup test test-real gguf coverage crashes soak fuzz audit sbom lock lint types check docs dist assets quickstart \
   quickstart-short report-picture clean
 
 setup: $(STAMP)
@@ -22,8 +22,19 @@ coverage: setup  ## the default suite with coverage; prints a table, and writes 
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not real and not slow" --cov \
 	  --cov-report=term:skip-covered --cov-report=html:build/coverage
 
-test-real: setup  ## real weights and real text; minutes
-	$(BIN)/python -m pytest -m "real or slow"
+test-real: setup gguf  ## real weights and real text; minutes
+	$(BIN)/python -m pytest -rs -m "real or slow"
+
+GGUF := build/gguf
+gguf: setup $(GGUF)/.installed  ## the converter of llama.cpp, and llama.cpp itself without compiling it, for the tests of GGUF files
+
+$(GGUF)/.installed:
+	$(BIN)/python -m pip install --quiet --no-deps --target $(GGUF)/lib xllamacpp==2026.10.11549 sentencepiece==0.2.3
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary llama-cpp-python --dest $(GGUF) llama-cpp-python==0.3.36
+	tar --extract --gzip --file $(GGUF)/llama_cpp_python-*.tar.gz --directory $(GGUF) --strip-components=2 --wildcards \
+	  '*/llama.cpp/convert_*_to_gguf.py' '*/llama.cpp/conversion' '*/llama.cpp/gguf-py' '*/llama.cpp/LICENSE'
+	rm $(GGUF)/llama_cpp_python-*.tar.gz
+	touch $@
 
 KILLS ?= 200
 crashes: setup  ## a crash at every write and step, then KILLS kills of real processes at random moments; prints counts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -43,11 +44,28 @@ def folder_of(model: str) -> str:
     """
     if model.startswith(DEMO):
         return str(assets.path_of(model.removeprefix(DEMO)))
-    if model.startswith(("/", ".", "~")) and not Path(model).expanduser().is_dir():
+    if is_local(model) and not Path(model).expanduser().is_dir():
         raise H2TuneError(
             "no such folder", where=f"model {model}", remedy="Give a folder, a Hub id or pypi:NAME"
         )
     return model
+
+
+def is_local(model: str) -> bool:
+    """Return whether a model is named by its folder."""
+    return model.startswith(("/", ".", "~"))
+
+
+def licence(model: str) -> str:
+    """Return what is known of a model's licence without asking a hub, one phrase for a model card."""
+    if model.startswith(DEMO):
+        return assets.find(model).license
+    if not is_local(model):
+        return f"see https://huggingface.co/{model}"
+    card = Path(model).expanduser() / "README.md"
+    head = card.read_text(errors="replace")[:10_000].split("\n---")[0] if card.is_file() else ""
+    named = re.search(r"^license(?:_name)?: *([\w.+-]{1,60}) *$", head, flags=re.MULTILINE)
+    return named[1] if named and head.startswith("---") else "not stated in its folder"
 
 
 def read_config(model: str, *, code: bool = False) -> PretrainedConfig:

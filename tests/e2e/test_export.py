@@ -78,10 +78,11 @@ def test_plain_peft_loads_the_exported_adapter_and_gives_the_same_logits(
     assert torch.allclose(ours, plain_logits[client], atol=1e-5)
 
 
-def test_the_merged_model_is_an_ordinary_model(run, tmp_path):
-    federations.h2tune(
-        "export", str(run / "run"), str(tmp_path / "m"), "--client", "one", "--format", "merged"
-    )
+@pytest.mark.parametrize(
+    ("command", "options"), [("merge", ()), ("export", ("--merged",)), ("export", ("--format", "merged"))]
+)
+def test_the_merged_model_is_an_ordinary_model(run, tmp_path, command, options):
+    federations.h2tune(command, str(run / "run"), str(tmp_path / "m"), "--client", "one", *options)
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "m").eval()
     base = tiny.causal("llama")
     adapted = PeftModel.from_pretrained(
@@ -119,7 +120,9 @@ def test_the_model_card_says_what_it_is_and_its_code_runs(run, form):
         card = (folder / "README.md").read_text()
         assert card.startswith("---\nlibrary_name: peft\n") and "`yes`, `no`" in card
         accuracy = [e for e in events if e["event"] == "evaluated" and e["client"] == client][-1]["accuracy"]
-        assert f"| test | 20 | {accuracy:.3f} | " in card
+        assert f"| test | 20 | {accuracy:.3f} | " in card and f"| data | rows of {client}.jsonl |" in card
+        assert str(run) not in card  # paths of the client's machine
+        assert "Base model: not stated in its folder." in card and "## Privacy" in card
         whole = json.loads((folder / "adapter_config.json").read_text())["r"]
         assert whole == rank  # the free basis adds none
         assert f"| rank | {whole}" in card and ("--max-lora-rank" in card) == (form == "lora")

@@ -7,9 +7,10 @@ import math
 
 import pytest
 import torch
-from helpers import federations
+from helpers import federations, llamacpp
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from h2tune import assets
 from h2tune.events import read_events
 from h2tune.tasks.load import load_task
 
@@ -39,9 +40,7 @@ def run(tmp_path_factory):
     }
     file = federations.write(folder, content)
     federations.h2tune("run", str(file), "--out", str(folder / "run"), "--strict")
-    federations.h2tune(
-        "export", str(folder / "run"), str(folder / "merged"), "--client", "east", "--format", "merged"
-    )
+    federations.h2tune("merge", str(folder / "run"), str(folder / "merged"), "--client", "east")
     return folder
 
 
@@ -51,14 +50,51 @@ def test_training_lowers_the_loss_and_raises_rouge(run):
     assert math.exp(after["loss"]) < math.exp(before["loss"]) / 2  # perplexity
 
 
+def answers_of(folder, conversations) -> list[str]:
+    """Return the greedy answers of plain Transformers, each of which has ended."""
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    texts = []
+    for asked in conversations:
+        ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt")[
+            "input_ids"
+        ]
+        with torch.no_grad():
+            answer = model.generate(ids, max_new_tokens=12, do_sample=False)[0, ids.shape[1] :]
+        assert answer[-1] == tokenizer.eos_token_id
+        texts.append(tokenizer.decode(answer, skip_special_tokens=True))
+    return texts
+
+
 def test_the_merged_model_answers_in_plain_transformers(run):
-    model = AutoModelForCausalLM.from_pretrained(run / "merged").eval()
-    tokenizer = AutoTokenizer.from_pretrained(run / "merged")
     asked = [{"role": "user", "content": QUESTION.format("a moving and funny film with a great cast")}]
-    ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt")["input_ids"]
-    with torch.no_grad():
-        answer = model.generate(ids, max_new_tokens=12, do_sample=False)[0, ids.shape[1] :]
-    assert answer[-1] == tokenizer.eos_token_id
-    assert tokenizer.decode(answer, skip_special_tokens=True) in (
-        ANSWER.format(w) for w in ("positive", "negative")
+    (answer,) = answers_of(run / "merged", [asked])
+    assert answer in (ANSWER.format(w) for w in ("positive", "negative"))
+
+
+@pytest.mark.slow
+def test_llama_cpp_answers_as_transformers_from_the_merged_model_and_from_the_adapter(run):
+    llamacpp.needed()
+    rows = [json.loads(line) for line in (run / "talk.jsonl").read_text().splitlines()[-16:]]
+    conversations = [row["messages"][:1] for row in rows]
+    expected = answers_of(run / "merged", conversations)
+    assert len(set(expected)) > 1  # the model reads the question
+    merged, base, adapter = (run / f"{name}.gguf" for name in ("merged", "base", "adapter"))
+    llamacpp.convert(
+        "convert_hf_to_gguf.py", str(run / "merged"), "--outfile", str(merged), "--outtype", "f32"
     )
+    assert llamacpp.answers(merged, conversations) == expected
+    folder = assets.fetch("smollm2-135m-instruct")
+    lora = run / "run" / "clients" / "east" / "lora"
+    llamacpp.convert("convert_hf_to_gguf.py", str(folder), "--outfile", str(base), "--outtype", "f32")
+    llamacpp.convert(
+        "convert_lora_to_gguf.py",
+        str(lora),
+        "--base",
+        str(folder),
+        "--outfile",
+        str(adapter),
+        "--outtype",
+        "f32",
+    )
+    assert llamacpp.answers(base, conversations, adapter) == expected

@@ -249,6 +249,7 @@ def export(
             "--format", help="lora (plain LoRA), adapter (h2tune's own), or merged (the whole model)."
         ),
     ] = "lora",
+    merged: Annotated[bool, typer.Option("--merged", help="The same as --format merged.")] = False,
 ) -> None:
     """Write a client's adapter as plain LoRA or h2tune adapter, or its model with the adapter merged."""
     check_run_folder(folder)
@@ -260,7 +261,17 @@ def export(
     from h2tune.runs.results import export_client
 
     with quiet():
-        typer.echo(str(export_client(folder, client, out, form)))
+        typer.echo(str(export_client(folder, client, out, "merged" if merged else form)))
+
+
+@app.command()
+def merge(
+    folder: RunFolder,
+    out: Annotated[Path, typer.Argument(help="Folder to write; must not exist.", metavar="OUT")],
+    client: Annotated[str, typer.Option(help="Name of the client whose model is merged.")],
+) -> None:
+    """Write a client's model with its adapter in the weights: an ordinary model folder, as export --merged does."""
+    export(folder, out, client, merged=True)
 
 
 @assets_app.command("list")

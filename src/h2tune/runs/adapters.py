@@ -11,6 +11,7 @@ from h2tune.events import read_events
 from h2tune.federation.attach import attach_adapter
 from h2tune.federation.local_client import LocalClient
 from h2tune.federation.local_engine import LocalEngine
+from h2tune.models import DEMO
 from h2tune.report.view.traffic import Traffic, traffic_by_client
 from h2tune.runs.card import model_card
 
@@ -24,6 +25,8 @@ def export_adapters(engine: LocalEngine, client: LocalClient, rounds: int, folde
     sent = traffic_by_client(read_events(engine.store.events_file)).get(client.name, Traffic())
     base, tokenizer = engine.base_of(client)
     adapted = attach_adapter(base, client, engine.strategy, state, engine.frames(client.name))
+    if client.enrolment.model.startswith(DEMO):  # its folder is this machine's cache
+        adapted.model.peft_config["default"].base_model_name_or_path = client.enrolment.model
     try:
         save_adapter(adapted.model, folder / "adapter")
         adapted.save_lora(folder / "lora")

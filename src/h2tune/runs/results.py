@@ -159,7 +159,9 @@ def _restore(models: BaseModels, client: LocalClient, config: ClientConfig, sour
     """Put a saved adapter on the client's base model, prepared as for a round of the run."""
     base, tokenizer = models.get(config.model, client.kind, config.dtype)
     heads = {name: base.get_submodule(name) for name in prepare_base(base, client)}
-    model = get_peft_model(base, PeftConfig.from_pretrained(source))
+    settings = PeftConfig.from_pretrained(source)
+    settings.base_model_name_or_path = None  # PEFT would warn that a demo model's name became its folder
+    model = get_peft_model(base, settings)
     # before the weights are loaded: PEFT would round a head to the base model's type
     keep_in_float32(model, list(heads))
     model.load_adapter(source, "default")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -106,8 +107,8 @@ class FileTask(OwnTask):
             labels=tuple(self.labels or ()),
             verbalisers=self._verbalisers(),
             template=self.prompt,
-            source=self.file,
-            license="the user's own file",
+            source=f"rows of {Path(self.file).name}",
+            license="that of the client's own file",
             scorer=self.scorer or ("word" if self.labels is None else "label"),
             max_length=self.max_length,
             new_tokens=self.max_new_tokens or MOST_NEW_TOKENS,
