@@ -88,6 +88,8 @@ class RunStarted(LoggedEvent):
     alternation: str  # how shared and private parameters take turns in training
     mask: str  # how the mask Ω is chosen
     wire_dtype: str  # type of floating-point tensors on the wire
+    # versions of Python and libraries, threads, processor and devices of the process that logs; absent before 0.1.0
+    environment: NotRequired[dict[str, str]]
     clients: list[ClientFacts]  # the clients, by name
 
 
@@ -349,6 +351,15 @@ class ComparedRow(TypedDict):
     note: str  # how the method treats the client; mostly empty
 
 
+class ComparedMember(TypedDict):
+    """A client of a comparison."""
+
+    name: str
+    model: str  # as the federation file names it
+    task: str  # name of its task
+    rank: str  # rank of its adapter, or "auto"
+
+
 class RecoveredHeadroom(TypedDict):
     """The share of the headroom, `pooled` − `local`, that one method recovers; accuracies are fractions."""
 
@@ -371,6 +382,9 @@ class Compared(TypedDict):
     split: Split  # the split that was scored
     reference: str  # label of the method that differences are taken to
     seeds: list[int]  # the seeds that every method runs with
+    federation: NotRequired[dict[str, str]]  # settings of the file by dotted key; absent before 0.1.0
+    members: NotRequired[list[ComparedMember]]  # the clients; absent before 0.1.0
+    environment: NotRequired[dict[str, str]]  # as in `RunStarted`
     settings: dict[str, list[str]]  # by method, the settings in which it differs from the file
     notes: list[MethodNote]  # how methods treat clients
     problems: list[MethodProblem]  # runs and clients that failed

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from scipy import stats
 
 from h2tune.compare.methods import as_local, parse_methods, reference_of
+from h2tune.compare.paper import figure, latex, write_figures
 from h2tune.compare.results import RunResult, is_finished, read_result
 from h2tune.compare.rows import ALL, Row, rows_of
-from h2tune.compare.tables import csv_text, event_of, markdown
+from h2tune.compare.tables import csv_text, event_of, markdown, terminal_table
 from h2tune.config import parse
 from h2tune.errors import H2TuneError
 from h2tune.report import write_report
@@ -58,7 +60,7 @@ def rows(**methods: dict[int, RunResult]) -> dict[tuple[str, str], Row]:
 
 def test_methods_are_strategies_ablations_and_either_with_settings():
     methods = parse_methods(["local", "h2tune-joint", "fedit+train.learning_rate=1e+3+server.rounds=4"])
-    assert [m.label for m in methods] == ["local", "h2tune-joint", "fedit"]
+    assert [m.label for m in methods] == [m.text for m in methods]  # no table leaves out what was changed
     assert [m.strategy for m in methods] == ["local", "h2tune", "fedit"]
     assert methods[1].changes == ("experimental.alternation=joint",)
     assert methods[2].changes == ("train.learning_rate=1e+3", "server.rounds=4")
@@ -84,7 +86,7 @@ def test_methods_that_cannot_be_are_refused(texts):
 
 def test_the_reference_is_named_or_local_or_the_first():
     methods = parse_methods(["fedit", "local+train.x=1"])
-    assert reference_of(methods, None).label == "local"
+    assert reference_of(methods, None).label == "local+train.x=1"
     assert reference_of(methods, "fedit").label == "fedit"
     assert reference_of(methods[:1], None).label == "fedit"
     with pytest.raises(H2TuneError, match="did you mean 'fedit'"):
@@ -167,6 +169,44 @@ def test_tables_hold_every_row_and_what_failed(tmp_path: Path):
     assert "no rank | fits" in page and "Training loss" not in page
 
 
+NAME = "fedit+train.learning_rate=3e-4+adapter.alpha=32"
+
+
+def test_the_table_of_the_terminal_fits_80_columns_and_drops_no_key():
+    found = list(rows(local=results(LOCAL), **{NAME: results(OURS)}).values())
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(terminal_table(found, FACTS))
+    assert max(map(len, stream.getvalue().splitlines())) <= 80 and "…" not in stream.getvalue()
+    first = [line.split("│")[1].strip() for line in stream.getvalue().splitlines() if line.startswith("│")]
+    assert NAME in "".join(first)
+    assert "difference to local" in stream.getvalue()
+
+
+def test_a_comparison_for_a_paper(tmp_path: Path):
+    found = list(rows(local=results(LOCAL), **{NAME: results(OURS), "100_%": results(OURS)}).values())
+    table = latex(found, FACTS)
+    assert r"fedit+train.learning\_rate=3e-4+adapter.alpha=32 &" in table and r"100\_\% &" in table
+    assert table.count(r"\\") == 1 + 3 + 9 and table.count("&") == 3 * (1 + 9)
+    assert table.isascii() and r"\toprule" in table
+    write_figures(tmp_path, found, "local")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [f"{n}.{e}" for n in ("client-films", "client-news", "mean") for e in ("pdf", "svg")]
+    assert (tmp_path / "mean.pdf").read_bytes().startswith(b"%PDF")
+    methods = [mark["method"] for mark in figure(found[:3], "local")["layer"][2]["data"]["values"]]
+    assert methods == ["local", NAME, "100_%"]
+
+
+def test_the_page_says_what_ran(tmp_path: Path):
+    found = list(rows(local=results(LOCAL), h2tune=results(OURS)).values())
+    facts = FACTS | {
+        "federation": {"server.rounds": "3"}, "environment": {"torch": "2.9", "threads": "4"},
+        "members": [{"name": "films", "model": "pypi:x", "task": "movie_reviews", "rank": "8"}],
+    }  # fmt: skip
+    (tmp_path / "events.jsonl").write_text(event_of(found, facts, "0.1.0", 0.0))
+    page = write_report(tmp_path).read_text()
+    assert all(text in page for text in ("server.rounds", "pypi:x", "threads", "2.9"))
+
+
 def test_scoring_the_last_round_alone_needs_everyone_in_it():
     client = {"name": "films", "model": "m", "task": "movie_reviews"}
     content = {"name": "f", "client": [client], "experimental": {"evaluate_rounds": "last"}}
@@ -177,4 +217,4 @@ def test_scoring_the_last_round_alone_needs_everyone_in_it():
 
 def test_a_method_whose_clients_all_train_as_local_takes_the_runs_of_local():
     fedit, local = parse_methods(["fedit+train.x=1", "local+train.x=1"])
-    assert as_local(fedit).folder == local.folder and as_local(fedit).label == "fedit"
+    assert as_local(fedit).folder == local.folder and as_local(fedit).label == "fedit+train.x=1"

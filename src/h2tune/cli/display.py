@@ -12,9 +12,9 @@ from h2tune.monitors.lines import line_of
 from h2tune.monitors.monitor import Monitor
 
 
-def terminal() -> Console:
+def terminal(*, stderr: bool = False) -> Console:
     """Return a console that prints text as it is: brackets in a path are not markup, and `:name:` is no emoji."""
-    return Console(markup=False, highlight=False, emoji=False)
+    return Console(markup=False, highlight=False, emoji=False, stderr=stderr)
 
 
 class TerminalDisplay(Monitor):

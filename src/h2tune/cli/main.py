@@ -141,16 +141,21 @@ def compare(
     split: Annotated[
         str | None, typer.Option(help="Split to score: test or validation.", show_default="data.evaluate")
     ] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="What to print: table, or latex (for the package booktabs).")
+    ] = "table",
     jobs: Jobs = None,
 ) -> None:
     """Run methods on the same seeds and compare them. Run the same command again to resume."""
     read_federation(file, override or ())
     from h2tune.cli.display import TerminalDisplay, terminal
     from h2tune.compare import compare as compare_methods
-    from h2tune.compare.tables import explained, remarks, terminal_table
+    from h2tune.compare.paper import latex
+    from h2tune.compare.tables import check_form, explained, remarks, terminal_table
     from h2tune.runs.plan import total_steps
 
-    console = terminal()
+    check_form(form)
+    console = terminal(stderr=form == "latex")
     comparison = compare_methods(
         file,
         methods.split(","),
@@ -164,10 +169,13 @@ def compare(
         displays=lambda federation: TerminalDisplay(console, total_steps(federation), brief=True),
     )
     rows, facts = comparison.rows(), comparison.facts()
-    console.print(terminal_table(rows, facts))
-    for line in (*explained(facts), *remarks(facts)):
-        console.print(line, soft_wrap=True)
-    console.print(f"Tables, report and runs: {comparison.folder}", soft_wrap=True)
+    if form == "latex":
+        typer.echo(latex(rows, facts), nl=False)
+    else:
+        console.print(terminal_table(rows, facts))
+        for line in (*explained(facts), *remarks(facts)):
+            console.print(line, soft_wrap=True)
+        console.print(f"All numbers, figures, report and runs: {comparison.folder}", soft_wrap=True)
     comparison.check_results()
 
 

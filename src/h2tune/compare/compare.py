@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -94,9 +95,41 @@ def _planned(
     methods = [as_local(m) if all((m.label, name) in notes for name in names) else m for m in methods]
     values = [first.seed + number for number in range(seeds)]
     comparison = Comparison(
-        folder, first.name, first.data.evaluate, reference.label, methods, values, names, notes=notes
+        folder,
+        first.name,
+        first.data.evaluate,
+        reference.label,
+        methods,
+        values,
+        names,
+        notes=notes,
+        federation=_settings(first),
+        members=_members(first),
     )
     return comparison, planned_runs(stated, changes, methods, values, folder)
+
+
+def _settings(federation: FederationConfig) -> dict[str, str]:
+    """Return the settings of a federation file by dotted key, as text."""
+    plain = federation.model_dump(mode="json", exclude={"client", "name", "seed"}, exclude_none=True)
+    return {
+        f"{section}.{key}": value if isinstance(value, str) else json.dumps(value)
+        for section, content in plain.items()
+        for key, value in (content.items() if isinstance(content, dict) else ())
+    }
+
+
+def _members(federation: FederationConfig) -> list[dict[str, str]]:
+    """Return name, model, task and rank of each client."""
+    return [
+        {
+            "name": c.name,
+            "model": c.model,
+            "task": c.task if isinstance(c.task, str) else c.task.describe().name,
+            "rank": str(c.rank),
+        }
+        for c in federation.sorted_clients()
+    ]
 
 
 def _run(comparison: Comparison, planned: PlannedRun, jobs: int | None, displays: Displays | None) -> None:

@@ -10,6 +10,7 @@ from h2tune import files
 from h2tune._version import __version__
 from h2tune.compare.headroom import recovered
 from h2tune.compare.methods import Method
+from h2tune.compare.paper import latex, write_figures
 from h2tune.compare.results import RunResult
 from h2tune.compare.rows import Row, rows_of
 from h2tune.compare.tables import csv_text, event_of, markdown
@@ -29,6 +30,8 @@ class Comparison:
         seeds: The seeds, in order.
         clients: Names of the clients.
         results: Method → seed → result.
+        federation: The settings of the file by dotted key, as text.
+        members: Name, model, task and rank of each client.
         notes: (method, client) → a line on how the client takes part, such as why it shares nothing.
         problems: (method, seed, one line): runs and clients that failed.
     """
@@ -41,6 +44,8 @@ class Comparison:
     seeds: list[int]
     clients: list[str]
     results: dict[str, dict[int, RunResult]] = field(default_factory=dict)
+    federation: dict[str, str] = field(default_factory=dict)
+    members: list[dict[str, str]] = field(default_factory=list)
     notes: dict[tuple[str, str], str] = field(default_factory=dict)
     problems: list[tuple[str, int, str]] = field(default_factory=list)
 
@@ -49,7 +54,9 @@ class Comparison:
         return rows_of(self.results, self.reference, self.clients, self.notes, self.seeds[0])
 
     def facts(self) -> dict[str, Any]:
-        """Return the facts that accompany the rows: name, split, seeds, settings, notes, problems, recovered."""
+        """Return the facts that accompany the rows: name, split, seeds, settings, notes, problems, environment."""
+        from h2tune.runs.environment import environment
+
         return {
             "name": self.name,
             "split": self.split,
@@ -58,6 +65,9 @@ class Comparison:
             "settings": {m.label: list(m.changes) for m in self.methods if m.changes},
             "notes": [{"method": m, "client": c, "note": n} for (m, c), n in self.notes.items()],
             "problems": [{"method": m, "seed": s, "reason": r} for m, s, r in self.problems],
+            "federation": self.federation,
+            "members": self.members,
+            "environment": environment(),
             "recovered": [r.as_dict() for r in recovered(self.results, self.clients)],
         }
 
@@ -76,7 +86,7 @@ class Comparison:
             )
 
     def write(self, began: float) -> None:
-        """Write `comparison.md`, `comparison.csv`, the event and the report into the comparison's folder.
+        """Write tables (Markdown, CSV, LaTeX), figures, the event and the report into the comparison's folder.
 
         Args:
             began: When the comparison began, as `time.time` returns it.
@@ -86,5 +96,7 @@ class Comparison:
         rows, facts = self.rows(), self.facts()
         files.write_text(self.folder / "comparison.md", markdown(rows, facts))
         files.write_text(self.folder / "comparison.csv", csv_text(rows))
+        files.write_text(self.folder / "comparison.tex", latex(rows, facts))
+        write_figures(self.folder / "figures", rows, self.reference)
         files.write_text(self.folder / "events.jsonl", event_of(rows, facts, __version__, began))
         write_report(self.folder)

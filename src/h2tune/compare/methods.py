@@ -45,6 +45,11 @@ class Method:
     runs_as: str = ""
 
     @property
+    def name(self) -> str:
+        """Its name without overrides."""
+        return CHANGE.split(self.text)[0]
+
+    @property
     def folder(self) -> str:
         """Name of the folder of its runs; h2tune and h2tune-alone have the same, so that nothing is trained twice."""
         _, *changes = CHANGE.split(self.text)
@@ -59,7 +64,7 @@ class Method:
 def parse_methods(texts: Sequence[str]) -> list[Method]:
     """Parse methods such as `local`, `h2tune-joint`, `fedit+train.learning_rate=3e-4` or `module:object`.
 
-    A method's label is its name without overrides, unless another method has the same name.
+    A method's label is the whole text, so that no table leaves out what was changed.
 
     Raises:
         H2TuneError: No method has that name, or a method is listed twice.
@@ -71,8 +76,7 @@ def parse_methods(texts: Sequence[str]) -> list[Method]:
     for text in written:
         if written.count(text) > 1:
             raise H2TuneError(f"'{text}' is listed twice", where="--methods")
-    names = [method.label for method in methods]
-    return [m if names.count(m.label) == 1 else replace(m, label=m.text) for m in methods]
+    return methods
 
 
 def reference_of(methods: Sequence[Method], against: str | None) -> Method:
@@ -82,9 +86,8 @@ def reference_of(methods: Sequence[Method], against: str | None) -> Method:
         H2TuneError: No method of the comparison has that name.
     """
     name = against or "local"
-    for method in methods:
-        if name in (method.label, method.text):
-            return method
+    for method in (*(m for m in methods if m.label == name), *(m for m in methods if m.name == name)):
+        return method
     if against is None:
         return methods[0]
     labels = [method.label for method in methods]
@@ -113,4 +116,4 @@ def _parse(text: str) -> Method:
         )
     strategy = "h2tune" if name in ABLATIONS else name
     stage: Literal["trained", "alone"] = "alone" if name == "h2tune-alone" else "trained"
-    return Method(name, text, strategy, (*ABLATIONS.get(name, ()), *changes), stage)
+    return Method(text, text, strategy, (*ABLATIONS.get(name, ()), *changes), stage)

@@ -11,11 +11,14 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from h2tune.compare.rows import Row
+from h2tune.errors import H2TuneError, nearest
 from h2tune.report import formats
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+FORMS = ("table", "latex")
+"""What `h2tune compare` prints."""
 HEAD = (
     "method",
     "seeds",
@@ -63,31 +66,54 @@ def event_of(rows: Sequence[Row], facts: Mapping[str, Any], version: str, began:
     return json.dumps(event, allow_nan=False) + "\n"
 
 
+def check_form(form: str) -> None:
+    """Refuse an unknown form of the table that is printed.
+
+    Raises:
+        H2TuneError: Names the known ones.
+    """
+    if form not in FORMS:
+        raise H2TuneError(
+            f"no format '{form}'{nearest(form, FORMS)}", where="--format", remedy=f"Use {' or '.join(FORMS)}"
+        )
+
+
 def terminal_table(rows: Sequence[Row], facts: Mapping[str, Any]) -> Table:
-    """Return the table for the terminal."""
+    """Return a table for 80 columns: method, accuracy and difference, client by client."""
     from rich.table import Table
 
-    shown = Table("client", *HEAD, title=f"{facts['name']}: difference to {facts['reference']}")
+    shown = Table(title=str(facts["name"]))
+    shown.add_column("method", overflow="fold")
+    shown.add_column("accuracy, %", justify="right", no_wrap=True)
+    shown.add_column(f"difference to {facts['reference']}, points", justify="right", overflow="fold")
     for client in dict.fromkeys(row.client for row in rows):
+        shown.add_row(client or "mean over clients", "", "")
         for row in rows:
             if row.client == client:
-                shown.add_row(client or "mean", *cells(row))
+                shown.add_row(f"  {row.method}", accuracy(row), difference(row))
         shown.add_section()
     return shown
 
 
+def accuracy(row: Row) -> str:
+    """Return the mean accuracy in per cent with its interval."""
+    if row.low is None or row.high is None:
+        return f"{row.mean * 100:.1f}"
+    return f"{row.mean * 100:.1f} ({row.low * 100:.1f} to {row.high * 100:.1f})"
+
+
+def difference(row: Row) -> str:
+    """Return the mean difference to the reference in points with its interval."""
+    return formats.points(row.difference) + _between(row.difference_low, row.difference_high)
+
+
 def cells(row: Row) -> tuple[str, ...]:
     """Return the cells of a row as text."""
-    spread = (
-        f" ({row.low * 100:.1f} to {row.high * 100:.1f})"
-        if row.low is not None and row.high is not None
-        else ""
-    )
     return (
         row.method,
         str(row.seeds),
-        f"{row.mean * 100:.1f}{spread}",
-        formats.points(row.difference) + _between(row.difference_low, row.difference_high),
+        accuracy(row),
+        difference(row),
         _between(row.bootstrap_low, row.bootstrap_high).strip(" ()") or formats.NONE,
         formats.probability(row.p),
         formats.probability(row.p_holm),

@@ -9,6 +9,7 @@ from h2tune._version import __version__
 from h2tune.config import FederationConfig
 from h2tune.events import Event
 from h2tune.federation.strategy import Strategy
+from h2tune.runs.environment import environment
 
 
 def run_started(
@@ -40,6 +41,7 @@ def run_started(
         "alternation": federation.experimental.alternation,
         "mask": federation.experimental.mask,
         "wire_dtype": federation.server.wire_dtype,
+        "environment": environment(),
         "clients": list(clients),
     }
 

@@ -10,6 +10,7 @@ from h2tune.report.charts.ranges import Range, ranges
 from h2tune.report.charts.theme import CLEAR, UNCLEAR
 from h2tune.report.sections.parts import Cell, Figure, LegendEntry, Section, Table
 from h2tune.report.sections.results import between
+from h2tune.report.sections.setup import environment
 from h2tune.report.view.model import ComparedView, ReportView
 
 ALL = "mean over clients"
@@ -45,9 +46,15 @@ def setup(view: ReportView) -> Section:
     facts = [f"split {view.split}", f"reference {view.reference}" if view.reference else ""]
     facts += [f"seeds {', '.join(view.seeds)}" if view.seeds else ""]
     text = [" · ".join(fact for fact in facts if fact)]
-    return Section(
-        "setup", "What ran", text, tables=[Table("Settings of methods", ["method", "settings"], rows, (1,))]
-    )
+    tables = [Table("Settings of methods", ["method", "settings"], rows, (1,))]
+    if view.members:
+        tables.append(Table("Clients", ["client", "model", "task", "rank"], view.members, (1, 2)))
+    if view.federation:
+        common = [[key, value] for key, value in view.federation.items()]
+        tables.append(
+            Table("Settings of the federation file", ["key", "value"], common, words=(1,), folded=True)
+        )
+    return Section("setup", "What ran", text, tables=[*tables, *environment(view)])
 
 
 def charts(rows: Sequence[ComparedView], reference: str) -> list[Figure]:

@@ -16,7 +16,15 @@ def section(view: ReportView) -> Section:
         ("roles", ", ".join(view.roles)),
     ]  # fmt: skip
     said = " · ".join(f"{name} {value}" for name, value in known if value not in ("", formats.NONE))
-    return Section("setup", "What ran", [said] if said else [], tables=[clients(view)])
+    tables = [clients(view), *environment(view)]
+    return Section("setup", "What ran", [said] if said else [], tables=tables)
+
+
+def environment(view: ReportView) -> list[Table]:
+    """Return what numbers depend on beside the settings, if it was recorded."""
+    rows = [[name, value] for name, value in view.environment.items()]
+    title = "Versions, threads and processor"
+    return [Table(title, ["what", "value"], rows, words=(1,), folded=True)] if rows else []
 
 
 def clients(view: ReportView) -> Table:

@@ -56,6 +56,7 @@ def _run_started(shown: ReportView, event: Event) -> None:
     shown.seed, shown.planned = integer(event.get("seed")), integer(event.get("rounds"))
     shown.shared_rank, shown.slots = integer(event.get("shared_rank")), integer(event.get("slots"))
     shown.roles = texts(event.get("roles"))
+    shown.environment = _named(event.get("environment"))
     shown.finished = False
     for facts in map(record, items(event.get("clients"))):
         client = shown.client(text(facts.get("name")))
@@ -220,6 +221,11 @@ def _compared(shown: ReportView, event: Event) -> None:
     shown.compared_seeds = len(shown.seeds) or None
     shown.settings = {text(k): texts(v) for k, v in record(event.get("settings")).items()}
     shown.remarks = texts(event.get("remarks"))
+    shown.federation = _named(event.get("federation"))
+    shown.environment = shown.environment or _named(event.get("environment"))
+    keys = ("name", "model", "task", "rank")
+    members = map(record, items(event.get("members")))
+    shown.members = [tuple(text(m.get(key)) for key in keys) for m in members]  # type: ignore[misc]
     for problem in map(record, items(event.get("problems"))):
         seed, reason = text(problem.get("seed")), text(problem.get("reason"))
         shown.failures.append(
@@ -239,6 +245,11 @@ def _compared(shown: ReportView, event: Event) -> None:
         count = len(seeds) if isinstance(seeds, list) else integer(seeds)
         named = {name: text(row.get(name)) for name in ("method", "client")}
         shown.compared.append(ComparedView(**named, **values, seeds=count))  # type: ignore[arg-type]
+
+
+def _named(value: Any) -> dict[str, str]:
+    """Return an object's texts by name."""
+    return {text(key): text(item) for key, item in record(value).items()}
 
 
 def _run_finished(shown: ReportView, event: Event) -> None:

@@ -248,6 +248,12 @@ class ReportView:
     remarks: tuple[str, ...] = ()
     """Lines below a comparison: settings of methods, failures."""
     seeds: tuple[str, ...] = ()
+    federation: dict[str, str] = field(default_factory=dict)
+    """Settings of the file of a comparison, by dotted key."""
+    members: list[tuple[str, str, str, str]] = field(default_factory=list)
+    """Name, model, task and rank of the clients of a comparison."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Versions, threads, processor and devices."""
     settings: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Method → the settings in which it differs from the federation file."""
     _by_name: dict[str, ClientView] = field(default_factory=dict, repr=False, compare=False)
