@@ -25,7 +25,7 @@ COMMANDS = {
     "": "--version",
     "run": "file --set --out --resume --from-round --strict --jobs",
     "inspect": "file --set",
-    "compare": "file --methods --seeds --set --out --against --split --jobs --format",
+    "compare": "file --methods --seeds --set --out --against --split --format --jobs",
     "report": "folder --out",
     "evaluate": "folder --client --split",
     "export": "folder out --client --format --merged",
