@@ -112,7 +112,8 @@ def facts(folder: Path, found: Path) -> list[str]:
         event = {k: v for k, v in json.loads(line).items() if k not in ("time", "seconds", "version")}
         if event["event"] == "aggregated" and "secure_aggregation" in event:
             event["secure_aggregation"] = sorted(event["secure_aggregation"])  # keys are new in each run
-        event.pop("environment", None)
+        for later in ("environment", "agreement", "with_others", "left_out"):  # are said since later
+            event.pop(later, None)
         for client in event["clients"] if event["event"] == "run_started" else []:
             client.pop("unused", None)  # is said since later
         for sent in event.get("sent", []):

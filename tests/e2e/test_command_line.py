@@ -106,12 +106,17 @@ def test_an_interrupted_command_says_how_to_go_on(monkeypatch, command, words):
     assert done.stderr.startswith("h2tune: interrupted") and words in done.stderr
 
 
+def heard() -> None:
+    """Let a child hear SIGINT, which shells ignore for what they start in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_in_training_says_how_to_go_on_and_the_run_does(tmp_path):
     content = federations.federation(tmp_path, train={"local_steps": 400})
     file, run = federations.write(tmp_path, content), tmp_path / "run"
     command = federations.command("run", str(file), "--out", str(run))
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               env=federations.environment())  # fmt: skip
+                               env=federations.environment(), preexec_fn=heard)  # fmt: skip
     while process.poll() is None and "run_started" not in _text(run / "events.jsonl"):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)

@@ -111,7 +111,7 @@ def test_a_client_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
 
 def test_below_min_clients_the_run_stops_and_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(H2TuneAdaptedModel, "receive", lambda self, download: 1 / 0)
-    with pytest.raises(H2TuneError, match=r"0 of 2 updates arrived, min_clients is 1.*--resume"):
+    with pytest.raises(H2TuneError, match=r"0 of 2 updates arrived, min_clients is 1.*start the run again"):
         go(tmp_path)
 
 

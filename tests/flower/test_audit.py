@@ -191,7 +191,7 @@ def test_an_event_that_is_altered_stays_a_fault_after_restarts(tmp_path, place, 
 def test_the_command_says_what_it_found(log, keys):
     runner = CliRunner()
     found = runner.invoke(main.app, ["deploy", "verify", str(log.parent), "--key", str(keys / "own.pub")])
-    assert found.exit_code == 0 and "5 entries, 5 signed with" in found.stdout
+    assert found.exit_code == 0 and "entries 5, 5 signed with" in found.stdout
     log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[1:]))
     found = runner.invoke(main.app, ["deploy", "verify", str(log.parent)])
     assert found.exit_code != 0 and "FAIL  line 1 does not follow the line before it" in found.stdout

@@ -128,7 +128,7 @@ def test_through_a_run_a_resumed_one_is_the_same_and_each_client_holds_its_own(t
     ("changes", "words"),
     [
         ({"server": {"secure_aggregation": True, "min_clients": 3}}, "receives only their sum"),
-        ({"server": {"aggregation": "median", "min_clients": 3}}, "a robust mean"),
+        ({"server": {"aggregation": "median", "min_clients": 3}}, "computes one step for all"),
         ({"privacy": {"noise": "server", "clip": 1.0, "multiplier": 1.0}}, "depend on each client's update"),
     ],
 )

@@ -38,8 +38,8 @@ class ExperimentalConfig(ConfigSection):
     )
     increments: Increments = Field(
         default="mean",
-        description="How the shared G moves: by the mean of the clients' increments, equation (5), by their sum, by "
-        "relevance with a G for each client, equation (10), or not at all: T stays private.",
+        description="How G moves: by the mean of the clients' increments, equation (5), their sum, or with weights of "
+        "relevance, equation (10); or not at all: T stays private.",
     )
     server_learning_rate: Rate = Field(default=1.0, description="Server learning rate η of equation (5).")
     clip_norm: Rate | Literal["median"] = Field(

@@ -178,7 +178,7 @@ def test_frames_that_were_altered_in_a_run_are_refused(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(local_engine.ClientRound, "run", altered)
-        with pytest.raises(H2TuneError, match=r"client 'one' were altered .* Go on with --resume"):
+        with pytest.raises(H2TuneError, match=r"client 'one' were altered .* Start the run again"):
             run(federation, out=tmp_path / "run")
     finished = run(federation, out=tmp_path / "run", resume=True)  # computes them again
     (failed,) = [e for e in finished.events if e["event"] == "client_failed"]
