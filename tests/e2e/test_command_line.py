@@ -116,7 +116,7 @@ def test_ctrl_c_in_training_says_how_to_go_on_and_the_run_does(tmp_path):
     file, run = federations.write(tmp_path, content), tmp_path / "run"
     command = federations.command("run", str(file), "--out", str(run))
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               env=federations.environment(), preexec_fn=heard)  # fmt: skip
+                               env=federations.environment(), preexec_fn=heard)  # noqa: PLW1509  # fmt: skip
     while process.poll() is None and "run_started" not in _text(run / "events.jsonl"):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)

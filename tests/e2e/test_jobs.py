@@ -77,7 +77,7 @@ def started(file: Path, out: Path, rounds: int):
     process = subprocess.Popen(
         federations.command("run", str(file), "--out", str(out), "--jobs", "2"),
         env=federations.environment(), stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells ignore it in the background
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )  # fmt: skip
     end = time.monotonic() + 600
     while not (out / f"server/round-{rounds:04d}").exists():
