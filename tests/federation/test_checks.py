@@ -8,7 +8,7 @@ from helpers import federations
 
 from h2tune.config import parse
 from h2tune.errors import H2TuneError
-from h2tune.federation.checks import check_finite, far_updates
+from h2tune.federation.checks import check_shared, far_updates
 from h2tune.federation.h2tune.adapted_model import H2TuneAdaptedModel
 from h2tune.runs.run import run
 
@@ -115,20 +115,74 @@ def test_below_min_clients_the_run_stops_and_says_what_to_do(tmp_path, monkeypat
         go(tmp_path)
 
 
-def test_an_update_far_larger_than_the_others_is_a_warning_that_names_the_client(tmp_path, monkeypatch):
+def enlarged(monkeypatch, factor: float) -> None:
+    """Let the bert client send its increments, enlarged."""
     send = H2TuneAdaptedModel.send
 
     def hostile(self):
         tensors = send(self)
-        deltas = {name: 1e5 * t for name, t in tensors.items() if name.startswith("delta")}
+        deltas = {name: factor * t for name, t in tensors.items() if name.startswith("delta")}
         return tensors | (deltas if self.model.base_model.model.config.model_type == "bert" else {})
 
     monkeypatch.setattr(H2TuneAdaptedModel, "send", hostile)
+
+
+def of_three(tmp_path, **server):
     clients = (("one", "llama", 4), ("two", "bert", 4), ("three", "llama", 4))
-    content = federations.federation(tmp_path, clients, server={"rounds": 1})
-    finished = run(parse(content, "test", tmp_path), out=tmp_path / "run")
+    content = federations.federation(tmp_path, clients, server={"rounds": 1} | server)
+    return parse(content, "test", tmp_path)
+
+
+def test_an_update_far_larger_than_the_others_is_a_warning_that_names_the_client(tmp_path, monkeypatch):
+    enlarged(monkeypatch, 1e4)
+    finished = run(of_three(tmp_path), out=tmp_path / "run")
     far = [e for e in finished.events if e["event"] == "warning" and e["code"] == "update_far"]
     assert [e["client"] for e in far] == ["two"] and "the median of the others" in far[0]["message"]
+    assert [e["clients"] for e in finished.events if e["event"] == "aggregated"] == [["one", "three", "two"]]
+
+
+def test_a_far_update_is_left_out_by_choice_and_the_round_is_that_of_the_others(tmp_path, monkeypatch):
+    plain = run(of_three(tmp_path, rounds=2, refuse_far=True), out=tmp_path / "plain")
+    assert not [e for e in plain.events if e["event"] in ("warning", "client_failed")]
+    enlarged(monkeypatch, 1e9)
+    finished = run(of_three(tmp_path, rounds=2, refuse_far=True), out=tmp_path / "run")
+    steps = [e for e in finished.events if e["event"] == "aggregated"]
+    assert [step["clients"] for step in steps] == [["one", "three"]] * 2
+    assert all(step["norm"] < 10 for step in steps)
+    failed = [e for e in finished.events if e["event"] == "client_failed"]
+    assert [(e["client"], e["round"]) for e in failed] == [("two", 0), ("two", 1)]
+    assert "its update has a norm of" in failed[0]["reason"] and "server.refuse_far" in failed[0]["reason"]
+    again = run(of_three(tmp_path, rounds=2, refuse_far=True), out=tmp_path / "run", resume=True)
+    assert [e["sha256"] for e in again.events if e["event"] == "aggregated"] == [s["sha256"] for s in steps]
+
+
+def test_a_round_without_its_far_update_needs_min_clients_all_the_same(tmp_path, monkeypatch):
+    enlarged(monkeypatch, 1e9)
+    with pytest.raises(H2TuneError, match="2 of 3 updates arrived, min_clients is 3"):
+        run(of_three(tmp_path, min_clients=3, refuse_far=True), out=tmp_path / "run")
+
+
+def test_values_that_no_honest_round_reaches_are_never_committed_and_the_client_is_named(
+    tmp_path, monkeypatch
+):
+    enlarged(monkeypatch, 1e9)
+    with pytest.raises(H2TuneError, match=r"has values up to .*; the largest update is that of client 'two'"):
+        run(of_three(tmp_path), out=tmp_path / "run")
+    assert not list((tmp_path / "run/server").glob("round-*"))
+
+
+@pytest.mark.parametrize(
+    ("section", "reason"),
+    [
+        ({"server": {"strategy": "fedit", "refuse_far": True}}, 'not for strategy "fedit"'),
+        ({"server": {"secure_aggregation": True, "refuse_far": True}}, "hides the norm"),
+        ({"privacy": {"noise": "member"}, "server": {"refuse_far": True}}, "hides the norm"),
+    ],
+)
+def test_to_refuse_far_updates_their_norms_must_be_known(tmp_path, section, reason):
+    clients = (("one", "llama", 4), ("two", "bert", 4), ("three", "llama", 4))
+    with pytest.raises(H2TuneError, match=f"server.refuse_far: .*{reason}"):
+        parse(federations.federation(tmp_path, clients, **section), "test", tmp_path)
 
 
 def test_two_others_are_needed_to_call_an_update_far():
@@ -139,6 +193,10 @@ def test_two_others_are_needed_to_call_an_update_far():
 
 
 def test_what_is_not_finite_is_never_committed():
-    check_finite({"shared": torch.ones(3), "count": torch.ones(2, dtype=torch.int64)}, {}, 1)
-    with pytest.raises(H2TuneError, match="client 'b', of norm 1e\\+09"):
-        check_finite({"shared": torch.tensor([1.0, torch.inf])}, {"a": 1.0, "b": 1e9, "c": None}, 1)
+    sizes = {"a": 1.0, "b": 1e9, "c": None}
+    good = {"shared": torch.full((3,), 9e3), "count": torch.full((2,), 10**6), "none": torch.zeros(0)}
+    check_shared(good, {}, 1, largest=1e4)
+    check_shared({"shared": torch.tensor([1e30])}, sizes, 1, largest=torch.inf)  # a method without a bound
+    for value, problem in ((torch.inf, "no longer finite"), (-2e4, "values up to 2e\\+04")):
+        with pytest.raises(H2TuneError, match=f"{problem}.*client 'b', of norm 1e\\+09"):
+            check_shared({"shared": torch.tensor([1.0, value])}, sizes, 1, largest=1e4)

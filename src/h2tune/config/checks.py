@@ -19,6 +19,7 @@ def check(config: SharedConfig) -> None:
         H2TuneError: What is wrong, under which key, and what to do.
     """
     _rule(config)
+    _far(config)
     if config.server.secure_aggregation:
         _secure(config)
     if config.names:
@@ -90,6 +91,22 @@ def _rule(config: SharedConfig) -> None:
             where="experimental.increments",
             remedy='Leave it out, or set server.aggregation = "mean"',
         )
+
+
+def _far(config: SharedConfig) -> None:
+    """Check that the server knows the norms by which it is to refuse updates."""
+    if not config.server.refuse_far:
+        return
+    strategy = config.server.strategy
+    reasons = {
+        f'it is for strategy "h2tune", not for strategy "{strategy}"': strategy != "h2tune",
+        "server.secure_aggregation hides the norm of an update": config.server.secure_aggregation,
+        "privacy.noise hides the norm of an update, and privacy.clip bounds it": config.privacy.noise
+        != "none",
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise H2TuneError(reason, where="server.refuse_far", remedy="Leave one of the two out")
 
 
 def _secure(config: SharedConfig) -> None:

@@ -48,6 +48,11 @@ class ServerConfig(ConfigSection):
         default=None,
         description="Number f of hostile clients that a robust rule must tolerate; 1 if left out.",
     )
+    refuse_far: bool = Field(
+        default=False,
+        description="Whether an update of more than 100 times the median norm of the others is left out of its round; "
+        "by default it is a warning.",
+    )
     wire_dtype: Literal["float32", "float16", "bfloat16", "int8"] = Field(
         default="float32",
         description="Number format of the tensors that are sent; with `int8` the rounding error goes with the next "
@@ -71,4 +76,4 @@ class ServerConfig(ConfigSection):
     def of_one(self) -> ServerConfig:
         """Return the same for a client that trains by itself, which needs no protection from others."""
         plain = {"aggregation": "mean", "hostile": None, "min_clients": 1, "secure_aggregation": False}
-        return self.model_copy(update=plain)
+        return self.model_copy(update={**plain, "refuse_far": False})

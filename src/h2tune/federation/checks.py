@@ -107,25 +107,37 @@ def far_updates(sizes: Mapping[str, float | None], round_number: int) -> list[di
     return warnings
 
 
-def check_finite(
-    following: Mapping[str, Tensor], sizes: Mapping[str, float | None], round_number: int
+def check_shared(
+    following: Mapping[str, Tensor], sizes: Mapping[str, float | None], round_number: int, largest: float
 ) -> None:
-    """Refuse the server's tensors after a round, before they are committed, if a value is not finite.
+    """Refuse the server's tensors after a round, before they are committed, if a value is not finite or too large.
+
+    Args:
+        following: The tensors.
+        sizes: Client → norm of what it learned; None if it is unknown.
+        round_number: Number of the round.
+        largest: The largest value that honest training comes near; see `Strategy.largest`.
 
     Raises:
         H2TuneError: Names the client with the largest update.
     """
-    if all(bool(torch.isfinite(t).all()) for t in following.values() if t.is_floating_point()):
+    values = [t for t in following.values() if t.is_floating_point() and t.numel()]
+    if not all(bool(torch.isfinite(t).all()) for t in values):
+        problem = "is no longer finite"
+    elif (reached := max((float(t.abs().max()) for t in values), default=0.0)) > largest:
+        problem = f"has values up to {reached:.3g}; honest training stays below {largest:.0e}"
+    else:
         return
     known = {name: size for name, size in sizes.items() if size is not None}
-    largest = max(known, key=lambda name: known[name], default="")
+    client = max(known, key=lambda name: known[name], default="")
     named = (
-        f"; the largest update is that of client '{largest}', of norm {known[largest]:.3g}" if largest else ""
+        f"; the largest update is that of client '{client}', of norm {known[client]:.3g}" if client else ""
     )
     raise H2TuneError(
-        f"what is shared is no longer finite{named}",
+        f"what is shared {problem}{named}",
         where=f"round {round_number}",
-        remedy="Leave that client out, or choose a robust rule (server.aggregation); the round was not stored",
+        remedy="Leave that client out, or set server.refuse_far or a robust rule (server.aggregation); the round was "
+        "not stored",
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from h2tune.errors import H2TuneError
 from h2tune.events import Event
 from h2tune.federation.channel import Channel, Downloads, Reply
-from h2tune.federation.checks import check_finite, far_updates, warning
+from h2tune.federation.checks import check_shared, far_updates, warning
 from h2tune.federation.messages import Tensors, check_update, digest
 from h2tune.federation.run_store import RunStore
 from h2tune.federation.strategy import Decoded, Strategy, decoded
@@ -35,6 +35,7 @@ class Schedule:
         path: Folder of the server's state in the run folder.
         stage: "trained", or "alone" for the comparison without federation.
         strict: Whether warnings are errors.
+        refuse_far: Whether updates that are far larger than the others' are left out.
     """
 
     rounds: int
@@ -43,6 +44,7 @@ class Schedule:
     path: str = "server"
     stage: str = "trained"
     strict: bool = False
+    refuse_far: bool = False
 
 
 def run_rounds(
@@ -95,6 +97,8 @@ class _Rounds:
     def _round(self, state: Tensors, chosen: Sequence[str], number: int) -> Tensors:
         """Run one round: send, collect, aggregate, commit."""
         collected = self._collect(Downloads(self.strategy, state, chosen, number))
+        if self.schedule.refuse_far:
+            self._leave_out_far(collected, number)
         if len(collected.updates) < self.schedule.min_clients:
             raise H2TuneError(
                 f"round {number}: {len(collected.updates)} of {len(chosen)} updates arrived, "
@@ -148,13 +152,23 @@ class _Rounds:
                 (collected.updates if reply.late is None else collected.late).append(update)
         return collected
 
+    def _leave_out_far(self, collected: _Collected, number: int) -> None:
+        """Leave out each update that is far larger than the others' of its round, and record that it failed."""
+        sizes = {update.client: self.strategy.size_of(update) for update in collected.updates}
+        for far in far_updates(sizes, number):
+            client, reason = far["client"], f"{far['message']} (server.refuse_far)"
+            collected.updates[:] = [update for update in collected.updates if update.client != client]
+            unit = f"{self.schedule.path}/{number}/{client}/failed"
+            collected.events[unit] = [far, _failed(client, number, reason)]
+            self._record(unit, collected.events[unit])
+
     def _step(self, state: Tensors, collected: _Collected, number: int) -> tuple[Tensors, list[Event]]:
         """Return the server's tensors after the round, and its events."""
         began = time.perf_counter()
         updates = [*collected.updates, *collected.late]
         sizes = {update.client: self.strategy.size_of(update) for update in updates}
         following, facts = self._combine(state, updates, number)
-        check_finite(following, sizes, number)
+        check_shared(following, sizes, number, self.strategy.largest)
         if collected.late:
             late = sorted(collected.late, key=lambda update: (update.client, update.round))
             facts["late"] = [{"client": update.client, "round": update.round} for update in late]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -124,6 +125,8 @@ class Strategy(ABC, Generic[Content]):
     """The clients, by name."""
     roles: tuple[str, ...] = ()
     """Shared roles, for methods that share tensors by role; () for methods that share by module."""
+    largest: float = math.inf
+    """A round that brings a value of the server's tensors beyond this is not stored."""
 
     @abstractmethod
     def start(self) -> Tensors:

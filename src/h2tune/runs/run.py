@@ -251,7 +251,9 @@ class _Job:
 
     def _rounds(self, engine: LocalEngine, federation: FederationConfig, choose: Choice, path: str) -> None:
         server = federation.server
-        schedule = Schedule(server.rounds, server.min_clients, choose, path, engine.stage, self.strict)
+        schedule = Schedule(
+            server.rounds, server.min_clients, choose, path, engine.stage, self.strict, server.refuse_far
+        )
         run_rounds(engine.strategy, _channel(engine, federation), self.store, schedule, self.notice)
 
 

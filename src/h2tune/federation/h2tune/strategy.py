@@ -52,6 +52,8 @@ class H2Tune(Strategy[Content]):
     """
 
     name = "h2tune"
+    largest = 1e4
+    """Trained values of T are of the order of 1 or less, and float16, in which G may travel, ends at 65,504."""
 
     def __init__(self, enrolments: Sequence[Enrolment], settings: H2TuneSettings) -> None:
         if settings.secure_clients:  # all have the same weight, so that no example count is sent

@@ -132,7 +132,7 @@ def _run(messenger: Messenger, store: RunStore) -> list[dict[str, Any]]:
         strategy,
         _channel(messenger, store),
         store,
-        Schedule(server.rounds, server.min_clients, choose),
+        Schedule(server.rounds, server.min_clients, choose, refuse_far=server.refuse_far),
     )
     majorities = {name: card.majority_accuracy for name, card in sorted(cards.items())}
     return accuracy_table(read_events(store.events_file), majorities)
