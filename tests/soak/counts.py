@@ -66,10 +66,11 @@ def megabytes(pid: int) -> float:
 def size(folder: Path, without: str = "\0") -> float:
     """Return the MB of the files below a folder, but of folders whose name begins with `without`."""
     total = 0
-    for file in folder.rglob("*"):
-        if not any(part.startswith(without) for part in file.relative_to(folder).parts):
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(without)]
+        for name in files:
             with contextlib.suppress(OSError):
-                total += file.stat().st_size if file.is_file() else 0
+                total += (Path(place) / name).stat().st_size
     return total / 1e6
 
 
@@ -79,12 +80,13 @@ def outcome(folder: Path, members: int, rounds: int, counts: dict[str, Any]) -> 
     Args:
         folder: The soak's folder.
         members: Number of members.
-        rounds: Number of rounds.
+        rounds: Number of rounds that are done.
         counts: Counts of all sittings.
     """
     run, whole = folder / "parties" / "coordinator" / "run", folder / "whole"
-    h2tune.run(folder / "federation.toml", out=whole, resume=whole.exists())
-    events = read_events(run / "events.jsonl")
+    overrides = [f"server.rounds={rounds}"]
+    h2tune.run(folder / "federation.toml", overrides=overrides, out=whole, resume=whole.exists())
+    events = [e for e in read_events(run / "events.jsonl") if e.get("round", 0) < rounds]
     used = sum(len(e["clients"]) for e in events if e["event"] == "aggregated")
     failed = Counter(e["reason"][:60] for e in events if e["event"] == "client_failed")
     again = sum(e.get("code") == "sent_again" for e in events)
@@ -97,7 +99,8 @@ def outcome(folder: Path, members: int, rounds: int, counts: dict[str, Any]) -> 
         apart = max(apart, float((one - two).abs().max()))
     trained = Counter()
     for log in (folder / "parties" / "members").glob("*/private/*/events.jsonl"):
-        rounds_of = [e["round"] for e in read_events(log) if e["event"] == "client_trained"]
+        trains = [e["round"] for e in read_events(log) if e["event"] == "client_trained"]
+        rounds_of = [number for number in trains if number < rounds]  # not one that was begun
         trained["once"] += len(set(rounds_of))
         trained["again"] += len(rounds_of) - len(set(rounds_of))
     lost = members * rounds - used

@@ -7,6 +7,8 @@ so that its G can be compared with that of an uninterrupted run on one machine.
 |---|---|---|
 | MEMBERS, ROUNDS, KILLS | 24, 200, 20 | members, rounds of one step each, kills |
 | DELAY, LOSS | 0.02, 0.005 | seconds of delay and share of frames lost on a member's wire, each way (root, Linux) |
+| HOURS | – | hours after which a sitting stops; it prints the counts so far |
+| QUICK | 1 | whether Flower's own pauses are shortened (`helpers/patched/quick.py`); 0: as members run it |
 | SOAK_FOLDER, SEED | build/soak, 0 | where everything is; what the draws start from |
 """
 
@@ -33,10 +35,14 @@ MEMBERS, ROUNDS, KILLS, SEED = (
 DELAY, LOSS = float(os.environ.get("DELAY", "0.02")), float(os.environ.get("LOSS", "0.005"))
 FOLDER = Path(os.environ.get("SOAK_FOLDER", "build/soak")).resolve()
 NAMES = [f"member-{i + 1:02d}" for i in range(MEMBERS)]
-VICTIMS = {"member": 6, "superlink": 2, "coordinator": 2}
+QUICK = deployment.PATCHED / "quick.py" if os.environ.get("QUICK", "1") != "0" else None
+HOURS = float(os.environ.get("HOURS", "inf"))
+VICTIMS = {"supernode": 3, "worker": 2, "superlink": 2, "coordinator": 3}
 """What is killed, and how often of ten."""
 AWAY = 20.0
 """Most seconds until a killed process is started again."""
+SAMPLES = 100
+"""Samples of memory and disk in a soak."""
 STALLED = 3600.0
 """Seconds without a finished round after which the soak ends with an error."""
 
@@ -53,34 +59,41 @@ class Soak:
         self.parties, self.counts = parties, counts
         self.draw = random.Random(f"{SEED} {counts['kills']} {time.time_ns()}")
         self.samples = Samples(FOLDER / "samples.jsonl", parties)
+        self.done = 0  # rounds, at the last look
         self.due: dict[str, float] = {}  # process → when it is started again
         self.next_kill: float | None = None
         self.began = self.moved = time.monotonic()
+        self.end = self.began + 3600 * HOURS
 
     def finish(self) -> None:
-        """Run until the last round is done."""
-        before = self.rounds()
-        while not self.finished():
+        """Run until the last round is done, or the sitting's time is over."""
+        before = self.done = self.rounds()
+        while not self.finished() and time.monotonic() < self.end:
             self.revive()
             self.coordinate()
             if (done := self.rounds()) != before:
+                if done * SAMPLES // ROUNDS > before * SAMPLES // ROUNDS:
+                    self.samples.take(done)
+                    print(f"round {done} of {ROUNDS}: {self.counts}", flush=True)
                 before, self.moved = done, time.monotonic()
-                self.samples.take(done)
-                print(f"round {done} of {ROUNDS}: {self.counts}", flush=True)
             if time.monotonic() - self.moved > STALLED:
                 raise SystemExit(f"no round in {STALLED:.0f} s\n{self.parties.tails()}")
             self.kill(before)
             time.sleep(0.5)
             self.note()
-        self.samples.take(ROUNDS)
+        self.samples.take(self.rounds())
 
     def rounds(self) -> int:
         """Return the number of rounds done."""
-        return len(list((self.parties.home / "run" / "server").glob("round-*")))
+        while (self.parties.home / f"run/server/round-{self.done + 1:04d}").exists():
+            self.done += 1
+        return self.done
 
     def finished(self) -> bool:
         log = self.parties.home / "run" / "events.jsonl"
-        return log.exists() and any(e["event"] == "run_finished" for e in read_events(log))
+        if self.done < ROUNDS or not log.exists():
+            return False
+        return any(e["event"] == "run_finished" for e in read_events(log))
 
     def revive(self) -> None:
         """Start what was killed and is due, and what ended by itself."""
@@ -90,17 +103,17 @@ class Soak:
                 self.parties.kill(name)  # its children as well
                 self.counts["ended by themselves"] += 1
                 process = None
-            if process is None and time.monotonic() >= self.due.pop(name, 0.0):
+            if process is None and time.monotonic() >= self.due.get(name, 0.0):
                 self.start(name)
 
     def start(self, name: str) -> None:
         if name == "superlink":
-            self.parties.superlink()
+            self.parties.superlink(QUICK)
         elif name.endswith("-worker"):
             home = self.parties.folder / "members" / name.removesuffix("-worker")
             self.parties.start(name, ["h2tune", "deploy", "worker", "member.toml"], home)
         else:
-            self.parties.supernode(name)
+            self.parties.supernode(name, patch=QUICK)
 
     def coordinate(self) -> None:
         """Start the coordinator's app where none runs."""
@@ -123,23 +136,23 @@ class Soak:
         ):
             return
         if self.next_kill is None:
-            self.next_kill = time.monotonic() + self.draw.uniform(0, 30)
+            self.next_kill = time.monotonic() + self.draw.uniform(0, 10)
         if time.monotonic() < self.next_kill:
             return
-        self.next_kill = None
         (victim,) = self.draw.choices(list(VICTIMS), list(VICTIMS.values()))
-        names = {
-            "member": [n := self.draw.choice(NAMES), f"{n}-worker"],
-            "superlink": ["superlink"],
-            "coordinator": [],
-        }
-        for name in names[victim]:
-            if name in self.parties.processes:
-                self.parties.kill(name)
-            self.due[name] = time.monotonic() + self.draw.uniform(0, AWAY)
         if victim == "coordinator":
-            with contextlib.suppress(AssertionError, ProcessLookupError, KeyError):
+            try:
                 self.parties.kill_child("superlink", "flwr-serverapp")
+            except (AssertionError, ProcessLookupError, KeyError):
+                return  # there is none: another victim is drawn at the next look
+        else:
+            member = self.draw.choice(NAMES)
+            name = {"supernode": member, "worker": f"{member}-worker", "superlink": "superlink"}[victim]
+            if name not in self.parties.processes:
+                return
+            self.parties.kill(name)
+            self.due[name] = time.monotonic() + self.draw.uniform(0, AWAY)
+        self.next_kill = None
         self.counts["killed"][victim] += 1
 
     def note(self) -> None:
@@ -185,7 +198,7 @@ def laid_out() -> dict[str, Any]:
         "killed": dict.fromkeys(VICTIMS, 0),
     }
     counts |= {"kills": KILLS, "starts of the coordinator": 0, "ended by themselves": 0, "seconds": 0.0}
-    seconds = {"deadline": 900.0, "patience": 120.0, "gather": 600.0}
+    seconds = {"deadline": 900.0, "patience": 60.0, "gather": 600.0}
     host = network.HUB if counts["network"] else "127.0.0.1"
     deployment.lay_out(FOLDER, content(), counts["port"], host=host, **seconds)
     file.write_text(json.dumps(counts))
@@ -211,8 +224,9 @@ def main() -> None:
             kind = network.spread(stack.enter_context(network.network(NAMES, delay=DELAY, loss=LOSS)))
             kind.bind = "0.0.0.0"  # in a namespace of its own
         parties = stack.enter_context(deployment.deployment(FOLDER / "parties", counts["port"], kind=kind))
-        Soak(parties, counts).finish()
-    lines, lost = outcome(FOLDER, MEMBERS, ROUNDS, counts)
+        soak = Soak(parties, counts)
+        soak.finish()
+    lines, lost = outcome(FOLDER, MEMBERS, soak.done, counts)
     print("\n".join(lines))
     sys.exit(1 if lost else 0)
 
