@@ -26,7 +26,7 @@ from torch import Tensor
 RIDGE = 0.01
 """λ of equation (11): R² on held-out texts is flat from 0.001 to 0.1."""
 SWAPPED = 3.0
-"""c of a negative loading: of honest clients with 24 labels 0.6 % are below −1 and none below −3, of swapped ones 97 %."""
+"""c of a negative loading: 0.6 % of honest clients with 24 labels are below −1, none below −3, of swapped ones 97 %."""
 MOST_SHARED = 0.9
 """Largest share r² of a direction that is taken as common."""
 
