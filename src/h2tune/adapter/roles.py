@@ -18,11 +18,7 @@ from h2tune.adapter.families import FAMILIES, in_attention, role_by_words
 from h2tune.adapter.linears import Linear, block_linears
 from h2tune.adapter.stacked import refuse_stacked, skips
 from h2tune.errors import H2TuneError, nearest
-
-ROLES: tuple[str, ...] = (
-    "attn.q", "attn.k", "attn.v", "attn.qkv", "attn.o", "mlp.gate", "mlp.up", "mlp.gate_up", "mlp.down",
-)  # fmt: skip
-"""All roles in canonical order; a fused projection has its own role."""
+from h2tune.functional.roles import ROLES as ROLES
 
 SKIP = "skip"
 """Key of a client's `roles` table, besides the roles: modules that are not adapted."""

@@ -138,6 +138,12 @@ def deploy_verify(
     if key is not None:
         check_file(key)
     found = audit.verify(log, key.read_bytes() if key else b"")
+    if found.faults and not found.entries:
+        raise H2TuneError(
+            "is no audit log: no line of it is an entry",
+            where=str(log),
+            remedy=f"Name a member's folder of state, the coordinator's run folder, or its {audit.FILE}",
+        )
     faults = [
         *found.faults,
         *(audit.missing_events(folder / "events.jsonl", found) if folder.is_dir() else []),

@@ -147,14 +147,18 @@ def compare(
     jobs: Jobs = None,
 ) -> None:
     """Run methods on the same seeds and compare them. Run the same command again to resume."""
-    read_federation(file, override or ())
+    read_federation(file, [*(override or ()), *([f'data.evaluate="{split}"'] if split else [])])
+    from h2tune.compare.methods import parse_methods, reference_of
+    from h2tune.compare.tables import check_form
+
+    check_form(form)
+    reference_of(parse_methods(methods.split(",")), against)
     from h2tune.cli.display import TerminalDisplay, terminal
     from h2tune.compare import compare as compare_methods
     from h2tune.compare.paper import latex
-    from h2tune.compare.tables import check_form, explained, remarks, terminal_table
+    from h2tune.compare.tables import explained, remarks, terminal_table
     from h2tune.runs.plan import total_steps
 
-    check_form(form)
     console = terminal(stderr=form == "latex")
     comparison = compare_methods(
         file,

@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from scipy.stats import t
-
 from h2tune.compare.rows import Results
 from h2tune.evaluation.statistics import mean_interval
 
@@ -104,6 +102,8 @@ def fieller(gain: Sequence[float], room: Sequence[float]) -> tuple[float | None,
     All θ for which the t test does not reject mean(gain − θ room) = 0. It is bounded only where the mean of `room`
     differs from zero; (None, None) elsewhere.
     """
+    from scipy.stats import t  # takes a second to import
+
     n = len(gain)
     critical = float(t.ppf(0.975, n - 1)) ** 2 / n
     g, h = fmean(gain), fmean(room)

@@ -20,20 +20,34 @@ def check_inputs(federation: FederationConfig) -> None:
     """
     for client in federation.sorted_clients():
         with within(f"client '{client.name}'"):
-            describe_task(client.task)
-            if isinstance(client.task, OwnTask):
-                client.task.check()
-            _check_model(client.model)
+            check_task(client.task)
+            check_model(client.model)
     if federation.basis.encoder:
         with within("basis.encoder"):
-            _check_model(federation.basis.encoder)
+            check_model(federation.basis.encoder)
     if federation.anchored or federation.teaching != "none":
         with within("basis.texts"):
             for source in federation.basis.texts:
                 _check_texts(source)
 
 
-def _check_model(model: str) -> None:
+def check_task(task: str | OwnTask) -> None:
+    """Check that a task and its files are there, and the first rows of each file.
+
+    Raises:
+        H2TuneError: One is missing or malformed; names the line.
+    """
+    describe_task(task)
+    if isinstance(task, OwnTask):
+        task.check()
+
+
+def check_model(model: str) -> None:
+    """Check that a model's folder or demo asset is there; a Hub id is not looked up.
+
+    Raises:
+        H2TuneError: It is not.
+    """
     if model.startswith(PREFIX):
         model_config(model.removeprefix(PREFIX))
     elif model.startswith(("/", ".", "~")) and not (Path(model).expanduser() / "config.json").is_file():

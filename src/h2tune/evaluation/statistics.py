@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 EXACT_UP_TO = 16  # sign flips are enumerated up to this many differences: 65,536 of them
 TIE = 1e-12  # relative; flipped means that differ by rounding alone count as equal
@@ -52,6 +51,8 @@ def mean_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
     mean, count = float(sample.mean()), len(sample)
     if count == 1:
         return Interval(mean, -np.inf, np.inf)
+    from scipy import stats  # takes a second to import
+
     half = float(stats.t.ppf((1 + level) / 2, count - 1) * sample.std(ddof=1) / np.sqrt(count))
     return Interval(mean, mean - half, mean + half)
 
@@ -127,6 +128,8 @@ def paired_t_p(values: ArrayLike) -> float:
     spread = sample.std(ddof=1)
     if spread <= TIE * np.abs(sample).max():
         return float(2.0 ** (1 - len(sample)))
+    from scipy import stats
+
     t = sample.mean() / (spread / np.sqrt(len(sample)))
     return float(2 * stats.t.sf(abs(t), len(sample) - 1))
 

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from h2tune.adapter.roles import ROLES
 from h2tune.config import ClientConfig, FederationConfig, ServerConfig, SharedConfig, parse
 from h2tune.config.experimental import Part
 from h2tune.config.types import FROM_LIST, ConfigSection, Count, Name, Positive
@@ -16,6 +15,7 @@ from h2tune.errors import H2TuneError, nearest
 from h2tune.flower.address import Address
 from h2tune.flower.policy import Policy
 from h2tune.functional.quorum import SECURE_CLIENTS
+from h2tune.functional.roles import ROLES
 from h2tune.own_code import is_reference
 
 Seconds = Annotated[float, Field(gt=0)]

@@ -11,9 +11,7 @@ from pydantic import Field
 from h2tune.config import SharedConfig
 from h2tune.config.types import FROM_LIST, ConfigSection, Positive, Rate
 from h2tune.errors import H2TuneError
-from h2tune.federation import dp
 from h2tune.files import sha256
-from h2tune.runs.build import mechanism_of
 
 
 class Policy(ConfigSection):
@@ -65,6 +63,8 @@ class Policy(ConfigSection):
 
     def _check_noise(self, settings: SharedConfig, spent: float) -> None:
         """Refuse less noise than this policy asks for; noise by the server would be a promise of the coordinator's."""
+        from h2tune.runs.build import mechanism_of  # imports torch
+
         privacy, mechanism = settings.privacy, mechanism_of(settings)
         key = next(k for k in ("noise", "clip", "epsilon") if getattr(self, k) is not None)
         if mechanism is None or mechanism.by != "member":
@@ -101,6 +101,9 @@ def checksum(settings: SharedConfig, *, rounds: bool = True) -> str:
 
 def epsilon_of(settings: SharedConfig, rounds: int) -> float:
     """Return ε of some rounds of a run towards whoever sees most of a member: 0 without noise."""
+    from h2tune.federation import dp
+    from h2tune.runs.build import mechanism_of
+
     mechanism = mechanism_of(settings)
     if mechanism is None:
         return 0.0

@@ -1,4 +1,4 @@
 """The equations of the method, each in one place, as functions of tensors; needs torch and nothing else.
 
-Nothing is imported here, so that `quorum` can be imported without torch.
+Nothing is imported here, so that `quorum` and `roles` can be imported without torch.
 """

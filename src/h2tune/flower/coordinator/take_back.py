@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from h2tune.errors import H2TuneError
-from h2tune.federation.run_store import RunStore
-from h2tune.federation.take_back import take_back
 from h2tune.flower import audit
 from h2tune.flower.files import CoordinatorFile
 
@@ -29,6 +27,9 @@ def take_back_rounds(coordinator: CoordinatorFile, number: int) -> None:
     if coordinator.privacy.noise != "none":
         message, remedy = "rounds with noise cannot be taken back: their ε is spent", "Start a new run"
         raise H2TuneError(message, where="privacy.noise", remedy=remedy)
+    from h2tune.federation.run_store import RunStore
+    from h2tune.federation.take_back import take_back
+
     store = RunStore(folder, resume=True)
     try:
         key = None if coordinator.key is None else Path(coordinator.key)

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from h2tune._version import __version__
-from h2tune.adapter.roles import ROLES
 from h2tune.config import ClientConfig, FederationConfig
 from h2tune.errors import H2TuneError
 from h2tune.flower.files import CoordinatorFile, MemberFile
 from h2tune.flower.load import validated
-from h2tune.runs.enrol import enrol_all, load_data
+from h2tune.functional.roles import ROLES
 
 SHARED = ("adapter", "basis", "train", "data", "privacy", "experimental")
 """Sections of a federation file that all parties share, besides `server`."""
@@ -105,6 +104,8 @@ def _from_models(
 
     Where models are on the members' machines only, R and D must be set, and all roles are shared.
     """
+    from h2tune.runs.enrol import enrol_all
+
     server = federation.server.model_dump(mode="json", exclude_none=True)
     try:
         _, enrolments, server["shared_rank"], server["slots"] = enrol_all(federation)
@@ -138,6 +139,8 @@ def _most_examples(client: ClientConfig, federation: FederationConfig) -> int | 
     examples = client.examples(federation.data)
     if examples is not None:
         return examples
+    from h2tune.runs.enrol import load_data
+
     try:
         _, splits = load_data(
             client, federation.data, federation.seed, federation.experimental.part_of(client.name)

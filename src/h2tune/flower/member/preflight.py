@@ -1,4 +1,7 @@
-"""Pre-flight checks for a member's machine: file, folder, model, data, memory and connection. Knows no flwr."""
+"""Pre-flight checks for a member's machine: file, folder, model, data, memory and connection. Knows no flwr.
+
+What a file names is looked at before torch is imported.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from h2tune.config import ClientConfig, DataConfig
+from h2tune.config.inputs import check_model, check_task
 from h2tune.errors import H2TuneError
 from h2tune.flower.files import MemberFile
 from h2tune.flower.load import load_member_file, member_client
 from h2tune.flower.peers import checksum, load_peers, signer_of
-from h2tune.models import load_model, load_tokenizer
-from h2tune.runs.enrol import load_data
-from h2tune.runs.inspect import base_bytes
-from h2tune.runs.model_info import client_info
-from h2tune.runs.ranks import ADAM_BYTES, trainable
 
 TIMEOUT = 10.0
 """Seconds for the connection to the coordinator's machine."""
@@ -44,6 +43,8 @@ class CheckResult:
 def check(path: Path) -> Iterator[CheckResult]:
     """Run the checks for a member's file one after the other, and yield each result.
 
+    Where the model or the data are not there, neither is loaded.
+
     Raises:
         H2TuneError: The file is invalid.
     """
@@ -52,14 +53,26 @@ def check(path: Path) -> Iterator[CheckResult]:
     yield CheckResult("file", True, f"'{client.name}' in '{file.federation}'")
     if file.peers is not None:
         yield _result("members' keys", lambda: _peers(file))
-    for subject, describe in (
-        ("folder", lambda: _folder(Path(file.folder))),
-        ("model", lambda: _model(client)),
-        ("data", lambda: _data(client, file.part or (0, 1))),
-        ("memory", lambda: _memory(client)),
-        ("connection", lambda: _connection(file)),
+    yield _result("folder", lambda: _folder(Path(file.folder)))
+    missing = list(_missing(client))
+    yield from missing
+    if not missing:
+        yield _result("model", lambda: _model(client))
+        yield _result("data", lambda: _data(client, file.part or (0, 1)))
+        yield _result("memory", lambda: _memory(client))
+    yield _result("connection", lambda: _connection(file))
+
+
+def _missing(client: ClientConfig) -> Iterator[CheckResult]:
+    """Yield a failure for a model or data that are not there."""
+    for subject, look in (
+        ("model", lambda: check_model(client.model)),
+        ("data", lambda: check_task(client.task)),
     ):
-        yield _result(subject, describe)
+        try:
+            look()
+        except H2TuneError as error:
+            yield CheckResult(subject, False, str(error))
 
 
 def _result(subject: str, describe: Callable[[], str]) -> CheckResult:
@@ -84,6 +97,9 @@ def _folder(folder: Path) -> str:
 
 
 def _model(client: ClientConfig) -> str:
+    from h2tune.models import load_model, load_tokenizer
+    from h2tune.runs.model_info import client_info
+
     info = client_info(client)
     model = load_model(client.model, info.kind, client.dtype, 0, code=client.trust_remote_code)
     load_tokenizer(client.model, code=client.trust_remote_code)
@@ -93,12 +109,18 @@ def _model(client: ClientConfig) -> str:
 
 
 def _data(client: ClientConfig, part: tuple[int, int]) -> str:
+    from h2tune.runs.enrol import load_data
+
     task, splits = load_data(client, DataConfig(), 0, part)
     return f"{task.name}: {len(splits.train)} training examples, {len(splits.test)} test examples"
 
 
 def _memory(client: ClientConfig) -> str:
     """Compare weights, gradients and Adam's moments with the free memory; activations need more."""
+    from h2tune.runs.inspect import base_bytes
+    from h2tune.runs.model_info import client_info
+    from h2tune.runs.ranks import ADAM_BYTES, trainable
+
     info = client_info(client)
     rank = client.rank if isinstance(client.rank, int) else 1
     needed = base_bytes(info) + trainable(info, rank, rank) * ADAM_BYTES

@@ -77,12 +77,13 @@ def serve(file: Path, notify: Callable[[str], None], ready: Callable[[], None] =
     Raises:
         H2TuneError: The file cannot be used, or another worker runs beside it.
     """
+    from h2tune.flower.load import load_member_file, member_client
+
+    member_client(load_member_file(file), file)
     from h2tune.federation.local_engine import BaseModels
-    from h2tune.flower.load import load_member_file
     from h2tune.flower.member.handlers import respond
     from h2tune.training.garbage import garbage_collection_frozen
 
-    load_member_file(file)
     models = BaseModels(0)
     with _listening(file.resolve().parent / SOCKET) as listener, garbage_collection_frozen():
         notify(f"ready: {file}")
