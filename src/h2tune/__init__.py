@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from h2tune._version import __version__
+from h2tune.quiet import without_kernel_warning
 
 if TYPE_CHECKING:
     from h2tune.adapter import H2TuneConfig
@@ -30,6 +31,8 @@ _HOMES = {
     "H2TuneConfig": "h2tune.adapter",
     "H2TuneError": "h2tune.errors",
 }
+
+without_kernel_warning()
 
 
 def __getattr__(name: str) -> Any:

@@ -1,10 +1,23 @@
-"""Silence Transformers' messages and progress bars."""
+"""Silence what libraries print that is not meant for the user."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Iterator
+
+
+def without_kernel_warning() -> None:
+    """Leave out bitsandbytes' warning, on some processors, of a kernel that nothing here uses.
+
+    It comes when peft is imported, in every process that does: the command line, Flower's apps, scripts, notebooks.
+    """
+    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_not_of_the_kernel)
+
+
+def _not_of_the_kernel(record: logging.LogRecord) -> bool:
+    return "gemm_4bit_forward" not in record.getMessage()
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import sys
 from pathlib import Path
@@ -320,5 +319,4 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # torch and Transformers leave a million objects alive: a collection every 700 allocations would take seconds.
     gc.set_threshold(50_000, 20, 100)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of a kernel that nothing here uses
     sys.exit(ended(app))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import logging
 import signal
 
 _UNTIL_THE_END = contextlib.ExitStack()
@@ -14,7 +13,6 @@ def start() -> None:
     """Prepare this process: Ctrl-C is for the run, which ends its workers; the rest is as in the command line."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.set_threshold(50_000, 20, 100)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     import torch
 
     from h2tune.training.garbage import garbage_collection_frozen
