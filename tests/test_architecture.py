@@ -37,7 +37,9 @@ ARROWS = {
         *("adapter", "baselines", "config", "evaluation", "federation", "functional", "heads", "models"),
         *("monitors", "report", "tasks", "training"),
     },
-    "flower": {"adapter", "config", "federation", "functional", "models", "report", "runs", "training"},
+    "flower": {
+        *("adapter", "config", "federation", "functional", "models", "report", "runs", "tasks", "training"),
+    },
     "compare": {"baselines", "config", "evaluation", "monitors", "report", "runs"},
     "cli": {"assets", "compare", "config", "flower", "monitors", "report", "runs"},
     "__main__": {"cli"},

@@ -27,7 +27,7 @@ def complaint(**changes) -> str:
     [
         ({"answer": None}, "'client.m.task.answer' is missing", "the row's field that holds the answer"),
         ({"prompt": None}, "'client.m.task.prompt' is missing", "`{name}` is a field of the row"),
-        ({"file": None}, "'client.m.task.file' is missing", "rows to train on"),
+        ({"file": None}, "client.m.task: 'file' is missing", "rows to train on"),
         ({"labels": ["yes"]}, "client.m.task.labels: must be two or more", "leave labels out for free text"),
         ({"scorer": "bleu"}, "client.m.task.scorer: must be 'label', 'number', 'option'", "not 'bleu'"),
         ({"prompt": "Text:"}, "client.m.task.prompt: must name at least one field", '"{question}"'),

@@ -96,7 +96,7 @@ def test_parquet_as_on_the_hub(folder: Path) -> None:
     parquet.write_table(table, folder / "qqp" / "train-00000-of-00001.parquet")
     assert load("qqp") == from_tsv
     (folder / "qqp" / "train-00000-of-00001.parquet").write_bytes(b"PAR1")
-    with pytest.raises(H2TuneError, match=r"train-00000-of-00001\.parquet: cannot be read"):
+    with pytest.raises(H2TuneError, match=r"train-00000-of-00001\.parquet: is no Parquet file"):
         load("qqp")
 
 

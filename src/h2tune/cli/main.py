@@ -220,7 +220,9 @@ def evaluate(
 @app.command()
 def predict(
     folder: RunFolder,
-    file: Annotated[Path, typer.Argument(help="JSON Lines, CSV or TSV file of rows.", metavar="ROWS")],
+    file: Annotated[
+        Path, typer.Argument(help="JSON Lines, CSV, TSV or Parquet file of rows.", metavar="ROWS")
+    ],
     client: Annotated[str, typer.Option(help="Name of the client that predicts.")],
     out: Annotated[
         Path | None, typer.Option(help="File to write, .csv or .jsonl.", show_default="the terminal")

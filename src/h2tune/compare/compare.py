@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from h2tune.compare.results import read_result
 from h2tune.config import FederationConfig, Stated
 from h2tune.errors import H2TuneError
 from h2tune.events import read_events
+from h2tune.runs.pins import pinned
 
 if TYPE_CHECKING:
     from h2tune.monitors.monitor import Monitor
@@ -106,7 +108,9 @@ def _planned(
         federation=_settings(first),
         members=_members(first),
     )
-    return comparison, planned_runs(stated, changes, methods, values, folder)
+    runs = planned_runs(stated, changes, methods, values, folder)
+    folders = [run.folder for run in runs]
+    return comparison, [replace(run, federation=pinned(run.federation, folders)) for run in runs]
 
 
 def _settings(federation: FederationConfig) -> dict[str, str]:

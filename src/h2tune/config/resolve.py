@@ -81,8 +81,8 @@ def _with_splits(client: ClientConfig, data: DataConfig) -> ClientConfig:
         return client
     implied = {
         "train": "all",
-        "validation": "all" if client.task.validation_file else 0,
-        "test": "all" if client.task.test_file else TESTED,
+        "validation": "all" if "validation" in client.task.sources else 0,
+        "test": "all" if "test" in client.task.sources else TESTED,
     }
     stated = client.model_fields_set | data.model_fields_set
     return client.model_copy(update={split: size for split, size in implied.items() if split not in stated})

@@ -17,6 +17,8 @@ from h2tune.flower.policy import Policy
 from h2tune.functional.quorum import SECURE_CLIENTS
 from h2tune.functional.roles import ROLES
 from h2tune.own_code import is_reference
+from h2tune.tasks.hub import is_folder
+from h2tune.tasks.own_task import OwnTask
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -165,6 +167,15 @@ class MemberFile(ConfigSection):
     """HOST:PORT it connects to."""
     root_certificates: str | None = None
     """The federation's CA certificate."""
+
+    @model_validator(mode="after")
+    def _same_rows(self) -> MemberFile:
+        task = self.client.task
+        if isinstance(task, OwnTask) and task.dataset and not is_folder(task.dataset) and not task.revision:
+            raise ValueError(
+                "client.task.revision is missing: a member reads its data in every round; name a commit of the data set"
+            )
+        return self
 
     def joined(self, settings: Settings, folder: Path) -> FederationConfig:
         """Return a federation of this member alone, under the coordinator's settings.

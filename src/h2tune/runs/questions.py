@@ -23,7 +23,7 @@ def read_questions(client: ClientConfig, file: Path) -> tuple[list[dict[str, Any
 
     Args:
         client: The client that predicts.
-        file: JSON Lines, CSV or TSV with the fields of the task's template.
+        file: JSON Lines, CSV, TSV or Parquet with the fields of the task's template.
 
     Raises:
         H2TuneError: The file is missing, empty or malformed; a row lacks a field, or has one that predictions are

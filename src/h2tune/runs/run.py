@@ -38,6 +38,7 @@ from h2tune.runs import default_folder
 from h2tune.runs.adapters import export_adapters
 from h2tune.runs.build import build_strategy
 from h2tune.runs.jobs import PooledEngine, Workers, workers
+from h2tune.runs.pins import pinned
 from h2tune.runs.plan import Plan, open_store, planned, started
 from h2tune.runs.record import accuracy_table
 from h2tune.training.garbage import garbage_collection_frozen
@@ -107,6 +108,7 @@ def run(
     elif not isinstance(federation, FederationConfig):
         federation = load(Path(federation), overrides)
     folder = Path(out) if out is not None else default_folder(federation.name)
+    federation = pinned(federation, [folder])
     watch = monitors_of([*federation.monitors, *monitors])
     plan = planned(federation)
     store = open_store(folder, federation, resume, from_round)

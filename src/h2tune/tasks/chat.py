@@ -49,12 +49,12 @@ class ChatTask(OwnTask):
             H2TuneError: The template's file cannot be read.
         """
         return Task(
-            name=title(self.file),
+            name=title(self.sources["train"]),
             kind="generate",
             labels=(),
             verbalisers=(),
             template="{text}",
-            source=f"rows of {Path(self.file).name}",
+            source=f"rows of {self.dataset or Path(str(self.file)).name}",
             license="that of the client's own file",
             scorer=self.scorer,
             max_length=self.max_length,

@@ -9,7 +9,7 @@ search for the label among the words of the output.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,12 +130,7 @@ def _split(task: Task, name: str, split: str, folder: Path | None) -> list[Examp
         rows = hub_rows(DATASET, config=name, split=split, files=tsv)
         return [_example(task, corpus, row, f"{DATASET}, {name}") for row in rows]
     path = first_file(folder, files)
-    if path.suffix == ".tsv":
-        rows = _read_tsv(path)
-    elif path.suffix == ".parquet":
-        rows = _read_parquet(path)
-    else:
-        rows = (row for _, row in read_rows(path))
+    rows = _read_tsv(path) if path.suffix == ".tsv" else (row for _, row in read_rows(path))
     examples = [_example(task, corpus, row, str(path)) for row in rows]
     if not examples:
         raise H2TuneError("has no rows", where=str(path), remedy="Download it again")
@@ -188,20 +183,3 @@ def _read_tsv(path: Path) -> Iterator[Mapping[str, str]]:
             where=f"{path}:{broken[0]}",
             remedy="Use the file as GLUE publishes it",
         )
-
-
-def _read_parquet(path: Path) -> Iterable[Mapping[str, Any]]:
-    try:
-        from pyarrow import parquet  # type: ignore[import-untyped]
-    except ImportError:
-        raise H2TuneError(
-            "the package pyarrow is not installed",
-            where=str(path),
-            remedy="Run pip install 'h2tune[hub]', or give TSV or JSON Lines",
-        ) from None
-    try:
-        rows: list[Mapping[str, Any]] = parquet.read_table(path).to_pylist()
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise H2TuneError(f"cannot be read ({reason})", where=str(path), remedy="Download it again") from None
-    return rows

@@ -1,4 +1,4 @@
-"""Read rows from JSON Lines, CSV and TSV files."""
+"""Read rows from JSON Lines, CSV, TSV and Parquet files."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from h2tune.errors import H2TuneError, counted
 DELIMITERS = {".csv": ",;\t|", ".tsv": "\t"}
 """Ending → delimiters that a table may have; the one with the most cells in its header is taken, the first if equal."""
 LINES = (".jsonl", ".ndjson")
+PARQUET = ".parquet"
 LARGEST_CELL = 2**27
 """Characters of a cell."""
 
 
 def read_rows(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield (line number, row) of a JSON Lines, CSV or TSV file, by the ending of its name.
+    """Yield (line number, row) of a JSON Lines, CSV, TSV or Parquet file, by the ending of its name.
 
     Args:
         path: The file.
@@ -29,17 +30,19 @@ def read_rows(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, Mappin
         H2TuneError: The file is missing, of another encoding, or malformed.
     """
     ending = path.suffix.lower()
+    if ending == PARQUET:
+        yield from _parquet(path)
+        return
     if ending not in (*LINES, *DELIMITERS):
         raise H2TuneError(
             f"unknown file ending '{ending}'",
             where=str(path),
-            remedy=f"Use one of {', '.join((*LINES, *DELIMITERS))}",
+            remedy=f"Use one of {', '.join((*LINES, *DELIMITERS, PARQUET))}",
         )
     try:
         data = path.read_bytes()
     except OSError as error:
-        remedy = "Check the path; a relative one starts from the folder of the federation file"
-        raise H2TuneError(f"cannot be read ({error.strerror})", where=str(path), remedy=remedy) from None
+        raise _unreadable(path, error) from None
     try:
         text = data.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -50,6 +53,35 @@ def read_rows(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, Mappin
             remedy='Save the file as UTF-8, or name its encoding in the task, as encoding = "cp1252"',
         ) from None
     yield from _json_lines(text, path) if ending in LINES else _table(text, path, DELIMITERS[ending])
+
+
+def _unreadable(path: Path, error: OSError) -> H2TuneError:
+    remedy = "Check the path; a relative one starts from the folder of the federation file"
+    return H2TuneError(f"cannot be read ({error.strerror})", where=str(path), remedy=remedy)
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield (row number, row), a batch of rows in memory at a time."""
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise H2TuneError(
+            "Parquet needs the package pyarrow", where=str(path), remedy="Run pip install 'h2tune[hub]'"
+        ) from None
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    try:
+        with stream:
+            batches = parquet.ParquetFile(stream).iter_batches()
+            rows = (row for batch in batches for row in batch.to_pylist())
+            yield from enumerate(rows, start=1)
+    except (ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise H2TuneError(
+            f"is no Parquet file that can be read ({reason})", where=str(path), remedy="Write it anew"
+        ) from None
 
 
 def _json_lines(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:

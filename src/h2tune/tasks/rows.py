@@ -102,12 +102,12 @@ class FileTask(OwnTask):
     def describe(self) -> Task:
         """Return the task without reading the file."""
         return Task(
-            name=title(self.file),
+            name=title(self.sources["train"]),
             kind="generate" if self.labels is None else "label",
             labels=tuple(self.labels or ()),
             verbalisers=self._verbalisers(),
             template=self.prompt,
-            source=f"rows of {Path(self.file).name}",
+            source=f"rows of {self.dataset or Path(str(self.file)).name}",
             license="that of the client's own file",
             scorer=self.scorer or ("word" if self.labels is None else "label"),
             max_length=self.max_length,

@@ -1,4 +1,4 @@
-"""Where rows come from: a file, or a function of the user's own."""
+"""Where rows come from: a file, a function of the user's own, or a split of a data set."""
 
 from __future__ import annotations
 
@@ -8,28 +8,41 @@ from typing import Any
 
 from h2tune import own_code
 from h2tune.errors import H2TuneError
+from h2tune.tasks.hub import HubSplit, split_rows
 from h2tune.tasks.row_files import read_rows
 
 Placed = tuple[str, Mapping[str, Any]]
 """Where a row stands, for errors, and the row."""
 
 
-def title(source: str) -> str:
-    """Return the name of a source: that of its file without ending, or of its function."""
+Source = str | HubSplit
+"""A file, `module:function`, or a split."""
+
+
+def title(source: Source) -> str:
+    """Return the name of a source: that of its file without ending, of its function, or of its data set."""
+    if isinstance(source, HubSplit):
+        return Path(source.dataset).name
     return source.rpartition(":")[2] if own_code.is_reference(source) else Path(source).stem
 
 
-def rows_of(source: str, encoding: str, base: Path | None = None) -> Iterator[Placed]:
+def rows_of(
+    source: Source, encoding: str, base: Path | None = None, *, stream: bool = False
+) -> Iterator[Placed]:
     """Yield the rows of a source, one at a time.
 
     Args:
-        source: A file, or `module:function`.
+        source: A file, `module:function`, or a split.
         encoding: Encoding of the file.
         base: Folder from which a relative path starts.
+        stream: Of a data set, download no more than what is read.
 
     Raises:
         H2TuneError: It is missing or malformed; names the place.
     """
+    if isinstance(source, HubSplit):
+        yield from split_rows(source, stream=stream)
+        return
     if own_code.is_reference(source):
         yield from _own_rows(source)
         return
