@@ -29,6 +29,17 @@ finally:
     assert not {"torch", "transformers", "peft"} & sys.modules.keys()
 """
 
+FIRST_LINE = """
+import sys
+from h2tune.cli import display, main
+def first_line(clients):
+    assert not {"torch", "transformers", "peft"} & sys.modules.keys()
+    sys.exit(f"{clients} clients, without torch")
+display.loading_line = first_line
+sys.argv = ["h2tune", *sys.argv[1:]]
+main.main()
+"""
+
 
 def shown(*arguments: str) -> str:
     result = CliRunner().invoke(main.app, list(arguments), env={"COLUMNS": "200"})
@@ -209,6 +220,35 @@ def test_a_closing_tag_in_an_event_is_no_markup():
         display.on_step("[/y]", 1, "specific", 0.5)
         display.on_event({"event": "client_failed", "client": "one", "round": 0, "reason": "no [/y] file"})
     assert "one failed in round 1: no [/y] file" in stream.getvalue()
+
+
+def test_where_there_is_no_bar_a_line_says_whose_model_reads_the_public_texts(capsys):
+    with TerminalDisplay(terminal(), steps=2) as display:
+        for client in ("one", ""):
+            for done in (0, 16, 32):
+                display.on_reading(client, done, 32)
+    lines = ["  one · reading 32 public texts", "  the public encoder · reading 32 public texts"]
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_a_bar_shows_texts_while_they_are_read_and_steps_after():
+    stream = io.StringIO()
+    with TerminalDisplay(Console(file=stream, force_terminal=True, width=120), steps=2) as display:
+        display.on_reading("one", 0, 32)
+        display.on_reading("one", 16, 32)
+        display.bar.refresh()
+        assert "16/32 texts" in stream.getvalue()
+        display.on_reading("one", 32, 32)
+        stream.truncate(0)
+        display.bar.refresh()
+    assert "texts" not in stream.getvalue() and "0/2 steps" in stream.getvalue()
+
+
+@pytest.mark.parametrize("command", [["run"], ["compare", "--methods", "local,h2tune"]])
+def test_the_first_line_comes_before_anything_heavy_is_imported(tmp_path, command):
+    file = federations.write(tmp_path, federations.federation(tmp_path))
+    ended = run_python("-c", FIRST_LINE, command[0], str(file), *command[1:], "--out", str(tmp_path / "out"))
+    assert ended.stderr == "2 clients, without torch\n"
 
 
 @pytest.mark.parametrize(("number", "text"), [(0, "0 rounds"), (1, "1 round"), (2, "2 rounds")])

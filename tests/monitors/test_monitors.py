@@ -80,6 +80,21 @@ def test_what_was_sent_before_the_first_round_counts(tmp_path):
     assert len(sent) == 2 and kept.value("clients/one/bytes_up") == {0: sent[0], 1: sum(sent)}
 
 
+def test_a_monitor_sees_how_far_the_public_texts_are_read(tmp_path):
+    reads = []
+
+    class Reads(Kept):
+        def on_reading(self, client, done, total):
+            reads.append((client, done, total))
+
+    content = federations.on_anchored_basis(tmp_path, rounds=1)
+    h2tune.run(federations.write(tmp_path, content), out=tmp_path / "run", monitors=[Reads()])
+    count = content["basis"]["count"]
+    first = reads[: 1 + reads.index(("one", count, count))]
+    assert first[0] == ("one", 0, count) and first == sorted(first) and len(first) > 2
+    assert {client for client, done, _ in reads if done == count} == {"one", "two"}
+
+
 def test_a_resumed_run_goes_on_with_its_sums(tmp_path, content):
     content["server"]["rounds"] = 1
     h2tune.run(federations.write(tmp_path, content), out=tmp_path / "run")

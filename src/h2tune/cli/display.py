@@ -8,13 +8,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from h2tune.monitors.lines import line_of
+from h2tune.errors import counted
+from h2tune.monitors.lines import line_of, reading_line
 from h2tune.monitors.monitor import Monitor
 
 
 def terminal(*, stderr: bool = False) -> Console:
     """Return a console that prints text as it is: brackets in a path are not markup, and `:name:` is no emoji."""
     return Console(markup=False, highlight=False, emoji=False, stderr=stderr)
+
+
+def loading_line(clients: int) -> str:
+    """Return the first line of a run, before anything heavy is imported."""
+    return f"loading libraries, models and data of {counted(clients, 'client')}"
 
 
 class TerminalDisplay(Monitor):
@@ -31,14 +37,15 @@ class TerminalDisplay(Monitor):
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.completed}/{task.total} steps", markup=False),
+            TextColumn("{task.completed}/{task.total} {task.fields[unit]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
             transient=True,
         )
-        self.task = self.bar.add_task("starting", total=steps)
+        self.task = self.bar.add_task("starting", total=steps, unit="steps")
+        self.reading = self.bar.add_task("", total=None, unit="texts", visible=False)
 
     def __enter__(self) -> TerminalDisplay:
         self.bar.start()
@@ -46,6 +53,15 @@ class TerminalDisplay(Monitor):
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
+
+    def on_reading(self, client: str, done: int, total: int) -> None:
+        """Show how far a client's model has read the public texts; where there is no bar, that it began."""
+        line = reading_line(client, total)
+        if done == 0:
+            self.bar.reset(self.reading, total=total, description=line)
+            if self.bar.disable and not self.brief:
+                self.console.print(f"  {line}", soft_wrap=True)
+        self.bar.update(self.reading, completed=done, visible=done < total)
 
     def on_turn(self, stage: str, round_number: int, client: str) -> None:
         """Show which client's round begins."""

@@ -87,11 +87,13 @@ def run(
     from h2tune.runs import default_folder
 
     check_place(out or default_folder(federation.name), resume=resume or from_round is not None)
-    from h2tune.cli.display import TerminalDisplay, results_table, terminal
+    from h2tune.cli.display import TerminalDisplay, loading_line, results_table, terminal
+
+    console = terminal()
+    console.print(loading_line(len(federation.client)))
     from h2tune.runs.plan import total_steps
     from h2tune.runs.run import run as run_federation
 
-    console = terminal()
     with TerminalDisplay(console, total_steps(federation)) as display:
         finished = run_federation(
             federation,
@@ -146,19 +148,21 @@ def compare(
     jobs: Jobs = None,
 ) -> None:
     """Run methods on the same seeds and compare them. Run the same command again to resume."""
-    read_federation(file, [*(override or ()), *([f'data.evaluate="{split}"'] if split else [])])
+    federation = read_federation(file, [*(override or ()), *([f'data.evaluate="{split}"'] if split else [])])
     from h2tune.compare.methods import parse_methods, reference_of
     from h2tune.compare.tables import check_form
 
     check_form(form)
     reference_of(parse_methods(methods.split(",")), against)
-    from h2tune.cli.display import TerminalDisplay, terminal
+    from h2tune.cli.display import TerminalDisplay, loading_line, terminal
+
+    console = terminal(stderr=form == "latex")
+    console.print(loading_line(len(federation.client)))
     from h2tune.compare import compare as compare_methods
     from h2tune.compare.paper import latex
     from h2tune.compare.tables import explained, remarks, terminal_table
     from h2tune.runs.plan import total_steps
 
-    console = terminal(stderr=form == "latex")
     comparison = compare_methods(
         file,
         methods.split(","),

@@ -46,9 +46,14 @@ def line_of(event: dict[str, Any]) -> str:
     return ""
 
 
+def reading_line(client: str, total: int) -> str:
+    """Return the line that says whose model reads the public texts."""
+    return f"{client or 'the public encoder'} · reading {counted(total, 'public text')}"
+
+
 def lesson_line(event: dict[str, Any]) -> str:
     """Return what the federation is worth to a client on its own labels, before it trains."""
-    if not event["taken"] and "own_right" not in event:
+    if not event["taken"] and (event.get("reason") or "own_right" not in event):
         return f"trains by itself: {event.get('reason') or 'it has no teacher'}"
     parts = ["takes a teacher" if event["taken"] else "declines the teacher, and trains by itself"]
     if "own_right" in event:

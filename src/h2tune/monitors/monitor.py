@@ -32,6 +32,15 @@ class Monitor(ABC):
             settings: The content of its `config.toml`.
         """
 
+    def on_reading(self, client: str, done: int, total: int) -> None:  # noqa: B027 - optional to override
+        """A client's base model reads the public texts; the first call has `done` = 0, the last `done` = `total`.
+
+        Args:
+            client: Name of the client; "" for the public encoder.
+            done: Number of texts read.
+            total: Number of texts.
+        """
+
     def on_turn(self, stage: str, round_number: int, client: str) -> None:  # noqa: B027 - optional to override
         """A client's round begins.
 
@@ -80,6 +89,10 @@ class Monitors(Monitor):
     def on_begin(self, folder: Path, settings: Mapping[str, Any]) -> None:
         for monitor in self.monitors:
             monitor.on_begin(folder, settings)
+
+    def on_reading(self, client: str, done: int, total: int) -> None:
+        for monitor in self.monitors:
+            monitor.on_reading(client, done, total)
 
     def on_turn(self, stage: str, round_number: int, client: str) -> None:
         for monitor in self.monitors:

@@ -10,7 +10,7 @@ from tqdm import tqdm as plain
 from tqdm.auto import tqdm
 
 from h2tune.events import Event
-from h2tune.monitors.lines import line_of
+from h2tune.monitors.lines import line_of, reading_line
 from h2tune.monitors.monitor import Monitor
 
 
@@ -26,6 +26,9 @@ class Progress(Monitor):
 
     def on_begin(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.bar: Any = tqdm(total=self.steps, unit="step", leave=False)
+
+    def on_reading(self, client: str, done: int, total: int) -> None:
+        self.bar.set_description(f"{reading_line(client, total)}, {done} done" if done < total else "")
 
     def on_turn(self, stage: str, round_number: int, client: str) -> None:
         self.bar.set_description(f"round {round_number + 1} · {client}{' alone' if stage == 'alone' else ''}")

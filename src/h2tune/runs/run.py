@@ -210,7 +210,7 @@ class _Job:
         basis = federation.basis
         texts = anchor_texts(basis.texts, basis.count, federation.seed, federation.data.test)
         room = ROOM if federation.anchored else 0  # what modules read is for frames
-        reader = ModelReader(federated.base_of, texts, room, default_reading_cache())
+        reader = ModelReader(federated.base_of, texts, room, default_reading_cache(), self.watch.on_reading)
         z = NO_COORDINATES
         if federation.anchored or KNOWLEDGE[teaching].needs_coordinates:
             size = coordinate_count(plan.shared_rank, teaching)

@@ -17,6 +17,11 @@ from h2tune.training import encode
 from h2tune.training.encode import Encoded, by_length, causal_batch, forward_arguments, pad_token, text_batch
 
 Name = TypeVar("Name", bound=Hashable)
+Progress = Callable[[int], None]
+
+
+def unwatched(done: int) -> None:
+    """Show nothing of how many texts are read."""
 
 
 def read_texts(
@@ -28,6 +33,7 @@ def read_texts(
     causal: bool,
     modules: Sequence[str] = (),
     batch_size: int = 16,
+    progress: Progress = unwatched,
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
     """Run texts through a model, in the client's prompt, and return its pooled states.
 
@@ -42,13 +48,16 @@ def read_texts(
         causal: Whether the model is a decoder.
         modules: Names of modules whose inputs and outputs to return.
         batch_size: Texts of a batch.
+        progress: Called with the number of texts read so far, from 0.
 
     Returns:
         Final states (n, width), and by module its inputs (n, d_in) and outputs (n, d_out).
     """
     rows = encode_texts(tokenizer, task, texts, causal=causal)
     layers = {name: model.get_submodule(name) for name in modules}
-    return read_rows(model, tokenizer, rows, causal=causal, modules=layers, batch_size=batch_size)
+    return read_rows(
+        model, tokenizer, rows, causal=causal, modules=layers, batch_size=batch_size, progress=progress
+    )
 
 
 @torch.inference_mode()
@@ -60,6 +69,7 @@ def read_rows(
     causal: bool,
     modules: Mapping[Name, nn.Module],
     batch_size: int = 16,
+    progress: Progress = unwatched,
 ) -> tuple[Tensor, dict[Name, Tensor], dict[Name, Tensor]]:
     """Do as `read_texts` with texts that are tokenised already; answers and labels are ignored.
 
@@ -80,12 +90,14 @@ def read_rows(
         return hook
 
     handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
+    progress(done := 0)
     try:
         for places in batches:
             batch = _batch([rows[i] for i in places], tokenizer, model, causal=causal)
             mask = batch["attention_mask"].float()
             pool[0] = pooling(mask, causal=causal)
             finals.append(pool[0](model.base_model(**batch).last_hidden_state))
+            progress(done := done + len(places))
     finally:
         for handle in handles:
             handle.remove()

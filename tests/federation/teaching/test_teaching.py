@@ -175,6 +175,10 @@ def test_the_terminal_says_what_the_federation_is_worth_to_each_client(tmp_path)
             {"taken": False, "reason": "its answers are free text"},
             "trains by itself: its answers are free text",
         ),
+        (
+            {"taken": False, "reason": "it answers in words", "own_right": 0.8, "peers_right": 0.9},
+            "trains by itself: it answers in words",
+        ),
         ({"taken": True}, "takes a teacher"),
     ],
 )

@@ -21,6 +21,8 @@ from h2tune.tasks.task import Task
 from h2tune.training.readings import encode_texts, read_rows, read_texts
 
 GetModel = Callable[[LocalClient], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
+Watch = Callable[[str, int, int], None]
+"""Called with a client's name ("": the public encoder), the number of texts read, and their number."""
 Reading = tuple[Tensor, Tensors, Tensors]
 """Final states, and by module its inputs and outputs; see `read_texts`."""
 
@@ -35,6 +37,10 @@ FORMAT = 1
 """Version of the cached content; raise it when the same model and texts give other final states or frames."""
 
 
+def unwatched(client: str, done: int, total: int) -> None:
+    """Show nothing of how far a model has read the texts."""
+
+
 class ModelReader:
     """Runs the public texts through clients' models, and computes frames.
 
@@ -47,12 +53,18 @@ class ModelReader:
         texts: The public texts, the same for all.
         room: Bytes that may be cached in memory.
         cache: Cache on disk; None for none.
+        watch: Told how far a model has read the texts.
     """
 
     def __init__(
-        self, get_model: GetModel, texts: Sequence[str], room: int = ROOM, cache: ReadingCache | None = None
+        self,
+        get_model: GetModel,
+        texts: Sequence[str],
+        room: int = ROOM,
+        cache: ReadingCache | None = None,
+        watch: Watch = unwatched,
     ) -> None:
-        self.get_model, self.texts, self.room, self.cache = get_model, texts, room, cache
+        self.get_model, self.texts, self.room, self.cache, self.watch = get_model, texts, room, cache, watch
         self._readings: dict[Hashable, Reading] = {}
         self._names: dict[Hashable, str] = {}
         self._last: tuple[Hashable, Tensors] | None = (
@@ -75,11 +87,16 @@ class ModelReader:
         rows = encode_texts(tokenizer, PLAIN, self.texts, causal=False)
 
         def compute() -> Tensors:
-            return {
-                "finals": read_rows(
-                    model, tokenizer, rows, causal=False, modules={}, batch_size=ENCODER_BATCH
-                )[0]
-            }
+            finals, _, _ = read_rows(
+                model,
+                tokenizer,
+                rows,
+                causal=False,
+                modules={},
+                batch_size=ENCODER_BATCH,
+                progress=self._progress(""),
+            )
+            return {"finals": finals}
 
         if self.cache is None:
             return compute()["finals"]
@@ -151,7 +168,11 @@ class ModelReader:
             causal=client.causal,
             modules=modules,
             batch_size=client.evaluate_batch_size,
+            progress=self._progress(client.name),
         )
+
+    def _progress(self, name: str) -> Callable[[int], None]:
+        return lambda done: self.watch(name, done, len(self.texts))
 
 
 def _content(model: PreTrainedModel) -> dict[str, Any]:
