@@ -506,7 +506,9 @@ def round_of_unit(unit: str) -> int | None:
 
 
 def check_event(event: Mapping[str, Any]) -> None:
-    """Compare an event with its type in `EVENTS`: every key, every value, and nothing beyond; for tests.
+    """Compare an event with its type in `EVENTS`: every key, every value, and nothing beyond.
+
+    For tests, and for what members send to a coordinator.
 
     Raises:
         H2TuneError: The event is unknown, or a key is missing, unknown or of another type.

@@ -14,6 +14,7 @@ pytest.importorskip("flwr", reason="pip install 'h2tune[flower]'")
 
 from h2tune.flower.coordinator.app import coordinate
 from h2tune.flower.coordinator.events import read_events
+from h2tune.flower.coordinator.progress import log_event
 from h2tune.flower.coordinator.roster import Roster, pem
 from h2tune.flower.load import load_coordinator
 from h2tune.flower.member.join import join
@@ -75,8 +76,13 @@ def test_a_run_folder_of_another_version_is_refused(coordinator, tmp_path):
     assert "experimental.mask" in str(error.value)
 
 
+EVALUATED = {"event": "evaluated", "client": "one", "round": 2, "stage": "trained", "split": "test"}
+EVALUATED |= {"accuracy": 0.5, "loss": 0.7, "examples": 12, "seconds": 0.1}
+WARNED = {"event": "warning", "client": "one", "round": 2, "code": "no_gradient", "message": "m"}
+
+
 def test_events_of_others_and_of_other_kinds_are_left_out():
-    good = {"event": "evaluated", "client": "one", "round": 2, "stage": "trained"}
+    good = EVALUATED
     before = good | {"round": -1, "stage": "before"}
     bad = [
         good | {"client": "two"},
@@ -88,6 +94,33 @@ def test_events_of_others_and_of_other_kinds_are_left_out():
     assert read_events(json.dumps([good, before, *bad]), "one", 2) == [good, before]
     with pytest.raises(H2TuneError):
         read_events("{", "one", 2)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {k: v for k, v in WARNED.items() if k != "message"},
+        WARNED | {"message": 3},
+        WARNED | {"more": 1},
+        EVALUATED | {"accuracy": "1.0"},
+        EVALUATED | {"accuracy": 1.5},
+        EVALUATED | {"accuracy": -0.1},
+        EVALUATED | {"accuracy": float("nan")},
+        EVALUATED | {"loss": None},
+        EVALUATED | {"examples": 1.5},
+        {k: v for k, v in EVALUATED.items() if k != "loss"},
+    ],
+)
+def test_an_event_that_no_honest_member_sends_is_left_out(event):
+    """A warning without a message ended the coordinator's run where its log was written."""
+    assert read_events(json.dumps([WARNED, event, EVALUATED]), "one", 2) == [WARNED, EVALUATED]
+
+
+def test_a_member_cannot_write_lines_into_the_coordinators_log(caplog):
+    with caplog.at_level("WARNING", logger="flwr.h2tune"):
+        log_event(WARNED | {"message": "first\nh2tune: round 3: two failed: it lies" + "x" * 1000})
+    (record,) = caplog.records
+    assert "\n" not in record.getMessage() and len(record.getMessage()) < 600
 
 
 @pytest.mark.parametrize("levels", [9, 900, 100_000])

@@ -120,7 +120,7 @@ class ForgingGrid(KeyedGrid):
 
 def coordinated(grid, parties):
     file = load_coordinator(parties / "coordinator" / "coordinator.toml")
-    times = {"deadline": 60.0, "patience": 3.0, "gather": 5.0}
+    times = {"deadline": 240.0, "patience": 60.0, "gather": 60.0}
     return coordinate(grid, file.model_copy(update=times))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from h2tune.errors import H2TuneError
-from h2tune.events import Event
+from h2tune.events import Event, check_event
 
 KINDS = ("evaluated", "client_trained", "warning")
 """Kinds of events that a client may send."""
@@ -17,7 +17,7 @@ DEPTH = 8
 
 
 def read_events(text: str, client: str, round_number: int) -> list[Event]:
-    """Return a client's events; those of other clients, of other rounds or of other kinds are left out.
+    """Return a client's events; those of other clients, rounds or kinds, or of wrong values, are left out.
 
     Args:
         text: The events as JSON.
@@ -49,4 +49,14 @@ def _is_deeper(value: Any, levels: int) -> bool:
 def _is_allowed(event: Mapping[str, Any], client: str, round_number: int) -> bool:
     rounds = (round_number, -1) if event.get("event") == "evaluated" else (round_number,)
     own = event.get("client") == client and event.get("round") in rounds
-    return own and event.get("event") in KINDS and event.get("stage", "trained") in ("trained", "before")
+    if (
+        not own
+        or event.get("event") not in KINDS
+        or event.get("stage", "trained") not in ("trained", "before")
+    ):
+        return False
+    try:
+        check_event(event)  # a missing message, or an accuracy in words, would end the run where it is used
+    except H2TuneError:
+        return False
+    return bool(0 <= event.get("accuracy", 0) <= 1)

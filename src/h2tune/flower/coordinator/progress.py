@@ -9,6 +9,8 @@ from h2tune.events import Event
 log = logging.getLogger("flwr.h2tune")
 MARK = "h2tune: %s"
 """Begins the lines that `h2tune deploy start` shows on its terminal."""
+CHARACTERS = 500
+"""The most of a member's words that are shown."""
 
 
 def log_event(event: Event) -> None:
@@ -19,6 +21,11 @@ def log_event(event: Event) -> None:
     elif kind == "aggregated":
         log.info(MARK, f"round {event['round'] + 1}: {', '.join(event['clients']) or 'no update'}")
     elif kind == "client_failed":
-        log.warning(MARK, f"round {event['round'] + 1}: {event['client']} failed: {event['reason']}")
+        log.warning(MARK, f"round {event['round'] + 1}: {event['client']} failed: {_line(event['reason'])}")
     elif kind == "warning":
-        log.warning(MARK, f"round {event['round'] + 1}: {event['client']}: {event['message']}")
+        log.warning(MARK, f"round {event['round'] + 1}: {event['client']}: {_line(event['message'])}")
+
+
+def _line(said: str) -> str:
+    """Return what a member said as one line, so that it cannot write lines of its own into the log."""
+    return " ".join(said.split())[:CHARACTERS]
