@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from h2tune import config
+from h2tune.functional.quorum import colluders_tolerated, threshold_needed
 from h2tune.tasks import MODULES as TASKS
 from h2tune.tasks.chat import ChatTask
 from h2tune.tasks.rows import FileTask
@@ -49,3 +50,14 @@ def test_the_threat_model_names_tests_that_are_there():
     tests = "".join(path.read_text() for path in (DOCS.parent / "tests").rglob("test_*.py"))
     named = set(re.findall(r"`(test_\w+)`", (DOCS / "security.md").read_text()))
     assert len(named) > 15 and not [name for name in named if f"def {name}(" not in tests]
+
+
+def test_the_table_of_colluders_is_what_the_threshold_gives():
+    text = (DOCS / "secure-aggregation.md").read_text().partition("| n | t by default |")[2]
+    rows = [
+        tuple(map(int, row))
+        for row in re.findall(r"^\| (\d+) \| (\d+) \| (\d+) \| (\d+) \|", text, re.MULTILINE)
+    ]
+    assert len(rows) >= 6
+    for n, t, k, lost in rows:
+        assert (t, k, lost) == (threshold_needed(n), colluders_tolerated(n, t), n - t)

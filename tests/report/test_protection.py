@@ -58,3 +58,20 @@ def test_inspect_says_the_epsilon_of_all_rounds_and_what_a_rule_bears():
     assert line.startswith("noise added by each client: ε = ") and "towards the coordinator ε = " in line
     whole, share = (float(part.split()[0].rstrip(";")) for part in line.split("ε = ")[1:])
     assert 0 < whole < share
+
+
+def masked(clients: int, **server) -> str:
+    content = {
+        "name": "masked",
+        "client": [CLIENTS[0] | {"name": f"c{i}"} for i in range(clients)],
+        "server": {"secure_aggregation": True, **server},
+    }
+    (line,) = guards(parse(content, "test"))
+    return line
+
+
+def test_inspect_says_with_how_many_clients_a_server_may_be_in_league_and_what_protects_from_one_more():
+    assert "sums over at least 2 clients; in league with 0 of 3" in masked(3)
+    assert masked(3).endswith("with 1 it does: min_clients = 3 prevents it")
+    assert masked(3, min_clients=3).endswith("in league with 1 of 3 clients it learns no single update")
+    assert "in league with 1 of 6" in masked(6) and "min_clients = 5 prevents it" in masked(6)

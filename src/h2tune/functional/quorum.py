@@ -47,3 +47,15 @@ def threshold_needed(drawn: int) -> int:
     if t > (n + colluding clients) / 2; two thirds tolerate the collusion of a third of the clients.
     """
     return -(-2 * drawn // 3)
+
+
+def colluders_tolerated(drawn: int, threshold: int) -> int:
+    """Return with how many clients k a server may be in league and yet learn no single update.
+
+    2 t > n + k: it can name different survivors to two groups. t − k ≥ 2: it takes the updates of the k off the sum.
+
+    Args:
+        drawn: n, the clients of a round.
+        threshold: t, the updates that a round needs.
+    """
+    return min(threshold - 2, 2 * threshold - drawn - 1)

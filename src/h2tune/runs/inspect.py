@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from h2tune.config import FederationConfig, check_inputs
+from h2tune.config import FederationConfig, ServerConfig, check_inputs
 from h2tune.errors import H2TuneError, within
 from h2tune.federation import dp
 from h2tune.federation.h2tune.basis import coordinate_count, view_spec
 from h2tune.federation.messages import Enrolment, payload_bytes
 from h2tune.federation.strategy import Strategy
 from h2tune.federation.teaching.knowledge import KNOWLEDGE
+from h2tune.functional.quorum import colluders_tolerated, drawn_clients
 from h2tune.models import folder_of, load_tokenizer
 from h2tune.runs.build import build_strategy, mechanism_of
 from h2tune.runs.enrol import enrol_all
@@ -140,6 +141,20 @@ def _bytes_before(federation: FederationConfig, info: ClientInfo, size: int) -> 
     return sums
 
 
+def _masked(server: ServerConfig, clients: int) -> str:
+    """Return what secure aggregation protects from, and which `min_clients` protects from one client more."""
+    drawn = drawn_clients(clients, server.participation, server.min_clients)
+    tolerated = colluders_tolerated(drawn, server.min_clients)
+    line = (
+        f"secure aggregation: the server receives only sums over at least {server.min_clients} clients; in league with "
+        f"{tolerated} of {drawn} clients it learns no single update"
+    )
+    enough = max(tolerated + 3, (drawn + tolerated + 1) // 2 + 1)
+    return line + (
+        f", with {tolerated + 1} it does: min_clients = {enough} prevents it" if enough <= drawn else ""
+    )
+
+
 def guards(federation: FederationConfig) -> list[str]:
     """Return the protections of a federation: robust aggregation, secure aggregation, and ε after all rounds."""
     server, lines = federation.server, []
@@ -149,9 +164,7 @@ def guards(federation: FederationConfig) -> list[str]:
             f"{len(federation.client)} clients"
         )
     if server.secure_aggregation:
-        lines.append(
-            f"secure aggregation: the server receives only sums over at least {server.min_clients} clients"
-        )
+        lines.append(_masked(server, len(federation.client)))
     if mechanism := mechanism_of(federation):
         spent = dp.spent(mechanism, server.rounds)
         source = "the server" if mechanism.by == "server" else "each client"
