@@ -90,7 +90,7 @@ def measure(members: int, rounds: int, rank: int, idle: float, warm: bool) -> di
             parties.superlink(HERE / "flower_stub.py")
             relay = Relay(public, port)
             for i in range(members):
-                parties.supernode(f"m{i:02d}", patch=HERE / "flower_stub.py")
+                parties.supernode(f"m{i:02d}", patch=HERE / "flower_stub.py", forked=False)
             for i in range(members if warm else 0):
                 parties.worker(f"m{i:02d}", HERE / "flower_stub.py")
             parties.until(

@@ -47,7 +47,7 @@ def secured(embedded, tmp_path_factory):
             parties.proxy()
         for name, *_ in CLIENTS:
             parties.register(name)
-            parties.supernode(name)
+            parties.supernode(name, forked=False)  # as a member runs it
         parties.worker("news")  # one member has a worker
         impostor(parties, "films")
         parties.run()

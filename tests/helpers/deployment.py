@@ -19,6 +19,7 @@ from helpers import federations
 
 BIN = Path(sys.executable).parent
 PATCHED = Path(__file__).parent / "patched"
+FORKED = PATCHED / "forked.py"
 
 
 def free_port() -> int:
@@ -34,8 +35,10 @@ def listening(port: int) -> bool:
 
 
 def arguments_of(pid: int) -> str:
+    """Return the name and the command line of a process; a forked one has the command line of its parent."""
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+        name, line = (Path(f"/proc/{pid}/{file}").read_text() for file in ("comm", "cmdline"))
+        return name.strip() + " " + line.replace("\0", " ")
     return ""
 
 
@@ -52,10 +55,10 @@ def descendants(pid: int) -> list[int]:
     return below[1:]
 
 
-def patching(patch: Path) -> dict[str, str]:
-    """Return the environment of a process in which a file of `patched` patches modules."""
+def patching(*patches: Path) -> dict[str, str]:
+    """Return the environment of a process in which files of `patched` patch modules."""
     path = os.pathsep.join([str(PATCHED), federations.environment()["PYTHONPATH"]])
-    return {"PYTHONPATH": path, "PATCH": str(patch)}
+    return {"PYTHONPATH": path, "PATCH": os.pathsep.join(map(str, patches))}
 
 
 def locked(file: Path) -> bool:
@@ -106,14 +109,15 @@ class Deployment:
         return listening(port)
 
     def start(
-        self, name: str, arguments: Sequence[str], home: Path, patch: Path | None = None
+        self, name: str, arguments: Sequence[str], home: Path, *patches: Path | None
     ) -> subprocess.Popen[bytes]:
-        """Start a process of a party, optionally with a file of `patched`."""
+        """Start a process of a party, optionally with files of `patched`."""
+        named = [patch for patch in patches if patch is not None]
         log = (self.folder / "logs" / f"{name}.log").open("ab")
         process = subprocess.Popen(
             [*self.place(name), *arguments],
             cwd=home,
-            env=self.environment(home) | (patching(patch) if patch else {}),
+            env=self.environment(home) | (patching(*named) if named else {}),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -172,7 +176,19 @@ class Deployment:
         plain: bool = False,
         label: str = "",
         patch: Path | None = None,
+        forked: bool = True,
     ) -> subprocess.Popen[bytes]:
+        """Start a member's SuperNode.
+
+        Args:
+            name: The member.
+            key: Another key than its own.
+            trusted: Whether it has the CA's certificate.
+            plain: Whether it connects without TLS.
+            label: Another name of the process.
+            patch: A file of `patched`.
+            forked: Whether the processes of its messages are forked; see `patched/forked.py`.
+        """
         home = self.folder / "members" / name
         arguments = ["flower-supernode", "--superlink", f"{self.host}:{self.public}"]
         arguments += ["--host", "127.0.0.1", "--port", str(free_port())]
@@ -182,7 +198,7 @@ class Deployment:
             arguments += ["--auth-supernode-private-key", str(key or home / "node")]
         else:
             arguments.append("--insecure")
-        return self.start(label or name, arguments, home, patch)
+        return self.start(label or name, arguments, home, patch, FORKED if forked else None)
 
     def worker(self, name: str, patch: Path | None = None) -> None:
         """Start a worker beside a member's SuperNode, and wait until it is ready."""

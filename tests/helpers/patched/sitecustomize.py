@@ -1,6 +1,6 @@
 """Patches modules on import, in a process that a test or benchmark starts; h2tune itself has no such option.
 
-Put this folder on PYTHONPATH and name a file in PATCH; its CHANGES map a module's name to a function of the module.
+Put this folder on PYTHONPATH and name files in PATCH; their CHANGES map a module's name to a function of the module.
 """
 
 import importlib.abc
@@ -31,5 +31,5 @@ class After(importlib.abc.MetaPathFinder):
         return spec
 
 
-if "PATCH" in os.environ:
-    sys.meta_path.insert(0, After(runpy.run_path(os.environ["PATCH"])["CHANGES"]))
+for file in filter(None, os.environ.get("PATCH", "").split(os.pathsep)):
+    sys.meta_path.insert(0, After(runpy.run_path(file)["CHANGES"]))
