@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import processes
-from helpers.strategies import h2tune
+from helpers.strategies import aggregate, h2tune
 
 from h2tune.errors import H2TuneError
 from h2tune.federation.h2tune import wire
@@ -120,6 +120,17 @@ def test_values(kind):
 def test_the_good_one_is_accepted():
     accept(good())
     accept(from_bytes(to_bytes(good())))
+
+
+def test_where_increments_stay_private_no_update_can_change_what_is_shared():
+    """Beside a teacher nothing but directions travels: hostile updates are refused, empty ones change no bit."""
+    silent = h2tune([ENROLMENT, RICH], shared_rank=4, slots=3, increments="none")
+    spec = silent.upload_spec("one", ROUND)
+    with pytest.raises(H2TuneError, match="unexpected 'delta"):
+        check_update(good(), spec, client="one", round_number=ROUND, examples=10)
+    before = silent.start()["shared"] + 0.5
+    after, _ = aggregate(silent, {"shared": before}, [Update("one", ROUND, 10, {})])
+    assert torch.equal(after["shared"], before)
 
 
 WIDE = Enrolment("one", "", 1, 2, 10, {"attn.q": (0,)}, {})
