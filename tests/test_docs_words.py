@@ -84,11 +84,31 @@ def test_links_between_pages_lead_somewhere(page):
                 assert anchor in [slug(heading.replace("`", "")) for heading in headings], target
 
 
-@pytest.mark.parametrize("page", ["docs/deploy.md", "docs/secure-aggregation.md", "docs/security.md"])
+TESTED = ["docs/deploy.md", "docs/secure-aggregation.md", "docs/security.md", "docs/data-protection.md"]
+
+
+@pytest.mark.parametrize("page", TESTED)
 def test_tests_that_a_page_names_exist(page):
     code = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
-    for name in re.findall(r"`(test_\w+)(?:…)?`", text(page)):
-        assert f"def {name}" in code, name
+    named = re.findall(r"`(test_\w+?)(_?…)?`", text(page))
+    assert len(named) > 8
+    for name, cut in named:
+        assert f"def {name}" + ("" if cut else "(") in code, name
+
+
+@pytest.mark.parametrize("page", TESTED)
+def test_every_claim_in_a_table_with_tests_names_one(page):
+    claims, tested = 0, False
+    for line in text(page).splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        if not cells:
+            tested = False
+        elif cells[-1] in ("test", "tests"):
+            tested = True
+        elif tested and not set(line) <= set("|-"):
+            claims += 1
+            assert "`test_" in cells[-1] or cells[-1] in ("the same", "the same test"), line
+    assert claims > 8
 
 
 @pytest.mark.parametrize("page", PAGES)
