@@ -113,10 +113,43 @@ def left_out_rule(sent: Tensor) -> list[Tensor]:
     return list(from_peers(sent, weights))
 
 
+def one_each_rule(sent: Tensor) -> list[Tensor]:
+    """Return the same as capped, but nobody gets more of a member's direction than of the (f + 1)-th heaviest."""
+    weights = relevance(capped(cosines(sent), HOSTILE), sent.shape[1] * (sent.shape[2] - 1))
+    size = weights.abs().clone().fill_diagonal_(0)
+    most = size.sort(1, descending=True).values[:, HOSTILE : HOSTILE + 1]
+    return list(from_peers(sent, weights.clamp(-most, most)))
+
+
+def median_rule(sent: Tensor) -> list[Tensor]:
+    """Return the same as capped, with the median over peers of each entry in place of their sum."""
+    weights = relevance(capped(cosines(sent), HOSTILE), sent.shape[1] * (sent.shape[2] - 1))
+    found = []
+    for i, row in enumerate(weights):
+        others = [w.sign() * sent[j] for j, w in enumerate(row) if j != i and w != 0]
+        middle = torch.stack(others).median(0).values if others else torch.zeros_like(sent[0])
+        found.append(unit(middle) * from_peers(sent, weights)[i].norm())
+    return found
+
+
+def without_odd_rule(sent: Tensor) -> list[Tensor]:
+    """Return the same as capped, without the f members that are least like the median direction of all."""
+    similarity = capped(cosines(sent), HOSTILE)
+    weights = relevance(similarity, sent.shape[1] * (sent.shape[2] - 1))
+    signs = torch.where(weights.sum(0) < 0, -1.0, 1.0)[:, None, None]
+    middle = (signs * sent / sent.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None]).median(0).values
+    like = torch.stack([(unit(w) * unit(middle)).sum().abs() for w in sent])
+    weights[:, like.argsort()[:HOSTILE]] = 0
+    return list(from_peers(sent, weights))
+
+
 RULES: dict[str, Callable[[Tensor], list[Tensor]]] = {
     "default": default,
     "capped": capped_rule,
     "left out": left_out_rule,
+    "one each": one_each_rule,
+    "median": median_rule,
+    "without odd": without_odd_rule,
 }
 
 
@@ -221,7 +254,7 @@ def main() -> None:
     parser.add_argument("setting", choices=federation.SETTINGS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[711, 712, 713, 714, 715])
     parser.add_argument("--combine", nargs="+", default=["views"], choices=[*COMBINE, "encoder"])
-    parser.add_argument("--rules", nargs="+", default=list(RULES), choices=RULES)
+    parser.add_argument("--rules", nargs="+", default=["default", "capped"], choices=RULES)
     parser.add_argument("--attacks", nargs="+", default=list(DIRECTIONS), choices=DIRECTIONS)
     parser.add_argument("--views", nargs="+", default=["none"], choices=VIEWS)
     args = parser.parse_args()
