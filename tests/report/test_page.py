@@ -214,6 +214,18 @@ def test_the_table_has_the_numbers_of_the_events(tmp_path: Path) -> None:
     assert page.row("results", "mean")[2] == f"{mean * 100:.1f} %"
 
 
+def test_a_client_that_cannot_train_alone_does_not_count_in_the_mean_difference(tmp_path: Path) -> None:
+    events = [e for e in make_events() if not (e.get("stage") == "alone" and e.get("client") == "feed")]
+    table = {row["client"]: row for row in events[-1]["table"]}
+    table["feed"]["alone"] = None
+    html = report(tmp_path, events)
+    page = Page(html)
+    gaps = [table[name]["federated"] - table[name]["alone"] for name in ("films", "news")]
+    assert page.row("results", "mean")[1].startswith(f"{sum(gaps) / 2 * 100:+.1f}".replace("-", "−"))
+    assert page.row("results", "feed")[1] == page.row("results", "feed")[3] == "–"
+    assert "A client without labels cannot train alone" in html
+
+
 def test_rounds_without_training_alone_are_compared_with_no_training(tmp_path: Path) -> None:
     page = Page(report(tmp_path, make_events(alone=False)))
     assert page.rows["results"][0][1:4] == ["federated − before, points", "federated", "before"]

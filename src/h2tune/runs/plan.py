@@ -154,10 +154,12 @@ def total_steps(federation: FederationConfig) -> int:
     others = optimiser_steps(first, alternation) * later
     if not experimental.alone:
         return first + others
+    able = [client for client in federation.client if client.train != 0]  # the others cannot train alone
+    alone = sum(client.local_steps or train.local_steps for client in able)
     if federation.teaching == "none":  # the first round is the same
-        return first + 2 * others
+        return first + 2 * others  # all have labels
     own_rows = train.batch_size + experimental.public_batch
-    return first + others + (first + first * later) * own_rows // train.batch_size
+    return first + others + alone * (1 + later) * own_rows // train.batch_size
 
 
 def started(plan: Plan) -> Event:

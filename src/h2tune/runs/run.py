@@ -233,7 +233,7 @@ class _Job:
             teach(plan.clients, exchange, hostile=hostile, notice=self.notice)
 
     def _alone(self, federated: LocalEngine, choose: Choice) -> None:
-        """Train every client alone, in the rounds in which it trained in the federation."""
+        """Train every client that has examples alone, in the rounds in which it trained in the federation."""
         plan, federation = self.plan, self.plan.federation
         names = sorted(plan.strategy.enrolments)
         chosen = [frozenset(choose(names, number)) for number in range(federation.server.rounds)]
@@ -245,11 +245,12 @@ class _Job:
             path = f"clients/{client.name}/alone/server"
             self._rounds(engine, without_others, _only(client.name, chosen), path)
 
+        able = [client for client in plan.clients if client.splits.train]
         if self.pool is None:
-            for client in plan.clients:
+            for client in able:
                 alone(client)
         else:
-            self.pool.each(alone, plan.clients)
+            self.pool.each(alone, able)
 
     def _rounds(self, engine: LocalEngine, federation: FederationConfig, choose: Choice, path: str) -> None:
         server = federation.server

@@ -23,7 +23,10 @@ def section(view: ReportView) -> Section:
         "differences; the latter treats the two accuracies as independent and is therefore wider than necessary. They "
         "cover the size of the test set, not the choice of the seed: h2tune compare measures that."
     )
-    return Section("results", "Results", [*([said] if said else []), reading], tables=[table(view)])
+    unable = view.has_alone and any(c.last("federated") and not c.alone for c in view.clients)
+    without = ["A client without labels cannot train alone, and does not count in the mean difference."]
+    paragraphs = [*([said] if said else []), *(without if unable else []), reading]
+    return Section("results", "Results", paragraphs, tables=[table(view)])
 
 
 def summary(view: ReportView) -> str:
@@ -90,9 +93,9 @@ def _mean_row(view: ReportView) -> list[Cell | str]:
     means = [fmean(s.accuracy for s in column if s) if all(column) else None for column in columns]
     majority = [c.majority for c in view.clients]
     mean_majority = fmean(m for m in majority if m) if all(majority) else None
-    after, base = means[:2]
-    gap = after - base if after is not None and base is not None else None
-    interval = mean_gain(gains(view)) if gap is not None else None
+    found = gains(view)
+    interval = mean_gain(found)
+    gap = fmean(gap for gap, _ in found) if found else None
     shown = Cell(formats.points(gap), between(*interval) if interval else "")
     return ["mean", shown, *map(formats.percent, means), formats.percent(mean_majority), ""]
 
