@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from h2tune.compare.comparison import Comparison
 from h2tune.compare.headroom import fieller, recovered
+from h2tune.compare.methods import parse_methods
 from h2tune.compare.results import ClientResult, RunResult
 
 
@@ -30,6 +32,14 @@ def test_shares_and_harm_by_hand():
 
 def test_without_local_or_pooled_there_is_no_headroom():
     assert recovered({"local": {0: run(0.5)}, "h2tune": {0: run(0.6)}}, ["c0"]) == []
+
+
+def test_local_training_counts_whatever_was_changed_in_it(tmp_path):
+    texts = ["h2tune", "local+train.local_steps=80", "pooled+train.local_steps=40"]
+    results = {t: {0: run(a)} for t, a in zip(texts, (0.7, 0.6, 0.8), strict=True)}
+    found = Comparison(tmp_path, "tiny", "test", texts[1], parse_methods(texts), [0], ["c0"], results)
+    (entry,) = found.facts()["recovered"]
+    assert entry["method"] == "h2tune" and entry["share"] == pytest.approx(0.5)
 
 
 def test_one_seed_has_no_interval_and_no_gain_no_share():

@@ -8,7 +8,7 @@ from typing import Any
 
 from h2tune import files
 from h2tune._version import __version__
-from h2tune.compare.headroom import recovered
+from h2tune.compare.headroom import LOCAL, POOLED, Recovered, recovered
 from h2tune.compare.methods import Method
 from h2tune.compare.paper import latex, write_figures
 from h2tune.compare.results import RunResult
@@ -68,8 +68,13 @@ class Comparison:
             "federation": self.federation,
             "members": self.members,
             "environment": environment(),
-            "recovered": [r.as_dict() for r in recovered(self.results, self.clients)],
+            "recovered": [r.as_dict() for r in self._recovered()],
         }
+
+    def _recovered(self) -> list[Recovered]:
+        """Return the share of the headroom of each method; the first `local` and `pooled` count, changed or not."""
+        first = {method.name: method.label for method in reversed(self.methods)}
+        return recovered(self.results, self.clients, first.get(LOCAL, LOCAL), first.get(POOLED, POOLED))
 
     def check_results(self) -> None:
         """Refuse a comparison in which a method has no result at all.

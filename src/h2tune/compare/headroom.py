@@ -5,11 +5,12 @@ The headroom is `pooled` − `local`: the gain of training on the labels of all 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from h2tune.compare.results import RunResult
 from h2tune.compare.rows import Results
 from h2tune.evaluation.statistics import mean_interval
 
@@ -48,41 +49,49 @@ class Recovered:
         return asdict(self)
 
 
-def recovered(results: Results, clients: Sequence[str]) -> list[Recovered]:
-    """Return the share of the headroom that each method recovers; [] without `local` and `pooled`.
+def recovered(
+    results: Results, clients: Sequence[str], local: str = LOCAL, pooled: str = POOLED
+) -> list[Recovered]:
+    """Return the share of the headroom that each method recovers; [] without local and pooled training.
 
     Args:
         results: Method → seed → result.
         clients: Names of the clients.
+        local: The method that trains every client by itself, such as `local+train.local_steps=80`.
+        pooled: The method that trains on the labels of all clients.
     """
-    if LOCAL not in results or POOLED not in results:
+    if local not in results or pooled not in results:
         return []
     found = []
     for method in results:
-        if method in (LOCAL, POOLED):
+        if method in (local, pooled):
             continue
-        needed = [results[name] for name in (method, LOCAL, POOLED)]
+        needed = [results[name] for name in (method, local, pooled)]
         seeds = [
             seed
             for seed in sorted(results[method])
             if all(seed in runs and set(clients) <= runs[seed].clients.keys() for runs in needed)
         ]
         if seeds:
-            found.append(_recovered(results, method, seeds, clients))
+            base, gain, room = results[local], results[method], results[pooled]
+            found.append(
+                _recovered(method, _gains(gain, base, seeds, clients), _gains(room, base, seeds, clients))
+            )
     return found
 
 
-def _recovered(results: Results, method: str, seeds: Sequence[int], clients: Sequence[str]) -> Recovered:
-    def accuracy(name: str, seed: int, client: str) -> float:
-        return results[name][seed].clients[client].accuracy
+def _gains(
+    runs: Mapping[int, RunResult], base: Mapping[int, RunResult], seeds: Sequence[int], clients: Sequence[str]
+) -> list[list[float]]:
+    """Return how far each client's accuracy is above that of other runs, seed by seed."""
+    return [[runs[s].clients[c].accuracy - base[s].clients[c].accuracy for c in clients] for s in seeds]
 
-    def gains(name: str) -> list[float]:
-        return [fmean(accuracy(name, s, c) - accuracy(LOCAL, s, c) for c in clients) for s in seeds]
 
-    gain, room = gains(method), gains(POOLED)
-    interval, several = mean_interval(room), len(seeds) > 1
+def _recovered(method: str, gains: Sequence[Sequence[float]], rooms: Sequence[Sequence[float]]) -> Recovered:
+    gain, room = [fmean(each) for each in gains], [fmean(each) for each in rooms]
+    interval, several = mean_interval(room), len(gains) > 1
     low, high = fieller(gain, room) if several else (None, None)
-    lost = [fmean(accuracy(LOCAL, s, c) - accuracy(method, s, c) for s in seeds) for c in clients]
+    by_client = [fmean(each) for each in zip(*gains, strict=True)]
     return Recovered(
         method,
         interval.mean,
@@ -91,8 +100,8 @@ def _recovered(results: Results, method: str, seeds: Sequence[int], clients: Seq
         fmean(gain) / interval.mean if interval.mean > 0 else None,
         low,
         high,
-        sum(loss > HARM for loss in lost),
-        len(clients),
+        sum(mean < -HARM for mean in by_client),
+        len(by_client),
     )
 
 
