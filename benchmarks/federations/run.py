@@ -83,27 +83,45 @@ def run(options: argparse.Namespace, labels: str, steps: int, declared: list[str
 
 
 def write_tables(kept: KeptRuns, known: list[str], federation: str, split: str, path: Path) -> None:
-    """Write PATH.md and PATH.csv: differences to `local`, and on the mean over clients also to h2tune."""
-    texts = [*(text for text in known if text in kept.methods()), *sorted(kept.methods() - set(known))]
-    methods = parse_methods(texts)
-    results = {method.label: kept.results(method.text) for method in methods}
-    local = methods[0].label
-    seeds = sorted({seed for runs in results.values() for seed in runs})
-    clients = sorted({client for runs in results.values() for r in runs.values() for client in r.clients})
-    found = Comparison(path.parent, federation, split, local, methods, seeds, clients, results)
+    """Write PATH.md and PATH.csv: differences to `local`, and on the mean over clients also to h2tune.
+
+    What is not among the declared methods, such as h2tune without a part, has a table and a correction of its own.
+    """
+
+    def comparison(texts: list[str]) -> Comparison:
+        methods = parse_methods(texts)
+        results = {method.label: kept.results(method.text) for method in methods}
+        seeds = sorted({seed for runs in results.values() for seed in runs})
+        clients = sorted({client for runs in results.values() for r in runs.values() for client in r.clients})
+        return Comparison(path.parent, federation, split, methods[0].label, methods, seeds, clients, results)
+
+    others = sorted(kept.methods() - set(known))
+    found = comparison([text for text in known if text in kept.methods()] or others)
     rows = found.rows()
     text = markdown(rows, found.facts())
-    if AGAINST in results and local != AGAINST:
-        found.reference = AGAINST
-        table = [row for row in found.rows() if row.client == ALL and row.method != AGAINST]
-        lines = ["", f"## Mean over clients, difference to {AGAINST}", ""]
-        lines += ["| method | difference, points | p (Holm) |", "|---|---|---|"]
-        for row in table:
-            shown = cells(row)
-            lines.append(f"| {row.method} | {shown[3]} | {shown[6]} |")
-        text += "\n".join(lines) + "\n"
+    if AGAINST in found.results and found.reference != AGAINST:
+        text += differences(found, f"Mean over clients, difference to {AGAINST}")
+        if others:
+            text += differences(comparison([AGAINST, *others]), "Parts of h2tune, mean over clients")
     files.write_text(path.with_name(f"{path.name}.md"), text)
     files.write_text(path.with_name(f"{path.name}.csv"), csv_text(rows))
+
+
+def differences(found: Comparison, title: str) -> str:
+    """Return a table of differences to h2tune, on the mean over clients."""
+    found.reference = AGAINST
+    lines = [
+        "",
+        f"## {title}",
+        "",
+        "| method | accuracy, % | difference, points | p (Holm) |",
+        "|---|---|---|---|",
+    ]
+    for row in found.rows():
+        if row.client == ALL:
+            shown = cells(row)
+            lines.append(f"| {row.method} | {shown[2]} | {shown[3]} | {shown[6]} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
