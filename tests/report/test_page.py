@@ -88,6 +88,16 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> str:
     return report(tmp_path_factory.mktemp("run"), with_comparison(with_problems(make_events())))
 
 
+def test_a_row_can_be_a_block_on_a_telephone(html: str) -> None:
+    """Without the heads of its columns each cell has its own; folded tables scroll."""
+    page = Page(html)
+    titles = [attributes.get("data-title") for tag, attributes in page.elements if tag == "td"]
+    assert {"federated − alone, points", "federated", "alone", "what happened"} <= set(titles)
+    classes = [(attributes.get("class") or "").split() for tag, attributes in page.elements if tag == "table"]
+    assert 0 < sum("open" in names for names in classes) < len(classes)
+    assert re.search(r"@media screen and \(max-width: 40rem\) \{\s+\.open", html)
+
+
 def test_the_report_is_written_where_it_is_wanted(tmp_path: Path) -> None:
     write_events(tmp_path, make_events(rounds=1, clients=1))
     assert write_report(tmp_path) == tmp_path / "report.html"
