@@ -34,6 +34,7 @@ LLAMA_CPP = {
     "llama.cpp/convert_hf_to_gguf.py",
     "llama.cpp/convert_lora_to_gguf.py",
 }  # tests/helpers/llamacpp.py
+JOURNEYS = "docs/journeys.md"  # tests/journeys run what is typed there, in a shell
 OTHER_PACKAGES = ["sentencepiece"]
 COMMAND = typer.main.get_command(app)
 
@@ -95,7 +96,7 @@ def test_federation_files_and_excerpts_are_valid(page):
         config.parse(completed(content), page)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if list(typed(page))])
+@pytest.mark.parametrize("page", [page for page in PAGES if page != JOURNEYS and list(typed(page))])
 def test_what_a_reader_types_is_a_command(page):
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
