@@ -44,7 +44,8 @@ def test_the_lock_has_everything_that_h2tune_and_its_extras_name():
         *(d for extra in project["optional-dependencies"].values() for d in extra),
     ]
     names = {re.split(r"[\[<>=!~ ]", d, maxsplit=1)[0].lower().replace("_", "-") for d in named}
-    assert names - {"h2tune", "torch", "uv"} <= pins("requirements.lock").keys()
+    # trackers send what they see elsewhere and bring many packages; machines that hold data can do without
+    assert names - {"h2tune", "torch", "uv", "tensorboard", "wandb"} <= pins("requirements.lock").keys()
 
 
 @pytest.mark.parametrize(

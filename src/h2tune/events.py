@@ -190,7 +190,8 @@ class Evaluated(LoggedEvent):
     round: int  # the round; −1 before training
     stage: Literal["before", "trained", "alone"]  # "before", or as in `ClientTrained`
     split: Split  # the split that was scored
-    accuracy: float  # fraction of correct answers
+    accuracy: float  # fraction of correct answers; where `measure` is there, the mean of that
+    measure: NotRequired[str]  # what is measured instead, such as "ROUGE-L"
     loss: float  # mean loss in nats per example
     examples: int  # number of examples scored
     seconds: float  # duration of scoring
@@ -302,6 +303,7 @@ class FinalScores(TypedDict):
     alone: float | None  # after training alone
     federated: float | None  # after training in the federation
     majority: float  # accuracy of always answering the most frequent label; 0 for free answers
+    measure: NotRequired[str]  # as in `Evaluated`
 
 
 class RunFinished(LoggedEvent):

@@ -17,7 +17,8 @@ import h2tune
 from h2tune import config
 from h2tune.cli import main
 from h2tune.cli.display import TerminalDisplay, results_table, terminal
-from h2tune.monitors.lines import counted
+from h2tune.monitors.lines import counted, line_of
+from h2tune.runs.record import accuracy_table
 
 MISSING = """
 import sys
@@ -210,6 +211,23 @@ def test_a_closing_tag_in_a_run_folder_is_no_markup(capsys):
     )
     assert "runs/[old] runs/[/y] :smile:" in (text := capsys.readouterr().out)
     assert text.count("[/y]") == 2
+
+
+def test_a_score_that_is_no_accuracy_has_its_name(capsys):
+    event = {
+        "event": "evaluated",
+        "client": "one",
+        "round": 0,
+        "stage": "trained",
+        "accuracy": 0.5,
+        "loss": 1.0,
+    }
+    assert "· accuracy 0.500 ·" in line_of(event)
+    assert "· ROUGE-L 0.500 ·" in line_of(event | {"measure": "ROUGE-L"})
+    events = [event | {"measure": "ROUGE-L"}, event | {"client": "two"}]
+    terminal().print(results_table(accuracy_table(events, {"one": 0, "two": 0.5})))
+    text = capsys.readouterr().out
+    assert "one (ROUGE-L)" in text and "two (" not in text
 
 
 def test_a_closing_tag_in_an_event_is_no_markup():

@@ -140,7 +140,9 @@ def test_a_missing_library_is_said_before_anything_is_read(tmp_path, content, na
     monkeypatch.setattr(trackers, "find_spec", lambda package: None)
     content["monitors"] = [name]
     content["client"][0]["model"] = "./no-such-model"  # would be said later
-    with pytest.raises(H2TuneError, match=f'monitors = \\["{name}"\\]: .*not installed. pip install {name}'):
+    with pytest.raises(
+        H2TuneError, match=rf"monitors = ..{name}..: .*not installed. pip install 'h2tune.{name}.'"
+    ):
         h2tune.run(federations.write(tmp_path, content), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

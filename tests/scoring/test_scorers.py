@@ -118,3 +118,18 @@ def test_reference_program_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for output in ("answer = 1", "answer = 2"):
         program(output, reference)
     assert runs.count(reference) == 1
+
+
+@pytest.mark.parametrize(
+    ("scorer", "measure"),
+    [
+        ("label", "accuracy"),
+        ("word", "accuracy"),
+        ("rouge", "ROUGE-L"),
+        ("f1", "token F1"),
+        ("likelihood", "1 / perplexity"),
+        ("my_data.py:near", "my_data:near"),
+    ],
+)
+def test_what_a_scorer_measures_has_its_name(scorer: str, measure: str) -> None:
+    assert score.measure_of(scorer) == measure

@@ -81,12 +81,13 @@ class TerminalDisplay(Monitor):
 
 
 def results_table(table: list[dict[str, Any]]) -> Table:
-    """Return the results of a run: each client's accuracy before training, alone, and federated."""
+    """Return the results of a run: each client's accuracy (or other measure) before training, alone and federated."""
     shown = Table("client", "majority", "before", "alone", "federated", title="accuracy")
     for row in table:
+        measure = f" ({row['measure']})" if "measure" in row else ""
         cells = [
             f"{row[k]:.3f}" if row[k] is not None else "–"
             for k in ("majority", "before", "alone", "federated")
         ]
-        shown.add_row(row["client"], *cells)
+        shown.add_row(row["client"] + measure, *cells)
     return shown

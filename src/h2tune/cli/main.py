@@ -216,9 +216,8 @@ def evaluate(
 
     with quiet():
         for name, score in evaluate_run(folder, client or (), split):
-            typer.echo(
-                f"{name}: accuracy {score.accuracy:.4f}, loss {score.loss:.4f}, {counted(score.examples, 'example')}"
-            )
+            of = counted(score.examples, "example")
+            typer.echo(f"{name}: {score.measure} {score.accuracy:.4f}, loss {score.loss:.4f}, {of}")
 
 
 @app.command()

@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from h2tune.evaluation.result import Score
 from h2tune.functional.losses import task_loss
-from h2tune.scoring.scorers import LIKELIHOOD, scorer_of
+from h2tune.scoring.scorers import LIKELIHOOD, measure_of, scorer_of
 from h2tune.tasks.task import Example, Task
 from h2tune.training.chat_tokens import fitted_chat, rendered
 from h2tune.training.encode import Encoded, collator, kept_logits, pad_token
@@ -43,7 +43,7 @@ def evaluate_generated(
         per_token = task_loss(kept_logits(model, answers, causal=True), answers["labels"], 1)
         loss += float(per_token) / tokens
     accuracy = math.exp(-loss) if scorer is None else right / len(examples)
-    return Score(accuracy=accuracy, loss=loss, examples=len(examples))
+    return Score(accuracy, loss, len(examples), measure_of(task.scorer))
 
 
 def generated(

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from h2tune.scoring.scorers import ACCURACY as ACCURACY
+
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracy (0–1) and mean loss (nats per example) on a number of examples."""
+    """Accuracy (0–1) and mean loss (nats per example) on a number of examples.
+
+    `accuracy` is the mean of what `measure` names, such as ROUGE-L, where that is another.
+    """
 
     accuracy: float
     loss: float
     examples: int
+    measure: str = ACCURACY

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from h2tune.evaluation.evaluate import evaluate
-from h2tune.evaluation.result import Score
+from h2tune.evaluation.result import ACCURACY, Score
 from h2tune.events import Event
 from h2tune.federation import checks
 from h2tune.federation.attach import HeadStart, attach_adapter
@@ -225,6 +225,7 @@ class ClientRound:
             "stage": stage,
             "split": self.client.split,
             "accuracy": score.accuracy,
+            **({"measure": score.measure} if score.measure != ACCURACY else {}),
             "loss": score.loss,
             "examples": score.examples,
             "seconds": round(seconds, 3),

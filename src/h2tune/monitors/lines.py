@@ -32,7 +32,8 @@ def line_of(event: dict[str, Any]) -> str:
     if kind == "evaluated":
         when = "before" if event["round"] < 0 else f"round {event['round'] + 1}"
         alone = " alone" if event["stage"] == "alone" else ""
-        return f"  {client}{alone} · {when} · accuracy {event['accuracy']:.3f} · loss {event['loss']:.3f}"
+        score = f"{event.get('measure', 'accuracy')} {event['accuracy']:.3f}"
+        return f"  {client}{alone} · {when} · {score} · loss {event['loss']:.3f}"
     if kind == "aggregated" and event.get("stage") == "trained":
         noise = event.get("privacy")
         spent = f" · ε {noise['epsilon']:.3g} at δ {noise['delta']:g}" if noise else ""

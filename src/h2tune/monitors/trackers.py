@@ -87,5 +87,5 @@ def _need(package: str) -> None:
         raise H2TuneError(
             f"the package {package} is not installed",
             where=f'monitors = ["{package}"]',
-            remedy=f"pip install {package}, or leave it out of monitors",
+            remedy=f"pip install 'h2tune[{package}]', or leave it out of monitors",
         )

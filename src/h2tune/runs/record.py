@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from h2tune._version import __version__
@@ -46,7 +46,7 @@ def run_started(
     }
 
 
-def accuracy_table(events: Iterable[Event], majorities: Mapping[str, float]) -> list[dict[str, Any]]:
+def accuracy_table(events: Sequence[Event], majorities: Mapping[str, float]) -> list[dict[str, Any]]:
     """Return each client's accuracy before training, alone (or None), federated, and of the majority label.
 
     Args:
@@ -54,6 +54,7 @@ def accuracy_table(events: Iterable[Event], majorities: Mapping[str, float]) -> 
         majorities: Client → accuracy of its majority label.
     """
     last: dict[tuple[Any, Any], Any] = {}
+    measures = {e.get("client"): e["measure"] for e in events if "measure" in e}
     for event in events:
         if event["event"] == "evaluated":
             key = (event.get("client"), event.get("stage"))
@@ -66,6 +67,7 @@ def accuracy_table(events: Iterable[Event], majorities: Mapping[str, float]) -> 
             "alone": last.get((name, "alone")),
             "federated": last.get((name, "trained")),
             "majority": majority,
+            **({"measure": measures[name]} if name in measures else {}),
         }
         for name, majority in majorities.items()
     ]

@@ -117,6 +117,15 @@ SCORERS: dict[str, Callable[[str, str], float]] = {
     "word": word,
 }
 
+ACCURACY = "accuracy"
+MEASURES = {"f1": "token F1", "rouge": "ROUGE-L", LIKELIHOOD: "1 / perplexity"}
+"""What scorers measure that do not say right or wrong."""
+
+
+def measure_of(name: str) -> str:
+    """Return what a scorer's mean is called: "accuracy", or what it measures; the name of the user's own."""
+    return own_code.short(name) if own_code.is_reference(name) else MEASURES.get(name, ACCURACY)
+
 
 def scorer_of(name: str) -> Callable[[str, str], float]:
     """Return a scorer by its name, or the user's own by `module:object`.
