@@ -153,7 +153,7 @@ def test_the_terminal_says_what_the_federation_is_worth_to_each_client(tmp_path)
     file = federations.write(tmp_path, alone_in_its_labels(tmp_path))
     found = CliRunner().invoke(main.app, ["run", str(file), "--out", str(tmp_path / "run")])
     assert found.exit_code == 0, found.exception
-    assert "three · trains by itself: nobody else knows its labels" in found.stdout
+    assert "three · trains by itself: nobody else's labels are like its own" in found.stdout
     assert re.search(
         r"one · takes a teacher · right on \d+ % of its own labels, its own head on \d+ %", found.stdout
     )

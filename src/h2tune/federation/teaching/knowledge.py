@@ -166,7 +166,7 @@ class Directions(Knowledge):
     ) -> Taught:
         peers = received["peers"]
         if not bool(peers.any()):
-            return nothing("nobody else knows its labels")
+            return nothing("nobody else's labels are like its own")  # no peers, or none that agree
         on_own = on_own_texts(own, z, peers)
         found = stacked(own, z, peers, on_own)
         facts = compare_with_own(own, z, peers, on_own) | {"own_share": round(found.own_share, 4)}
