@@ -95,7 +95,7 @@ def travel(name: str, home: Path) -> str:
     logs = [log, *sorted(home.glob("*.log"))]
     text = "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-4000:]}" for path in logs)
     assert status == 0, text
-    assert "Traceback" not in text and "Warning" not in text, text
+    assert "Traceback" not in text and "Warning:" not in text, text  # a status file counts "Warnings."
     return log.read_text()
 
 
