@@ -95,7 +95,9 @@ def travel(name: str, home: Path) -> str:
     logs = [log, *sorted(home.glob("*.log"))]
     text = "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-4000:]}" for path in logs)
     assert status == 0, text
-    assert "Traceback" not in text and "Warning:" not in text, text  # a status file counts "Warnings."
+    # a script of the user's own may hear of Transformers' plans, and a status file counts "Warnings."
+    ours = [line for line in text.splitlines() if "site-packages/transformers" not in line]
+    assert not any("Traceback" in line or "Warning:" in line for line in ours), text
     return log.read_text()
 
 
