@@ -98,7 +98,7 @@ def travel(name: str, home: Path) -> str:
     # a script of the user's own may hear of Transformers' plans, and a status file counts "Warnings."
     ours = [line for line in text.splitlines() if "site-packages/transformers" not in line]
     assert not any("Traceback" in line or "Warning:" in line for line in ours), text
-    return log.read_text()
+    return log.read_text(errors="replace")  # `head` shows a file in cp1252
 
 
 @pytest.mark.slow
