@@ -53,7 +53,7 @@ class ModelReader:
         texts: The public texts, the same for all.
         room: Bytes that may be cached in memory.
         cache: Cache on disk; None for none.
-        watch: Told how far a model has read the texts.
+        watch: Called before the first batch of texts that a model reads, and after each.
     """
 
     def __init__(
