@@ -66,6 +66,11 @@ def test_methods_are_strategies_ablations_and_either_with_settings():
     assert methods[2].changes == ("train.learning_rate=1e+3", "server.rounds=4")
 
 
+def test_a_method_of_ones_own_keeps_what_was_changed_in_its_label():
+    methods = parse_methods(["code/mine.py:Mean", "code/mine.py:Mean+train.x=1"])
+    assert [m.label for m in methods] == ["mine:Mean", "mine:Mean+train.x=1"]
+
+
 def test_training_alone_is_read_from_the_runs_of_h2tune_with_the_same_settings():
     methods = parse_methods(["h2tune+train.x=1", "h2tune-alone+train.x=1", "h2tune-alone", "h2tune"])
     assert [m.folder for m in methods] == ["h2tune+train.x=1", "h2tune+train.x=1", "h2tune", "h2tune"]

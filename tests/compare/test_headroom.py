@@ -11,6 +11,8 @@ from h2tune.compare.comparison import Comparison
 from h2tune.compare.headroom import fieller, recovered
 from h2tune.compare.methods import parse_methods
 from h2tune.compare.results import ClientResult, RunResult
+from h2tune.compare.tables import headroom_cells, markdown
+from h2tune.report import formats
 
 
 def run(*accuracies: float) -> RunResult:
@@ -40,6 +42,10 @@ def test_local_training_counts_whatever_was_changed_in_it(tmp_path):
     found = Comparison(tmp_path, "tiny", "test", texts[1], parse_methods(texts), [0], ["c0"], results)
     (entry,) = found.facts()["recovered"]
     assert entry["method"] == "h2tune" and entry["share"] == pytest.approx(0.5)
+    text = markdown(found.rows(), found.facts())
+    assert "Headroom (pooled − local): +20.0 points" in text
+    assert f"| h2tune | 50{formats.SPACE}% | – | 0 of 1 |" in text
+    assert headroom_cells({"recovered": []}) == []
 
 
 def test_one_seed_has_no_interval_and_no_gain_no_share():

@@ -157,6 +157,15 @@ def test_intervals_point_outwards_where_an_end_is_not_known() -> None:
     rows = [Range("m" * 40, 0.1, None, 0.3, theme.CLEAR, "note"), Range("b", 0, 0, 0, theme.UNCLEAR, "note")]
     svg = ranges("k", "t", "d", rows, axes.linear("points", [0, 0.3]))
     names = [e.text for e in elements(svg) if (e.text or "").startswith(("m", "b")) and e.tag == "text"]
-    assert names[0].endswith("…") and len(names[0]) < 20 and names[1] == "b"
+    assert names[0].endswith("…") and len(names[0]) < 30 and names[1] == "b"
     arrows = [e for e in elements(svg, fill=BLUE) if e.get("transform") == "translate(0,11)"]
     assert len(arrows) == 1
+
+
+def test_a_method_with_overrides_has_a_line_for_each() -> None:
+    name = "h2tune+experimental.mask=leading+train.local_steps=2"
+    rows = [Range(n, 0.1, 0.0, 0.3, theme.CLEAR, "note") for n in (name, "local")]
+    svg = ranges("k", "t", "d", rows, axes.linear("points", [0, 0.3]))
+    lines = [e.text for e in elements(svg) if e.tag == "tspan"]
+    assert lines == ["h2tune", "+experimental.mask=leading", "+train.local_steps=2"]
+    assert "local" in [e.text for e in elements(svg) if e.tag == "text"]

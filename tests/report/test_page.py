@@ -294,6 +294,26 @@ def test_problems_come_first_with_their_rounds(html: str) -> None:
     assert re.search(r"1 failure\s*and\s*3 warnings", re.sub("<[^>]*>", "", html))
 
 
+def test_what_happened_to_several_clients_is_one_row(tmp_path: Path) -> None:
+    events = make_events(rounds=1)
+    events[1:1] = [
+        {
+            "event": "warning",
+            "client": name,
+            "round": 0,
+            "code": "did_not_move",
+            "message": "stuck",
+            "unit": name,
+        }
+        for name in ("films", "news", "")
+    ]
+    rows = Page(report(tmp_path, events)).rows["problems"][1:]
+    assert rows == [
+        ["2 clientsfilms, news", "1", "stuckdid_not_move"],
+        ["server", "1", "stuckdid_not_move"],
+    ]
+
+
 def test_without_problems_there_is_no_such_section(tmp_path: Path) -> None:
     assert 'id="problems"' not in report(tmp_path, make_events(rounds=1))
 
@@ -306,7 +326,7 @@ def test_the_comparison_is_shown_where_it_was_made(html: str, tmp_path: Path) ->
     for row, shown in zip(event["rows"], rows[1:], strict=True):
         assert shown[0] == row["method"] + (row["client"] or "mean over clients")
         assert shown[1].startswith(formats.points(row["difference"]))
-        assert shown[2].startswith(f"{row['mean'] * 100:.1f} %") and shown[3] == "5"
+        assert shown[2].startswith(f"{row['mean'] * 100:.1f} %") and shown[7] == "5"
     assert 'id="compare"' not in report(tmp_path, make_events(rounds=1))
 
 
@@ -322,6 +342,25 @@ def test_a_comparison_alone_is_a_page_of_its_own(tmp_path: Path) -> None:
     assert "4 methods · 5 seeds · test split" in html
     assert "finished</p>" in html
     assert "fedavg_lora, feed: shares nothing" in html
+
+
+def test_the_mean_over_a_single_client_is_not_shown_beside_it(tmp_path: Path) -> None:
+    (event,) = with_comparison([])
+    event["rows"] = [row for row in event["rows"] if row["client"] in ("", "films")]
+    page = Page(report(tmp_path, [event]))
+    assert len(page.rows["compare"]) == 1 + 4
+    assert all("mean over clients" not in row[0] for row in page.rows["compare"])
+
+
+def test_a_comparison_shows_what_is_recovered_of_the_headroom(tmp_path: Path) -> None:
+    (event,) = with_comparison([])
+    event["recovered"] = [
+        {"method": "h2tune", "headroom": 0.155, "headroom_low": 0.1, "headroom_high": 0.21, "share": 0.8,
+         "share_low": -0.05, "share_high": 1.2, "harmed": 1, "clients": 3}
+    ]  # fmt: skip
+    rows = Page(report(tmp_path, [event])).rows["compare"]
+    share = f"80 %{formats.MINUS}5 to 120"
+    assert rows[-1] == ["h2tune", share, "+15.5+10.0 to +21.0", "1 of 3"]
 
 
 def test_a_comparison_that_lacks_seeds_is_not_finished(tmp_path: Path) -> None:

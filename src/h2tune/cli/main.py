@@ -160,7 +160,7 @@ def compare(
     console.print(loading_line(len(federation.client)))
     from h2tune.compare import compare as compare_methods
     from h2tune.compare.paper import latex
-    from h2tune.compare.tables import explained, remarks, terminal_table
+    from h2tune.compare.tables import explained, headroom_table, remarks, terminal_table
     from h2tune.runs.plan import total_steps
 
     comparison = compare_methods(
@@ -180,6 +180,8 @@ def compare(
         typer.echo(latex(rows, facts), nl=False)
     else:
         console.print(terminal_table(rows, facts))
+        if (headroom := headroom_table(facts)) is not None:
+            console.print(headroom)
         for line in (*explained(facts), *remarks(facts)):
             console.print(line, soft_wrap=True)
         console.print(f"All numbers, figures, report and runs: {comparison.folder}", soft_wrap=True)

@@ -106,7 +106,7 @@ def as_local(method: Method) -> Method:
 def _parse(text: str) -> Method:
     name, *changes = CHANGE.split(text)
     if own_code.is_reference(name):
-        return Method(own_code.short(name), text, name, tuple(changes))
+        return Method("+".join([own_code.short(name), *changes]), text, name, tuple(changes))
     known = ["h2tune", *ABLATIONS, *MODULES]
     if name not in known:
         raise H2TuneError(

@@ -9,7 +9,7 @@ from typing import Any
 
 from h2tune import files
 from h2tune.compare.rows import Row
-from h2tune.compare.tables import accuracy, difference
+from h2tune.compare.tables import accuracy, difference, shown_rows
 from h2tune.report import formats
 from h2tune.report.charts.theme import CLEAR, UNCLEAR
 
@@ -24,7 +24,7 @@ SPECIAL = {
 def latex(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
     """Return the comparison as a LaTeX table of the package booktabs."""
     head = ["Method", "Accuracy, %", f"Difference to {facts['reference']}, points", "p (Holm)"]
-    lines = [" & ".join(map(_tex, head)) + r" \\"]
+    lines, rows = [" & ".join(map(_tex, head)) + r" \\"], shown_rows(rows)
     for client in dict.fromkeys(row.client for row in rows):
         lines += [
             r"\midrule",

@@ -31,15 +31,20 @@ HEAD = (
     "received",
     "time",
 )
+HEADROOM = ("method", "share recovered", "95 % interval", "clients more than a point below local")
+"""Columns of the table of what methods recover of the headroom."""
 
 
 def markdown(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
     """Return the comparison as Markdown: the mean over clients, then each client, then remarks."""
+    rows = shown_rows(rows)
     parts = [f"# Comparison: {facts['name']}\n", *(f"{line}\n" for line in explained(facts))]
     for client in dict.fromkeys(row.client for row in rows):
         parts.append(f"## {client or 'Mean over clients'}\n")
-        table = [HEAD, ("---",) * len(HEAD), *(cells(row) for row in rows if row.client == client)]
-        parts.append("\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in table) + "\n")
+        parts.append(_markdown_table(HEAD, [cells(row) for row in rows if row.client == client]))
+    if facts.get("recovered"):
+        parts.append(f"## {headroom_title(facts)}\n")
+        parts.append(_markdown_table(HEADROOM, headroom_cells(facts)))
     parts += [f"* {_escaped(line)}" for line in remarks(facts)]
     return "\n".join(parts).rstrip() + "\n"
 
@@ -82,7 +87,7 @@ def terminal_table(rows: Sequence[Row], facts: Mapping[str, Any]) -> Table:
     """Return a table for 80 columns: method, accuracy and difference, client by client."""
     from rich.table import Table
 
-    shown = Table(title=str(facts["name"]))
+    shown, rows = Table(title=str(facts["name"])), shown_rows(rows)
     shown.add_column("method", overflow="fold")
     shown.add_column("accuracy, %", justify="right", no_wrap=True)
     shown.add_column(f"difference to {facts['reference']}, points", justify="right", overflow="fold")
@@ -95,11 +100,24 @@ def terminal_table(rows: Sequence[Row], facts: Mapping[str, Any]) -> Table:
     return shown
 
 
+def headroom_table(facts: Mapping[str, Any]) -> Table | None:
+    """Return a table for the terminal of what each method recovers of the headroom; None if that is not known."""
+    from rich.table import Table
+
+    if not facts.get("recovered"):
+        return None
+    shown = Table(title=headroom_title(facts))
+    for name in HEADROOM:
+        shown.add_column(name, justify="left" if name == "method" else "right", overflow="fold")
+    for row in headroom_cells(facts):
+        shown.add_row(*row)
+    return shown
+
+
 def accuracy(row: Row) -> str:
     """Return the mean accuracy in per cent with its interval."""
-    if row.low is None or row.high is None:
-        return f"{row.mean * 100:.1f}"
-    return f"{row.mean * 100:.1f} ({row.low * 100:.1f} to {row.high * 100:.1f})"
+    ends = _ends(row.low, row.high, digits=1)
+    return formats.bare_percent(row.mean) + (f" ({ends})" if ends else "")
 
 
 def difference(row: Row) -> str:
@@ -143,12 +161,15 @@ def explained(facts: Mapping[str, Any]) -> list[str]:
 
 def remarks(facts: Mapping[str, Any]) -> list[str]:
     """Return the overrides of methods, notes on clients, and failures, one per line."""
-    lines = [f"{method}: {', '.join(changes)}" for method, changes in facts["settings"].items()]
+    lines = [
+        f"{method}: {', '.join(changes)}"
+        for method, changes in facts["settings"].items()
+        if not method.endswith("+".join(changes))  # its label does not say it
+    ]
     noted: dict[tuple[str, str], list[str]] = {}
     for note in facts["notes"]:
         noted.setdefault((note["method"], note["note"]), []).append(note["client"])
     lines += [f"{method}, {', '.join(clients)}: {note}" for (method, note), clients in noted.items()]
-    lines += [_headroom(entry) for entry in facts.get("recovered", [])]
     failed: dict[tuple[str, str], list[str]] = {}
     for problem in facts["problems"]:
         failed.setdefault((problem["method"], problem["reason"]), []).append(str(problem["seed"]))
@@ -156,22 +177,47 @@ def remarks(facts: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _headroom(entry: Mapping[str, Any]) -> str:
-    """Return the share of the headroom that a method recovers, as a line of text."""
+def headroom_cells(facts: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return for each method the cells of HEADROOM as text; [] without local and pooled training."""
+    return [
+        (
+            entry["method"],
+            formats.percent(entry["share"], 0),
+            _ends(entry["share_low"], entry["share_high"], digits=0) or formats.NONE,
+            f"{entry['harmed']} of {entry['clients']}",
+        )
+        for entry in facts.get("recovered", ())
+    ]
+
+
+def headroom_title(facts: Mapping[str, Any]) -> str:
+    """Return a title of the table of HEADROOM, which says how large the headroom is."""
+    entry = facts["recovered"][0]
     room = formats.points(entry["headroom"]) + _between(entry["headroom_low"], entry["headroom_high"])
-    share = "no share of the headroom"
-    if entry["share"] is not None:
-        share = f"{entry['share'] * 100:.0f} % of the headroom"
-        if entry["share_low"] is not None and entry["share_high"] is not None:
-            share += f" ({entry['share_low'] * 100:.0f} to {entry['share_high'] * 100:.0f})"
-    harmed = f"{entry['harmed']} of {entry['clients']} clients more than a point below local"
-    return f"{entry['method']}: {share}, headroom (pooled − local) {room}; {harmed}"
+    return f"Headroom (pooled − local): {room} points"
+
+
+def shown_rows(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that people see: the mean over a single client is that client."""
+    clients = {row.client for row in rows if row.client}
+    return [row for row in rows if row.client or len(clients) != 1]
+
+
+def _ends(low: float | None, high: float | None, digits: int) -> str:
+    if low is None or high is None:
+        return ""
+    return f"{formats.bare_percent(low, digits)} to {formats.bare_percent(high, digits)}"
 
 
 def _between(low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return ""
     return f" ({formats.points(low)} to {formats.points(high)})"
+
+
+def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines) + "\n"
 
 
 def _escaped(text: str) -> str:

@@ -16,7 +16,12 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 def percent(value: float | None, digits: int = 1) -> str:
     """Return a fraction as a percentage: 0.815 → 81.5 %."""
-    return NONE if value is None else f"{value * 100:.{digits}f}{SPACE}%".replace("-", MINUS)
+    return NONE if value is None else f"{bare_percent(value, digits)}{SPACE}%"
+
+
+def bare_percent(value: float, digits: int = 1) -> str:
+    """Return a fraction in per cent, without the sign: 0.815 → 81.5."""
+    return f"{value * 100:.{digits}f}".replace("-", MINUS)
 
 
 def points(value: float | None, digits: int = 1) -> str:

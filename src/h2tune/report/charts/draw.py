@@ -41,7 +41,7 @@ CONFIG: Spec = {
 }  # fmt: skip
 DRAWING = frozenset(
     ("d", "transform", "x", "y", "x1", "x2", "y1", "y2", "width", "height", "fill", "stroke", "stroke-width",
-     "stroke-dasharray", "fill-opacity", "stroke-opacity", "opacity", "text-anchor")
+     "stroke-dasharray", "fill-opacity", "stroke-opacity", "opacity", "text-anchor", "dy")
 )  # fmt: skip
 """Attributes that are kept."""
 DEFAULTS = frozenset(
@@ -137,6 +137,9 @@ def _copy(source: ElementTree.Element, target: ElementTree.Element) -> None:
         ):
             copied = ElementTree.SubElement(target, child.tag, kept)
             copied.text = child.text if child.tag == "text" else None
+            for line in child.findall("tspan"):
+                place = {k: v for k, v in line.attrib.items() if k in DRAWING}
+                ElementTree.SubElement(copied, "tspan", place).text = line.text
             if note:
                 ElementTree.SubElement(copied, "title").text = note
 

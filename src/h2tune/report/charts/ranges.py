@@ -11,7 +11,10 @@ from h2tune.report.charts.axes import Channel
 from h2tune.report.charts.draw import Spec, draw, framed, layer, mark, own, points
 from h2tune.report.charts.theme import INK, Look
 
-LEFT, ROW = 124, 22
+LEFT, WIDEST, LETTER = 124, 190, 6.2
+"""Room for names on the left, the most that there can be, and about as much for a letter."""
+ROW, LINE = 22, 13
+"""Height of a row, and of each further line of its name."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,20 @@ def ranges(key: str, title: str, description: str, rows: Sequence[Range], x: Cha
         marks.append(mark(row.look, row.note, name=row.name, x=row.mean))
     zero = layer([{"x": 0}], "rule", {"stroke": INK}, y={"value": 0}, y2={"value": "height"})
     lines = layer(spans, "rule", {"strokeWidth": 1.8}, x2={"field": "x2"}, stroke=own("colour"))
-    axis = {"title": None, "labelLimit": LEFT - 22, "labelPadding": 8}
+    parts = [part for row in rows for part in row.name.split("+")]
+    left = min(WIDEST, max(LEFT, LETTER * max(map(len, parts), default=0) + 30))
+    more = max((row.name.count("+") for row in rows), default=0)
+    height = ROW + LINE * more
+    split = "split(replace(datum.label, /[+]/g, '\\n+'), '\\n')"  # a line for each override of a method
+    axis: Spec = {"title": None, "labelLimit": left - 22, "labelPadding": 8, "labelExpr": split}
+    if more:  # the lines of a name have their middle at the row's
+        lifted = [
+            {"test": f"length(split(datum.label, '+')) == {count + 1}", "value": -LINE * count / 2}
+            for count in range(1, more + 1)
+        ]
+        axis["labelOffset"] = {"condition": lifted, "value": 0}
     domain = {"domain": [row.name for row in rows]}
     y = {"field": "name", "type": "nominal", "scale": domain, "sort": None, "axis": axis}
     x = {"field": "x", **x, "axis": {**x["axis"], "grid": True}}
     layers = [zero, lines, points(marks)]
-    return draw(key, title, description, framed(layers, ROW * len(rows), {"x": x, "y": y}, LEFT, top=8))
+    return draw(key, title, description, framed(layers, height * len(rows), {"x": x, "y": y}, left, top=8))

@@ -11,7 +11,8 @@ from h2tune.report.charts.theme import CLEAR, UNCLEAR
 from h2tune.report.sections.parts import Cell, Figure, LegendEntry, Section, Table
 from h2tune.report.sections.results import between
 from h2tune.report.sections.setup import environment
-from h2tune.report.view.model import ComparedView, ReportView
+from h2tune.report.view.comparison import ComparedView
+from h2tune.report.view.model import ReportView
 
 ALL = "mean over clients"
 """Name of a row or a chart that belongs to no single client."""
@@ -30,10 +31,15 @@ def section(view: ReportView) -> Section:
         *view.remarks,
     ]
     legend = [LegendEntry("interval excludes zero", CLEAR), LegendEntry("interval includes zero", UNCLEAR)]
-    figures = charts(view.compared, view.reference)
-    return Section(
-        "compare", "Comparison of methods", text, legend if figures else (), figures, [table(view)]
-    )
+    figures = charts(shown_rows(view), view.reference)
+    tables = [table(view), *([headroom(view)] if view.recovered else [])]
+    return Section("compare", "Comparison of methods", text, legend if figures else (), figures, tables)
+
+
+def shown_rows(view: ReportView) -> list[ComparedView]:
+    """Return the rows that are shown: the mean over a single client is that client."""
+    clients = {row.client for row in view.compared if row.client}
+    return [row for row in view.compared if row.client or len(clients) != 1]
 
 
 def setup(view: ReportView) -> Section:
@@ -94,18 +100,35 @@ def _note(row: ComparedView) -> str:
 def table(view: ReportView) -> Table:
     """Return the rows of a comparison, differences first."""
     rows: list[list[Cell | str]] = []
-    for row in view.compared:
+    for row in shown_rows(view):
         known = row.low is not None and row.high is not None
-        below = f"{(row.low or 0) * 100:.1f} to {(row.high or 0) * 100:.1f}" if known else ""
+        ends = (formats.bare_percent(row.low or 0), formats.bare_percent(row.high or 0))
+        below = " to ".join(ends) if known else ""
         gap = between(row.difference_low, row.difference_high)
         drawn = between(row.bootstrap_low, row.bootstrap_high) or formats.NONE
         rows.append(
             [Cell(row.method, row.client or ALL), Cell(formats.points(row.difference), gap),
-             Cell(formats.percent(row.mean), below), formats.count(row.seeds), drawn, formats.probability(row.p),
-             formats.probability(row.p_holm), formats.size(row.bytes_up), formats.size(row.bytes_down),
-             formats.duration(row.seconds)]
+             Cell(formats.percent(row.mean), below), formats.probability(row.p_holm), formats.size(row.bytes_up),
+             formats.size(row.bytes_down), formats.duration(row.seconds), formats.count(row.seeds),
+             formats.probability(row.p), drawn]
         )  # fmt: skip
     against = f"difference to {view.reference}, points" if view.reference else "difference, points"
-    head = ["method and client", against, "accuracy", "seeds", "bootstrap interval of the difference", "p", "p (Holm)",
-            "sent", "received", "training time"]  # fmt: skip
+    head = ["method and client", against, "accuracy", "p (Holm)", "sent", "received", "training time", "seeds", "p",
+            "bootstrap interval of the difference"]  # fmt: skip
     return Table(f"Methods, mean over seeds with {formats.LEVEL} intervals below", head, rows)
+
+
+def headroom(view: ReportView) -> Table:
+    """Return how much of the headroom each method recovers, and how many clients it harms."""
+    rows: list[list[Cell | str]] = []
+    for row in view.recovered:
+        known = row.share_low is not None and row.share_high is not None
+        ends = (formats.bare_percent(row.share_low or 0, 0), formats.bare_percent(row.share_high or 0, 0))
+        rows.append(
+            [row.method, Cell(formats.percent(row.share, 0), " to ".join(ends) if known else ""),
+             Cell(formats.points(row.headroom), between(row.headroom_low, row.headroom_high)),
+             f"{formats.count(row.harmed)} of {formats.count(row.clients)}"]
+        )  # fmt: skip
+    head = ["method", "share of the headroom recovered", "headroom (pooled − local), points",
+            "clients more than a point below local"]  # fmt: skip
+    return Table("Headroom, and the share that each method recovers", head, rows)

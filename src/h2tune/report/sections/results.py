@@ -128,17 +128,21 @@ def between(low: float | None, high: float | None) -> str:
 
 
 def notices(found: Sequence[NoticeView], *, codes: bool) -> Table:
-    """Return warnings (with their codes) or failures; what occurred in several rounds is one row."""
-    rounds: dict[tuple[str, bool, str, str], list[int]] = {}
+    """Return warnings (with their codes) or failures; what occurred in several rounds or to several is one row."""
+    rounds: dict[tuple[str, str, str], list[int]] = {}
     for notice in found:
-        key = (notice.client, notice.alone, notice.code, notice.message)
+        where = (notice.client or "server") + (" (alone)" if notice.alone else "")
+        key = (where, notice.code, notice.message)
         rounds.setdefault(key, []).extend([notice.round] if notice.round is not None else [])
+    places: dict[tuple[str, str, str, bool], list[str]] = {}
+    for (where, code, message), when in rounds.items():
+        places.setdefault((formats.round_ranges(when), code, message, where == "server"), []).append(where)
     rows: list[list[Cell | str]] = [
         [
-            (client or "server") + (" (alone)" if alone else ""),
-            formats.round_ranges(when),
+            where[0] if len(where) == 1 else Cell(f"{len(where)} clients", ", ".join(where)),
+            when,
             Cell(message, code if codes else ""),
         ]
-        for (client, alone, code, message), when in rounds.items()
+        for (when, code, message, _), where in places.items()
     ]
     return Table("", ["where", "round", "what happened"], rows, words=(1, 2))

@@ -11,9 +11,9 @@ from typing import Any
 
 from h2tune.events import LESSON_NUMBERS, Event
 from h2tune.report.view.coerce import flag, integer, items, matrix, number, numbers, record, text, texts
+from h2tune.report.view.comparison import compared, recovered
 from h2tune.report.view.model import (
     AggregateView,
-    ComparedView,
     LessonView,
     NoticeView,
     PrivacyView,
@@ -234,17 +234,7 @@ def _compared(shown: ReportView, event: Event) -> None:
     if not shown.clients:
         shown.name, shown.version = text(event.get("name")), text(event.get("version"))
         shown.split = text(event.get("split")) or "test"
-    shown.compared = []
-    for row in map(record, items(event.get("rows"))):
-        values = {
-            name: number(row.get(name))
-            for name in ComparedView.__dataclass_fields__
-            if name not in _NO_NUMBERS
-        }
-        seeds = row.get("seeds")
-        count = len(seeds) if isinstance(seeds, list) else integer(seeds)
-        named = {name: text(row.get(name)) for name in ("method", "client")}
-        shown.compared.append(ComparedView(**named, **values, seeds=count))  # type: ignore[arg-type]
+    shown.compared, shown.recovered = compared(event), recovered(event)
 
 
 def _named(value: Any) -> dict[str, str]:
@@ -279,7 +269,6 @@ def _alone(event: Event) -> bool:
     return event.get("stage") == "alone" or "/alone/" in text(event.get("unit"))
 
 
-_NO_NUMBERS = ("method", "client", "seeds")
 _READERS = {
     "run_started": _run_started,
     "basis_agreed": _basis_agreed,

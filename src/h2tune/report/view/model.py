@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from h2tune.report.view.coerce import matrix
+from h2tune.report.view.comparison import ComparedView, RecoveredView
 from h2tune.report.view.traffic import Traffic
 
 
@@ -197,28 +198,6 @@ class AggregateView:
     relevance: RelevanceView | None = None
 
 
-@dataclass(frozen=True)
-class ComparedView:
-    """A row of a comparison: a method on a client ("": the mean over clients), over seeds; accuracies are fractions."""
-
-    method: str
-    client: str
-    mean: float | None
-    low: float | None
-    high: float | None
-    difference: float | None
-    difference_low: float | None
-    difference_high: float | None
-    bootstrap_low: float | None
-    bootstrap_high: float | None
-    p: float | None
-    p_holm: float | None
-    bytes_up: float | None
-    bytes_down: float | None
-    seconds: float | None
-    seeds: int | None
-
-
 @dataclass
 class ReportView:
     """All that the report shows of a run, or of a comparison."""
@@ -245,6 +224,7 @@ class ReportView:
     compared: list[ComparedView] = field(default_factory=list)
     reference: str = ""
     compared_seeds: int | None = None
+    recovered: list[RecoveredView] = field(default_factory=list)
     remarks: tuple[str, ...] = ()
     """Lines below a comparison: settings of methods, failures."""
     seeds: tuple[str, ...] = ()
