@@ -382,6 +382,7 @@ class Compared(TypedDict):
     event: Literal["compared"]
     name: str  # name of the federation
     split: Split  # the split that was scored
+    measure: NotRequired[str]  # what clients are scored by, or "score" where they differ; absent before 0.1.0
     reference: str  # label of the method that differences are taken to
     seeds: list[int]  # the seeds that every method runs with
     federation: NotRequired[dict[str, str]]  # settings of the file by dotted key; absent before 0.1.0

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
+from h2tune.compare.comparison import Comparison
 from h2tune.compare.methods import as_local, parse_methods, reference_of
 from h2tune.compare.paper import figure, latex, write_figures
 from h2tune.compare.results import RunResult, is_finished, read_result
@@ -24,7 +25,7 @@ from h2tune.report import write_report
 
 LOCAL = {"films": [0.70, 0.72, 0.69], "news": [0.80, 0.83, 0.84]}
 OURS = {"films": [0.75, 0.76, 0.75], "news": [0.80, 0.82, 0.85]}
-FACTS: dict[str, Any] = {"name": "corner", "split": "test", "reference": "local", "seeds": [0, 1, 2],
+FACTS: dict[str, Any] = {"name": "corner", "split": "test", "measure": "accuracy", "reference": "local", "seeds": [0, 1, 2],
                          "settings": {}, "notes": [], "problems": []}  # fmt: skip
 
 
@@ -218,6 +219,16 @@ def test_scoring_the_last_round_alone_needs_everyone_in_it():
     assert parse(content, "f.toml").experimental.evaluate_rounds == "last"
     with pytest.raises(H2TuneError, match=r"participation = 1"):
         parse(content | {"server": {"participation": 0.5}}, "f.toml")
+
+
+def test_what_is_scored_by_another_measure_is_not_called_accuracy(tmp_path: Path):
+    log = [{**e, "measure": "ROUGE-L"} if e["event"] == "evaluated" else e for e in events({"talk": 0.4})]
+    found = Comparison(tmp_path, "talk", "test", "local", parse_methods(["local"]), [0], ["talk"])
+    found.results["local"] = {0: read_result(log, "trained")}
+    found.write(0.0)
+    for name in ("comparison.md", "comparison.tex", "report.html"):
+        text = (tmp_path / name).read_text()
+        assert "ROUGE-L" in text and "accuracy" not in text.lower(), name
 
 
 def test_a_method_whose_clients_all_train_as_local_takes_the_runs_of_local():

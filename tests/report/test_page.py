@@ -379,6 +379,14 @@ def test_rounds_that_were_not_scored_are_no_gaps(tmp_path: Path) -> None:
     assert [(d.count("M"), d.count("L")) for d in lines] == [(1, 1), (1, 1)]
 
 
+def test_a_score_that_is_no_accuracy_has_its_own_name(tmp_path: Path) -> None:
+    events = [{**e, "measure": "ROUGE-L"} if e["event"] == "evaluated" else e for e in make_events(rounds=1)]
+    html = report(tmp_path, events)
+    assert "ROUGE-L by round" in html and "ROUGE-L, %" in html and "Accuracy by round" not in html
+    some = [{k: v for k, v in e.items() if k != "measure" or e["client"] == "films"} for e in events]
+    assert "Score by round" in report(tmp_path, some)
+
+
 @pytest.mark.parametrize("count", [1, 2, 5, 11])
 def test_a_run_in_progress_says_so(tmp_path: Path, count: int) -> None:
     html = report(tmp_path, make_events()[:count])

@@ -15,6 +15,7 @@ from h2tune.compare.results import RunResult
 from h2tune.compare.rows import Row, rows_of
 from h2tune.compare.tables import csv_text, event_of, markdown
 from h2tune.errors import H2TuneError
+from h2tune.report import formats
 
 
 @dataclass
@@ -60,6 +61,7 @@ class Comparison:
         return {
             "name": self.name,
             "split": self.split,
+            "measure": self._measure(),
             "reference": self.reference,
             "seeds": self.seeds,
             "settings": {m.label: list(m.changes) for m in self.methods if m.changes},
@@ -70,6 +72,11 @@ class Comparison:
             "environment": environment(),
             "recovered": [r.as_dict() for r in self._recovered()],
         }
+
+    def _measure(self) -> str:
+        """Return what the clients are scored by: accuracy, another measure, or "score" where clients differ."""
+        runs = [run for by_seed in self.results.values() for run in by_seed.values()]
+        return formats.measure_of(client.measure for run in runs for client in run.clients.values())
 
     def _recovered(self) -> list[Recovered]:
         """Return the share of the headroom of each method; the first `local` and `pooled` count, changed or not."""

@@ -23,7 +23,12 @@ SPECIAL = {
 
 def latex(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
     """Return the comparison as a LaTeX table of the package booktabs."""
-    head = ["Method", "Accuracy, %", f"Difference to {facts['reference']}, points", "p (Holm)"]
+    head = [
+        "Method",
+        f"{formats.capital(facts['measure'])}, %",
+        f"Difference to {facts['reference']}, points",
+        "p (Holm)",
+    ]
     lines, rows = [" & ".join(map(_tex, head)) + r" \\"], shown_rows(rows)
     for client in dict.fromkeys(row.client for row in rows):
         lines += [
@@ -36,7 +41,7 @@ def latex(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
                 lines.append(" & ".join(map(_tex, cells)) + r" \\")
     seeds = formats.plural(len(facts["seeds"]), "seed")
     brackets = "; in brackets 95 % Student t intervals" if len(facts["seeds"]) > 1 else ""
-    caption = f"{facts['name']}: {facts['split']} accuracy after the last round, {seeds}{brackets}."
+    caption = f"{facts['name']}: {facts['split']} {facts['measure']} after the last round, {seeds}{brackets}."
     body = "\n".join([r"\begin{tabular}{lrrr}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}"])
     return (
         "% needs \\usepackage{booktabs}\n\\begin{table}\n\\centering\n"

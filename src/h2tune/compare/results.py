@@ -14,16 +14,18 @@ class ClientResult:
     """A client at the end of a run.
 
     Args:
-        accuracy: On the scored split after the last round, 0–1.
+        accuracy: Score on the scored split after the last round, 0–1.
         bytes_up: Bytes sent before the first round and in all rounds.
         bytes_down: Bytes received before the first round and in all rounds.
         seconds: Training time in seconds, without loading, scoring and saving.
+        measure: What it is scored by; "" is accuracy.
     """
 
     accuracy: float
     bytes_up: int
     bytes_down: int
     seconds: float
+    measure: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ def read_result(events: Sequence[Event], stage: str) -> RunResult:
             bytes_up=0 if stage == "alone" else up,
             bytes_down=0 if stage == "alone" else down,
             seconds=sum(e["seconds"].get("train", 0.0) for e in trained),
+            measure=next((e.get("measure", "") for e in mine if e["event"] == "evaluated"), ""),
         )
     return RunResult(clients, tuple(problems))
 

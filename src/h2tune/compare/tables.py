@@ -22,7 +22,7 @@ FORMS = ("table", "latex")
 HEAD = (
     "method",
     "seeds",
-    "accuracy, %",
+    "{measure}, %",
     "difference, points",
     "bootstrap",
     "p",
@@ -38,10 +38,11 @@ HEADROOM = ("method", "share recovered", "95 % interval", "clients more than a p
 def markdown(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
     """Return the comparison as Markdown: the mean over clients, then each client, then remarks."""
     rows = shown_rows(rows)
+    head = [name.format(measure=facts["measure"]) for name in HEAD]
     parts = [f"# Comparison: {facts['name']}\n", *(f"{line}\n" for line in explained(facts))]
     for client in dict.fromkeys(row.client for row in rows):
         parts.append(f"## {client or 'Mean over clients'}\n")
-        parts.append(_markdown_table(HEAD, [cells(row) for row in rows if row.client == client]))
+        parts.append(_markdown_table(head, [cells(row) for row in rows if row.client == client]))
     if facts.get("recovered"):
         parts.append(f"## {headroom_title(facts)}\n")
         parts.append(_markdown_table(HEADROOM, headroom_cells(facts)))
@@ -89,7 +90,7 @@ def terminal_table(rows: Sequence[Row], facts: Mapping[str, Any]) -> Table:
 
     shown, rows = Table(title=str(facts["name"])), shown_rows(rows)
     shown.add_column("method", overflow="fold")
-    shown.add_column("accuracy, %", justify="right", no_wrap=True)
+    shown.add_column(f"{facts['measure']}, %", justify="right", no_wrap=True)
     shown.add_column(f"difference to {facts['reference']}, points", justify="right", overflow="fold")
     for client in dict.fromkeys(row.client for row in rows):
         shown.add_row(client or "mean over clients", "", "")
@@ -115,7 +116,7 @@ def headroom_table(facts: Mapping[str, Any]) -> Table | None:
 
 
 def accuracy(row: Row) -> str:
-    """Return the mean accuracy in per cent with its interval."""
+    """Return the mean score in per cent with its interval."""
     ends = _ends(row.low, row.high, digits=1)
     return formats.bare_percent(row.mean) + (f" ({ends})" if ends else "")
 
@@ -145,7 +146,7 @@ def explained(facts: Mapping[str, Any]) -> list[str]:
     """Return an explanation of the table, one paragraph per line."""
     seeds = facts["seeds"]
     first = (
-        f"Accuracy on the {facts['split']} split after the last round; seeds {', '.join(map(str, seeds))} for every "
+        f"{formats.capital(facts['measure'])} on the {facts['split']} split after the last round; seeds {', '.join(map(str, seeds))} for every "
         f"method. Differences are relative to {facts['reference']}, paired by seed. Bytes and training time are per "
         "client and run, means over seeds."
     )

@@ -129,6 +129,17 @@ def moment(seconds: float | None) -> str:
         return ""
 
 
+def capital(text: str) -> str:
+    """Return a text with a capital first letter: accuracy → Accuracy."""
+    return text[:1].upper() + text[1:]
+
+
+def measure_of(names: Iterable[str]) -> str:
+    """Return what several clients are scored by: the name that all have ("": accuracy), or "score"."""
+    found = {name or "accuracy" for name in names} or {"accuracy"}
+    return found.pop() if len(found) == 1 else "score"
+
+
 def plural(amount: int, noun: str) -> str:
     """Return a number and its noun: 1 round, 3 rounds."""
     return f"{count(amount)} {noun}" + ("" if amount == 1 else "s")

@@ -113,7 +113,7 @@ def table(view: ReportView) -> Table:
              formats.probability(row.p), drawn]
         )  # fmt: skip
     against = f"difference to {view.reference}, points" if view.reference else "difference, points"
-    head = ["method and client", against, "accuracy", "p (Holm)", "sent", "received", "training time", "seeds", "p",
+    head = ["method and client", against, view.compared_measure, "p (Holm)", "sent", "received", "training time", "seeds", "p",
             "bootstrap interval of the difference"]  # fmt: skip
     return Table(f"Methods, mean over seeds with {formats.LEVEL} intervals below", head, rows)
 

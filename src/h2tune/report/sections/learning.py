@@ -36,7 +36,7 @@ def accuracy(view: ReportView) -> Section:
     """Return accuracy by client and round."""
     scored = [c for c in view.clients if c.before or c.federated or c.alone]
     if not scored:
-        return Section("accuracy", "Accuracy by round", ["No evaluation has been logged yet."])
+        return Section("accuracy", "Scores by round", ["No evaluation has been logged yet."])
     legend = [LegendEntry(f"federated, with {formats.LEVEL} interval", FEDERATED)]
     legend += [LegendEntry("alone", ALONE)] if view.has_alone else []
     legend += (
@@ -50,14 +50,16 @@ def accuracy(view: ReportView) -> Section:
         for score in client.federated.values():
             shown += wilson(score.accuracy, score.examples) if score.examples else ()
         shown += [client.majority] if client.majority else []
-    y = axes.linear("accuracy, %", [value * 100 for value in shown], percent=True)
+    measure = formats.measure_of(client.measure for client in scored)
+    y = axes.linear(f"{measure}, %", [value * 100 for value in shown], percent=True)
     last = max((r + 1 for c in scored for r in (*c.federated, *c.alone)), default=1)
     x = axes.count("round (0: before training)", 0, last)
     text = [
         "All clients share one vertical scale. A gap in a line is a round that the client did not finish."
     ]
     figures = [_accuracy(view, i, client, x, y) for i, client in enumerate(scored)]
-    return Section("accuracy", "Accuracy by round", text, legend, figures, [_by_round(view)])
+    title = f"{formats.capital(measure)} by round"
+    return Section("accuracy", title, text, legend, figures, [_by_round(view)])
 
 
 def _accuracy(view: ReportView, number: int, client: ClientView, x: axes.Channel, y: axes.Channel) -> Figure:
@@ -80,7 +82,7 @@ def _accuracy(view: ReportView, number: int, client: ClientView, x: axes.Channel
         series.append(Series("failed", FAILED, _apart(places), notes=notes))
     said += [f"majority label: {formats.percent(client.majority)}"] if client.majority else []
     rules = [(client.majority * 100, MAJORITY)] if client.majority else []
-    title = f"Accuracy of {client.name} by round"
+    title = f"{formats.capital(client.measure or 'accuracy')} of {client.name} by round"
     svg = lines(f"accuracy-{number}", title, "; ".join(said), series, x, y, rules=rules)
     last = client.last("federated") or client.before
     examples = formats.plural(last.examples, f"{view.split} example") if last and last.examples else ""
@@ -119,7 +121,8 @@ def _by_round(view: ReportView) -> Table:
                 before = client.before.accuracy if client.before else None
                 rows.append([client.name, stage, *map(formats.percent, [before, *values])])
     head = ["client", "training", "before", *(f"round {r + 1}" for r in range(last))]
-    return Table("Accuracy by round", head, rows, words=(1,), folded=True)
+    measure = formats.measure_of(client.measure for client in view.clients)
+    return Table(f"{formats.capital(measure)} by round", head, rows, words=(1,), folded=True)
 
 
 def _apart(points: Sequence[tuple[float, float]]) -> Points:

@@ -18,11 +18,13 @@ def section(view: ReportView) -> Section:
     said = summary(view)
     base = "training alone" if view.has_alone else "no training"
     reading = (
-        f"Every accuracy of a client is measured on the same examples. The difference compares training in the "
+        f"Every score of a client is measured on the same examples. The difference compares training in the "
         f"federation with {base}. Intervals ({formats.LEVEL}) are Wilson's for accuracies and Newcombe's for "
         "differences; the latter treats the two accuracies as independent and is therefore wider than necessary. They "
         "cover the size of the test set, not the choice of the seed: h2tune compare measures that."
     )
+    if any(client.measure for client in view.clients):
+        reading += " For other scores between 0 and 1 they are wider still."
     unable = view.has_alone and any(c.last("federated") and not c.alone for c in view.clients)
     without = ["A client without labels cannot train alone, and does not count in the mean difference."]
     paragraphs = [*([said] if said else []), *(without if unable else []), reading]
@@ -75,12 +77,13 @@ def table(view: ReportView) -> Table:
         scores = _scores(client, alone)
         examples = next((s.examples for s in scores if s and s.examples), None)
         rows.append(
-            [Cell(client.name, client.task), _difference(*scores[:2]), *map(_score, scores),
+            [Cell(client.name, ", ".join(filter(None, (client.task, client.measure)))), _difference(*scores[:2]), *map(_score, scores),
              formats.percent(client.majority or None), formats.count(examples)]
         )  # fmt: skip
     if len(view.clients) > 1:
         rows.append(_mean_row(view))
-    caption = f"Accuracy per client, with {formats.LEVEL} intervals below"
+    measure = formats.measure_of(client.measure for client in view.clients)
+    caption = f"{formats.capital(measure)} per client, with {formats.LEVEL} intervals below"
     return Table(caption, head, rows, last=len(view.clients) > 1)
 
 

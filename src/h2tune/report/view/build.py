@@ -77,6 +77,7 @@ def _evaluated(shown: ReportView, event: Event) -> None:
     examples = integer(event.get("examples"))
     score = ScoreView(accuracy, examples if examples and examples > 0 else None)
     client = shown.client(text(event.get("client")))
+    client.measure = text(event.get("measure"))
     if stage == "before":
         client.before = score
     elif where is not None:
@@ -221,6 +222,7 @@ def _compared(shown: ReportView, event: Event) -> None:
     shown.compared_seeds = len(shown.seeds) or None
     shown.settings = {text(k): texts(v) for k, v in record(event.get("settings")).items()}
     shown.remarks = texts(event.get("remarks"))
+    shown.compared_measure = text(event.get("measure")) or "accuracy"
     shown.federation = _named(event.get("federation"))
     shown.environment = shown.environment or _named(event.get("environment"))
     keys = ("name", "model", "task", "rank")

@@ -96,6 +96,8 @@ class ClientView:
     examples: dict[str, float] = field(default_factory=dict)
     trainable_parameters: int | None = None
     majority: float | None = None
+    measure: str = ""
+    """What it is scored by, where that is not accuracy."""
     before: ScoreView | None = None
     federated: dict[int, ScoreView] = field(default_factory=dict)
     alone: dict[int, ScoreView] = field(default_factory=dict)
@@ -224,6 +226,8 @@ class ReportView:
     compared: list[ComparedView] = field(default_factory=list)
     reference: str = ""
     compared_seeds: int | None = None
+    compared_measure: str = "accuracy"
+    """What the clients of a comparison are scored by."""
     recovered: list[RecoveredView] = field(default_factory=list)
     remarks: tuple[str, ...] = ()
     """Lines below a comparison: settings of methods, failures."""
