@@ -25,8 +25,8 @@ from h2tune.report import write_report
 
 LOCAL = {"films": [0.70, 0.72, 0.69], "news": [0.80, 0.83, 0.84]}
 OURS = {"films": [0.75, 0.76, 0.75], "news": [0.80, 0.82, 0.85]}
-FACTS: dict[str, Any] = {"name": "corner", "split": "test", "measure": "accuracy", "reference": "local", "seeds": [0, 1, 2],
-                         "settings": {}, "notes": [], "problems": []}  # fmt: skip
+FACTS: dict[str, Any] = {"name": "corner", "split": "test", "measure": "accuracy", "reference": "local",
+                         "seeds": [0, 1, 2], "settings": {}, "notes": [], "problems": []}  # fmt: skip
 
 
 def events(accuracy: dict[str, float], alone: dict[str, float] | None = None, rounds: int = 2) -> list[Any]:

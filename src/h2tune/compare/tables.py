@@ -146,8 +146,8 @@ def explained(facts: Mapping[str, Any]) -> list[str]:
     """Return an explanation of the table, one paragraph per line."""
     seeds = facts["seeds"]
     first = (
-        f"{formats.capital(facts['measure'])} on the {facts['split']} split after the last round; seeds {', '.join(map(str, seeds))} for every "
-        f"method. Differences are relative to {facts['reference']}, paired by seed. Bytes and training time are per "
+        f"{formats.capital(facts['measure'])} on the {facts['split']} split after the last round; seeds "
+        f"{', '.join(map(str, seeds))} for every method. Differences are relative to {facts['reference']}, paired by seed. Bytes and training time are per "
         "client and run, means over seeds."
     )
     if len(seeds) == 1:

@@ -113,8 +113,8 @@ def table(view: ReportView) -> Table:
              formats.probability(row.p), drawn]
         )  # fmt: skip
     against = f"difference to {view.reference}, points" if view.reference else "difference, points"
-    head = ["method and client", against, view.compared_measure, "p (Holm)", "sent", "received", "training time", "seeds", "p",
-            "bootstrap interval of the difference"]  # fmt: skip
+    head = ["method and client", against, view.compared_measure, "p (Holm)", "sent", "received", "training time",
+            "seeds", "p", "bootstrap interval of the difference"]  # fmt: skip
     return Table(f"Methods, mean over seeds with {formats.LEVEL} intervals below", head, rows)
 
 

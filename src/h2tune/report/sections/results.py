@@ -76,8 +76,9 @@ def table(view: ReportView) -> Table:
     for client in view.clients:
         scores = _scores(client, alone)
         examples = next((s.examples for s in scores if s and s.examples), None)
+        below = ", ".join(filter(None, (client.task, client.measure)))
         rows.append(
-            [Cell(client.name, ", ".join(filter(None, (client.task, client.measure)))), _difference(*scores[:2]), *map(_score, scores),
+            [Cell(client.name, below), _difference(*scores[:2]), *map(_score, scores),
              formats.percent(client.majority or None), formats.count(examples)]
         )  # fmt: skip
     if len(view.clients) > 1:
