@@ -147,8 +147,8 @@ def explained(facts: Mapping[str, Any]) -> list[str]:
     seeds = facts["seeds"]
     first = (
         f"{formats.capital(facts['measure'])} on the {facts['split']} split after the last round; seeds "
-        f"{', '.join(map(str, seeds))} for every method. Differences are relative to {facts['reference']}, paired by seed. Bytes and training time are per "
-        "client and run, means over seeds."
+        f"{', '.join(map(str, seeds))} for every method. Differences are relative to {facts['reference']}, paired by "
+        "seed. Bytes and training time are per client and run, means over seeds."
     )
     if len(seeds) == 1:
         return [first, "One seed: no interval and no test."]
