@@ -17,6 +17,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from h2tune.errors import H2TuneError
 from h2tune.functional import losses
+from h2tune.training.by_length import logits_by_length
 from h2tune.training.encode import Encoded, kept_logits
 from h2tune.training.normalised import normalising
 from h2tune.training.schedule import Alternation, Phase, phase_of
@@ -115,7 +116,8 @@ class AlternatingTrainer(Trainer):
             if num_items_in_batch is not None
             else (inputs["labels"] != losses.IGNORED).sum()
         )
-        logits = kept_logits(model, inputs, causal=self.causal)
+        forward = logits_by_length if "targets" in inputs else kept_logits
+        logits = forward(model, inputs, causal=self.causal)
         loss = losses.task_loss(logits, inputs["labels"], items)
         share = 1 / self.current_gradient_accumulation_steps
         if phase in ("shared", "joint") and self.phases.get("shared"):
