@@ -43,12 +43,13 @@ def arguments_of(pid: int) -> str:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the processes below a process, of all generations."""
+    """Return the processes below a process, of all generations, without those that have ended (zombies)."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(stat.parent.name))
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if state != "Z":
+                children.setdefault(int(parent), []).append(int(stat.parent.name))
     below = [pid]
     for parent in below:
         below += children.get(parent, [])

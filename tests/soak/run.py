@@ -18,6 +18,7 @@ import contextlib
 import json
 import os
 import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -198,7 +199,7 @@ def laid_out() -> dict[str, Any]:
         "killed": dict.fromkeys(VICTIMS, 0),
     }
     counts |= {"kills": KILLS, "starts of the coordinator": 0, "ended by themselves": 0, "seconds": 0.0}
-    seconds = {"deadline": 900.0, "patience": 60.0, "gather": 600.0}
+    seconds = {"deadline": 900.0, "patience": 20.0, "gather": 600.0}
     host = network.HUB if counts["network"] else "127.0.0.1"
     deployment.lay_out(FOLDER, content(), counts["port"], host=host, **seconds)
     file.write_text(json.dumps(counts))
@@ -217,6 +218,7 @@ def networked() -> bool:
 
 def main() -> None:
     """Run, or go on, and print the counts; ends with 1 if anything was lost."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # not without the processes that it started
     counts = laid_out()
     with contextlib.ExitStack() as stack:
         kind: type[deployment.Deployment] = deployment.Deployment
