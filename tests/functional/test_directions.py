@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from h2tune.functional import directions
 from h2tune.functional.directions import (
+    MANY,
     capped,
     centred,
     cosines,
@@ -76,6 +79,19 @@ def test_loadings_are_those_of_which_the_cosines_are_made():
     r = torch.tensor([0.8, 0.5, -0.6, 0.3, 0.7])
     similarity = torch.outer(r, r).fill_diagonal_(1.0)
     assert torch.allclose(loadings(similarity), r, atol=1e-3)
+
+
+@pytest.mark.parametrize("common", [0.7, 0.05, 0.0])
+def test_many_clients_have_the_loadings_that_an_eigendecomposition_finds(common, monkeypatch):
+    r = common * torch.rand(MANY, generator=torch.Generator().manual_seed(1))
+    own = torch.nn.functional.normalize(random(MANY, 32, seed=2), dim=1)
+    rows = (
+        r[:, None] * torch.nn.functional.normalize(random(1, 32, seed=3)) + (1 - r**2).sqrt()[:, None] * own
+    )
+    similarity = cosines(torch.nn.functional.normalize(rows, dim=1)[:, :, None])
+    found = loadings(similarity)
+    monkeypatch.setattr(directions, "MANY", MANY + 1)
+    torch.testing.assert_close(found, loadings(similarity), rtol=0, atol=1e-4)
 
 
 def test_the_best_known_direction_weighs_most_and_strangers_nothing():

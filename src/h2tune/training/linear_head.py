@@ -10,6 +10,9 @@ from torch import Tensor
 PENALTIES = (1.0, 10.0, 100.0, 1000.0)
 """Candidate ridge penalties, for features of unit variance."""
 
+LEAST = -30.0
+"""Least log-probability."""
+
 
 def standardise(features: Tensor, reference: Tensor) -> Tensor:
     """Return features (n, d) standardised by the mean and standard deviation of a reference (m, d)."""
@@ -29,7 +32,8 @@ def head_scores(features: Tensor, labels: Tensor, classes: int, others: Tensor) 
         others: Features of the other texts (m, d).
     """
     model = LogisticRegression(C=1.0, max_iter=2000).fit(features.double().numpy(), labels.numpy())
-    known = torch.from_numpy(model.predict_log_proba(others.double().numpy())).clamp(min=-30.0)
+    with np.errstate(divide="ignore"):  # a probability of zero is cut off like all very small ones
+        known = torch.from_numpy(model.predict_log_proba(others.double().numpy())).clamp(min=LEAST)
     scores = known.min(1, keepdim=True).values.expand(-1, classes).clone()
     scores[:, torch.from_numpy(np.asarray(model.classes_))] = known
     return scores.float()

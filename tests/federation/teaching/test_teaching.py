@@ -20,7 +20,7 @@ from h2tune.config import load, parse
 from h2tune.errors import H2TuneError
 from h2tune.events import check_event
 from h2tune.federation.run_store import RunStore
-from h2tune.federation.teaching.exchange import combined, label_set
+from h2tune.federation.teaching.exchange import MOST_PEERS, combined, copies, label_set
 from h2tune.federation.teaching.lesson import Lesson
 from h2tune.functional.losses import teaching
 from h2tune.monitors.lines import lesson_line
@@ -238,6 +238,25 @@ def test_other_labels_share_nothing():
     assert set(weights["a"]) == {"b"} and set(weights["b"]) == {"a"} and weights["c"] == weights["d"] == {}
     assert 0 < weights["a"]["b"] == weights["b"]["a"] <= 1
     assert not bool(received["c"]["peers"].any()) and received["d"] == {}
+
+
+def test_of_very_many_peers_events_tell_those_with_the_largest_numbers():
+    facts = {"labels": label_set(("x", "y")), "unable": ""}
+    draw = torch.Generator().manual_seed(0)
+    sent = [torch.nn.functional.normalize(torch.randn(8, generator=draw), dim=0) for _ in range(199)]
+    sent.append(-sent[3])  # somebody repeats another
+    uploads = {
+        f"c{i:03}": ({"direction": torch.stack([w, -w], 1) / 2**0.5}, facts) for i, w in enumerate(sent)
+    }
+    received, between = combined("directions", uploads)
+    assert len(received) == 200 and received["c000"]["peers"].shape == (8, 2)
+    for peers in between.values():
+        assert MOST_PEERS <= len(peers["cosines"]) <= 2 * MOST_PEERS and set(peers["cosines"]) == set(
+            peers["weights"]
+        )
+    largest = max(abs(float(sent[0] @ other)) for other in sent[1:])
+    assert max(map(abs, between["c000"]["cosines"].values())) == pytest.approx(largest, abs=1e-3)
+    assert "'c199'" in copies("c003", between["c003"])[0]["message"]
 
 
 def test_directions_of_another_shape_harm_nobody_else():

@@ -24,6 +24,8 @@ from h2tune.files import sha256
 from h2tune.functional.quorum import Teaching
 
 NO_COORDINATES = torch.empty(0)
+MOST_PEERS = 64
+"""Peers of a client of which its event tells weights and cosines; where there are more, those with the largest."""
 COPIED = 0.99
 """Cosine from which directions are the same; those of honest clients have 0.4 in the mean."""
 
@@ -117,11 +119,23 @@ def combined(
         group = KNOWLEDGE[teaching].combine([uploads[name][0] for name in names], hostile)
         for i, name in enumerate(names):
             received[name] = group.received[i]
-            for key, matrix in (("weights", group.weights), ("cosines", group.cosines)):
-                if matrix is not None:
-                    row = {other: round(float(matrix[i, j]), 4) for j, other in enumerate(names) if j != i}
-                    between[name][key] = row
+        matrices = {"weights": group.weights, "cosines": group.cosines}
+        known = {key: matrix for key, matrix in matrices.items() if matrix is not None}
+        for i, name in enumerate(names):
+            told = _told(i, list(known.values()))
+            for key, matrix in known.items():
+                values = matrix[i, told].tolist()
+                between[name][key] = {names[j]: round(v, 4) for j, v in zip(told, values, strict=True)}
     return received, between
+
+
+def _told(client: int, matrices: Sequence[Tensor]) -> list[int]:
+    """Return the peers of which a client's event tells: all, or those with the largest numbers in a row."""
+    rows = [matrix[client].abs() for matrix in matrices]
+    if len(rows[0]) <= MOST_PEERS + 1:
+        return [j for j in range(len(rows[0])) if j != client]
+    largest = {j for row in rows for j in row.topk(MOST_PEERS + 1).indices.tolist()}
+    return sorted(largest - {client})
 
 
 def lesson_event(
