@@ -20,8 +20,14 @@ def write_bytes(path: Path, data: bytes, mode: int = 0o600) -> None:
         path: The file.
         data: Its content.
         mode: Who may read it; its user alone by default.
+
+    Of a link, what it points to is written; what is no file, such as a pipe, takes the data as it is.
     """
     with _naming(path):
+        path = path.resolve() if path.is_symlink() else path
+        if path.exists() and not path.is_file() and not path.is_dir():
+            path.write_bytes(data)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:

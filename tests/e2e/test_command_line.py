@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import time
 
 import pytest
+import torch
 from helpers import federations
+from safetensors.torch import save_file
 from typer.core import TyperGroup
 from typer.testing import CliRunner
 
@@ -90,6 +93,21 @@ def test_a_full_disk_is_one_line_that_says_how_to_go_on(capsys):
     said = capsys.readouterr().err
     assert said.startswith("h2tune: run/events.jsonl: No space left on device. Free some space")
     assert "--resume" in said and said.count("\n") == 1
+
+
+def test_a_full_disk_is_one_line_whatever_library_meets_it(capsys, tmp_path):
+    def copy_fails():
+        raise shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")])
+
+    def weights_fail():
+        save_file({"w": torch.zeros(4)}, tmp_path / "no" / "w.safetensors")
+
+    assert ending.ended(copy_fails) == 2
+    assert "No space left on device. Free some space" in capsys.readouterr().err
+    assert ending.ended(weights_fail) == 2
+    assert "No such file or directory. Check the path" in capsys.readouterr().err
+    with pytest.raises(ZeroDivisionError):
+        ending.ended(lambda: 1 / 0)
 
 
 @pytest.mark.parametrize(

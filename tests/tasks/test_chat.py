@@ -35,7 +35,7 @@ TURNS = [
 
 
 def task(**changes) -> ChatTask:
-    return ChatTask(file="talk.jsonl", messages="messages", **changes)
+    return ChatTask(**{"file": "talk.jsonl", "messages": "messages"} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,24 @@ def test_sharegpt_s_rows_are_the_same_conversation():
     names = {"system": "system", "user": "human", "assistant": "gpt"}
     other = [{"from": names[t["role"]], "value": t["content"]} for t in TURNS]
     assert task().example({"messages": other}, "x") == task().example({"messages": TURNS}, "x")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "What helps?", "completion": "Rest."},
+        {"prompt": [{"role": "user", "content": "What helps?"}], "completion": "Rest."},
+        {"prompt": "What helps?", "completion": [{"role": "assistant", "content": "Rest."}]},
+    ],
+)
+def test_a_prompt_and_its_completion_are_a_conversation(row):
+    of = task(messages=["prompt", "completion"])
+    turns = [{"role": "user", "content": "What helps?"}, {"role": "assistant", "content": "Rest."}]
+    assert of.example(row, "x") == task().example({"messages": turns}, "x")
+    asked = of.question({"prompt": row["prompt"]}, "x")
+    assert asked.messages == (("user", "What helps?"),) and of.question(row, "x") == asked
+    with pytest.raises(H2TuneError, match="field 'completion' is missing"):
+        of.example({"prompt": "What helps?"}, "x")
 
 
 @pytest.mark.parametrize(
@@ -222,13 +240,15 @@ def invoke(*arguments):
 def test_a_client_with_conversations_trains_is_scored_and_predicts(federation):
     folder, content = federation
     file = federations.write(folder, content)
-    assert invoke("inspect", file).exit_code == 0
+    said = invoke("inspect", file)
+    assert said.exit_code == 0 and "scored by 'likelihood'" in said.output
     found = invoke("run", file, "--out", folder / "run", "--strict")
     assert found.exit_code == 0, found.exception
     events = [json.loads(line) for line in (folder / "run" / "events.jsonl").read_text().splitlines()]
     scores = [e for e in events if e["event"] == "evaluated" and e["client"] == "one"]
     assert scores[-1]["accuracy"] > scores[0]["accuracy"]
     assert scores[-1]["accuracy"] == pytest.approx(torch.exp(torch.tensor(-scores[-1]["loss"])).item())
+    assert not (folder / "run" / "clients" / "one" / "samples").exists()  # nothing was generated
     rows = [{"messages": [{"role": "user", "content": "the film 1 was good ?"}], "id": 7}]
     (folder / "new.jsonl").write_text(json.dumps(rows[0]) + "\n")
     done = invoke(
@@ -237,6 +257,26 @@ def test_a_client_with_conversations_trains_is_scored_and_predicts(federation):
     assert done.exit_code == 0, done.exception
     (row,) = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
     assert row["id"] == 7 and isinstance(row["prediction"], str)
+
+
+@pytest.mark.parametrize("jobs", [(), ("--jobs", "2")])
+def test_some_answers_are_kept_beside_the_adapter_and_in_no_event(federation, jobs):
+    folder, content = federation
+    content["client"][0]["task"] |= {"scorer": "f1", "max_new_tokens": 4}
+    file = federations.write(folder, content)
+    found = invoke("run", file, "--out", folder / "run", *jobs)
+    assert found.exit_code == 0, found.exception
+    places = sorted((folder / "run" / "clients" / "one" / "samples").iterdir())
+    assert places[0].stem == "before" and "trained-0001" in {p.stem for p in places}
+    for place in places:
+        samples = [json.loads(line) for line in place.read_text().splitlines()]
+        assert 1 <= len(samples) <= 8 and place.stat().st_mode & 0o077 == 0
+        assert all(
+            s["prompt"].startswith("user: the film") and s["reference"] in ("yes", "no") for s in samples
+        )
+        assert all(0 <= s["score"] <= 1 and isinstance(s["answer"], str) for s in samples)
+    assert "the film" not in (folder / "run" / "events.jsonl").read_text()
+    assert not (folder / "run" / "clients" / "two" / "samples").exists()  # its answers are labels
 
 
 def test_inspect_refuses_a_model_without_a_template(federation):

@@ -216,6 +216,8 @@ def test_another_encoding_is_named_and_a_wrong_one_refused(tmp_path: Path) -> No
     assert own("own.csv", encoding="cp1252").read(tmp_path).train[0].text == "Größe – ja"
     with pytest.raises(H2TuneError, match=r'own\.csv:2: is not UTF-8 .*encoding = "cp1252"'):
         own("own.csv").read(tmp_path)
+    (tmp_path / "own.csv").write_bytes("question;answer\nGröße – ja;x\n".encode("utf-16"))
+    assert own("own.csv", encoding="utf-16").read(tmp_path).train[0].text == "Größe – ja"
     for encoding in ("latin-99", "hex", "rot13", "undefined"):
         with pytest.raises(ValidationError, match=f"no encoding '{encoding}'"):
             own("own.csv", encoding=encoding)

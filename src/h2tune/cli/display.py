@@ -82,7 +82,10 @@ class TerminalDisplay(Monitor):
 
 def results_table(table: list[dict[str, Any]]) -> Table:
     """Return the results of a run: each client's accuracy (or other measure) before training, alone and federated."""
-    shown = Table("client", "majority", "before", "alone", "federated", title="accuracy")
+    shown = Table(title="accuracy")
+    shown.add_column("client", overflow="fold")
+    for name in ("majority", "before", "alone", "federated"):
+        shown.add_column(name, justify="right", no_wrap=True)
     for row in table:
         measure = f" ({row['measure']})" if "measure" in row else ""
         cells = [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -53,10 +55,25 @@ def ended(command: Callable[[], Any]) -> int:
     except H2TuneError as error:
         typer.echo(f"h2tune: {error}", err=True)
         return FAULT
-    except OSError as error:
-        if error.errno not in REMEDIES:
+    except Exception as error:
+        if (line := file_error(error)) is None:
             raise
-        place = error.filename2 or error.filename or "a file"
-        typer.echo(f"h2tune: {place}: {error.strerror}. {REMEDIES[error.errno]}", err=True)
+        typer.echo(f"h2tune: {line}", err=True)
         return FAULT
     return 0
+
+
+def file_error(error: Exception) -> str | None:
+    """Return a line about an error of the file system, with what to do; None if it is another error.
+
+    Copies of folders and safetensors have errors of their own, which hold the system's as text.
+    """
+    if isinstance(error, OSError) and error.errno in REMEDIES:
+        place = error.filename2 or error.filename or "a file"
+        return f"{place}: {error.strerror}. {REMEDIES[error.errno]}"
+    if not isinstance(error, shutil.Error) and type(error).__name__ != "SafetensorError":
+        return None
+    for number, remedy in REMEDIES.items():
+        if os.strerror(number) in str(error):
+            return f"a file cannot be written: {os.strerror(number)}. {remedy}"
+    return None

@@ -37,7 +37,9 @@ def _whole(client: dict[str, Any]) -> tuple[int, int]:
 
 
 def _table(forecast: Forecast) -> Table:
-    table = Table("client", "family", "task", "rank")
+    table = Table()
+    for name in ("client", "family", "task", "rank"):
+        table.add_column(name, overflow="fold")
     for name in ("trainable", "bytes up", "bytes down"):
         table.add_column(name, justify="right", no_wrap=True)
     for client in forecast.clients:
@@ -48,7 +50,9 @@ def _table(forecast: Forecast) -> Table:
 
 
 def _notes(client: dict[str, Any]) -> str:
-    how = "likelihood of the label words" if client["kind"] == "causal" else "private classification head"
+    how = "private classification head"
+    if client["kind"] == "causal":
+        how = "likelihood of the label words" if client["scorer"] == "label" else f"'{client['scorer']}'"
     lines = [
         f"{client['name']}: {client['model']}, {counted(client['depth'], 'block')}, scored by {how}, "
         f"{client['memory_bytes'] / 1e6:,.0f} MB (weights, gradients and Adam, without activations)",

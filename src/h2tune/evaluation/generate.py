@@ -11,13 +11,16 @@ import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from h2tune.evaluation.result import Score
+from h2tune.evaluation.result import Sample, Score
 from h2tune.functional.losses import task_loss
 from h2tune.scoring.scorers import LIKELIHOOD, measure_of, scorer_of
 from h2tune.tasks.task import Example, Task
 from h2tune.training.chat_tokens import fitted_chat, rendered
 from h2tune.training.encode import Encoded, collator, kept_logits, pad_token
 from h2tune.training.prompt_tokens import fitted, prompt_tokens, room
+
+SAMPLES = 8
+"""Answers that are kept of an evaluation."""
 
 
 def evaluate_generated(
@@ -34,16 +37,23 @@ def evaluate_generated(
     right, loss, tokens = 0.0, 0.0, sum(item.predicted for item in encoded)
     collate = collator(model, tokenizer, causal=True)
     scorer = None if task.scorer == LIKELIHOOD else scorer_of(task.scorer)
+    samples: list[Sample] = []
     for start in range(0, len(examples), batch_size):
         batch = examples[start : start + batch_size]
         if scorer is not None:
             texts = generated(model, task, batch, tokenizer)
-            right += sum(scorer(t, example.answer) for t, example in zip(texts, batch, strict=True))
+            scores = [float(scorer(t, e.answer)) for t, e in zip(texts, batch, strict=True)]
+            right += sum(scores)
+            samples += map(_sample, batch[: SAMPLES - len(samples)], texts, scores)
         answers = {name: t.to(device) for name, t in collate(encoded[start : start + batch_size]).items()}
         per_token = task_loss(kept_logits(model, answers, causal=True), answers["labels"], 1)
         loss += float(per_token) / tokens
     accuracy = math.exp(-loss) if scorer is None else right / len(examples)
-    return Score(accuracy, loss, len(examples), measure_of(task.scorer))
+    return Score(accuracy, loss, len(examples), measure_of(task.scorer), tuple(samples))
+
+
+def _sample(example: Example, answer: str, score: float) -> Sample:
+    return Sample(example.prompt, example.answer, answer, round(score, 4))
 
 
 def generated(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from h2tune.evaluation.evaluate import evaluate
-from h2tune.evaluation.result import ACCURACY, Score
+from h2tune.evaluation.result import ACCURACY, Sample, Score
 from h2tune.events import Event
 from h2tune.federation import checks
 from h2tune.federation.attach import HeadStart, attach_adapter
@@ -32,11 +32,13 @@ from h2tune.training.terms import Progress, Record, Terms
 
 @dataclass(frozen=True)
 class RoundResult:
-    """A finished round of a client: its update, its private state, and its events."""
+    """A finished round of a client: its update, its private state, its events, and what it answered."""
 
     update: Update
     state: Tensors
     events: list[Event]
+    samples: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
+    """The first free answers, by stage; texts of the client, which never leave it."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,11 @@ class ClientRound:
     def _run(self, adapted: AdaptedModel, tokenizer: PreTrainedTokenizerBase, clock: Clock) -> RoundResult:
         client, number = self.client, self.download.round
         events: list[Event] = []
+        samples: dict[str, Sequence[Sample]] = {}
         if self.state is None and client.scores(-1):
             start = self._evaluate(adapted, tokenizer)
             events.append(self._evaluated(-1, "before", start, clock.lap("before")))
+            samples["before"] = start.samples
         adapted.receive(self.download)
         loaded = adapted.loaded_digest()
         if self.untaught:
@@ -126,7 +130,9 @@ class ClientRound:
         )
         if score is not None:
             events.append(self._evaluated(number, self.stage, score, clock.seconds["evaluate"]))
-        return RoundResult(Update(client.name, number, len(client.splits.train), released), private, events)
+            samples[self.stage] = score.samples
+        update = Update(client.name, number, len(client.splits.train), released)
+        return RoundResult(update, private, events, samples)
 
     @property
     def untaught(self) -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from h2tune import files
 from h2tune.errors import H2TuneError
+from h2tune.evaluation.result import Sample
 from h2tune.events import Event
 from h2tune.federation.channel import Channel, Downloads, Reply
 from h2tune.federation.client_round import ClientRound
@@ -79,6 +83,7 @@ class LocalEngine(Channel):
         keep_first: Whether another engine uses this one as its `first`.
         progress: Client → callback after each optimiser step.
         starting: Called with round and client before each client's round.
+        samples: Whether some free answers of each evaluation are written beside the client's results.
     """
 
     def __init__(
@@ -94,12 +99,13 @@ class LocalEngine(Channel):
         keep_first: bool = False,
         progress: Callable[[str], Progress] | None = None,
         starting: Callable[[int, str], None] | None = None,
+        samples: bool = False,
     ) -> None:
         self.clients = {client.name: client for client in clients}
         self.dtypes, self.strategy = dtypes, strategy
         self.models, self.store, self.stage = models, store, stage
         self.first, self.keep_first = first, keep_first
-        self.progress, self.starting = progress, starting
+        self.progress, self.starting, self.samples = progress, starting, samples
         self._trained = 0
 
     def exchange(self, round_number: int, downloads: Downloads) -> Iterator[Reply]:
@@ -145,12 +151,24 @@ class LocalEngine(Channel):
         except Exception as error:
             # one client's failure does not end the round, unless fewer than min_clients remain
             return Reply(client, None, [], f"{type(error).__name__}: {error}".removeprefix("H2TuneError: "))
+        self._write_samples(client, download.round, outcome.samples)
         self._commit(self.path(client, download.round), outcome.update, outcome.state, outcome.events)
         self._remove_old_rounds(client)
         self._trained += 1
         if self._trained.bit_count() == 1:  # after 1, 2, 4, 8, … rounds
             freeze_new_objects()
         return Reply(client, outcome.update, outcome.events)
+
+    def _write_samples(
+        self, client: str, round_number: int, by_stage: Mapping[str, Sequence[Sample]]
+    ) -> None:
+        """Write free answers beside the client's results, a line each; they are in no event, and travel nowhere."""
+        for stage, samples in by_stage.items():
+            name = "before" if stage == "before" else f"{stage}-{round_number + 1:04d}"
+            if samples and self.samples:
+                lines = (json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in samples)
+                file = self.store.folder / "clients" / client / "samples" / f"{name}.jsonl"
+                files.write_text(file, "".join(lines))
 
     def _commit(self, path: str, update: Update, state: Tensors, events: list[Event]) -> None:
         facts = {"examples": update.examples, "events": events}

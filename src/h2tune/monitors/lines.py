@@ -9,6 +9,9 @@ from h2tune.errors import counted
 LEAST_COVERED = 0.7
 """How much of a client's own texts the public ones covered at least where a teacher was measured."""
 
+FEW = 20
+"""Examples below which a score says little: at twenty, a 95 % interval is 40 points wide."""
+
 
 def line_of(event: dict[str, Any]) -> str:
     """Return the line for an event; "" if none is printed for it."""
@@ -24,6 +27,8 @@ def line_of(event: dict[str, Any]) -> str:
                 lines.append(f"  {c['name']}: {used}; {unused:,} more are not used")
             if repeated := c.get("repeated"):
                 lines.append(f"  {c['name']}: {repeated:,} examples repeat a prompt and do not count")
+            if (few := c["examples"].get("test", FEW)) < FEW:
+                lines.append(f"  {c['name']}: {counted(few, 'example')} to test: its score will say little")
         return "\n".join(lines)
     if kind == "basis_agreed":
         return f"  {client} · basis computed from public texts · {event['bytes_up']:,} bytes up, once"

@@ -197,6 +197,7 @@ class _Job:
             stage=stage,
             first=first,
             keep_first=stage == "trained",  # a run may be resumed with training alone
+            samples=True,
             progress=lambda client: partial(watch.on_step, client),
             starting=partial(watch.on_turn, stage),
         )

@@ -77,4 +77,5 @@ def _engine_of(plan: Plan, models: BaseModels, folder: Path, alone: str) -> Loca
         RunStore(folder, commits_only=True),
         stage="alone" if alone else "trained",
         keep_first=not alone,
+        samples=True,
     )

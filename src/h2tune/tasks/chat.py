@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,9 +24,10 @@ class ChatTask(OwnTask):
     All turns of the assistant are trained on; the last one is the answer that is scored.
     """
 
-    messages: str = Field(
+    messages: str | tuple[str, str] = Field(
         description="Name of the row's field with the messages: a list of `{role, content}`, as for trl, that ends "
-        "with the assistant."
+        'with the assistant. Or two fields, such as `["prompt", "completion"]`: a question and its answer, as text or '
+        "as messages."
     )
     chat_template: str | None = Field(
         default=None, description="File with a Jinja chat template; the tokenizer's own if left out."
@@ -67,23 +68,34 @@ class ChatTask(OwnTask):
         messages = self._messages(row, where)
         if not messages or messages[-1][0] != "assistant":
             raise H2TuneError(
-                f"'{self.messages}' does not end with a message of the assistant",
+                f"'{self._fields[-1]}' does not end with a message of the assistant",
                 where=where,
                 remedy="Add the answer, or remove the row",
             )
         return _example(messages[:-1], messages[-1][1], where)
 
     def question(self, row: Mapping[str, Any], where: str) -> Example:
-        messages = self._messages(row, where)
+        asked = self._fields if self._fields[-1] in row else self._fields[:1]  # a completion may be left out
+        messages = self._messages(row, where, asked)
         return _example(messages[:-1] if messages and messages[-1][0] == "assistant" else messages, "", where)
 
-    def _messages(self, row: Mapping[str, Any], where: str) -> Messages:
-        given = row.get(self.messages)
-        if not isinstance(given, list):
-            kind = "is missing" if self.messages not in row else "is no list of messages"
-            raise H2TuneError(
-                f"field '{self.messages}' {kind}", where=where, remedy=f"Its fields: {', '.join(row)}"
-            )
+    @property
+    def _fields(self) -> tuple[str, ...]:
+        return (self.messages,) if isinstance(self.messages, str) else self.messages
+
+    def _messages(self, row: Mapping[str, Any], where: str, fields: Sequence[str] = ()) -> Messages:
+        """Return the messages of the row's fields; a prompt may be the user's text, a completion the assistant's."""
+        given: list[Any] = []
+        for field, role in zip(fields or self._fields, ("user", "assistant"), strict=False):
+            found = row.get(field)
+            if isinstance(found, str) and not isinstance(self.messages, str):
+                found = [{"role": role, "content": found}]
+            if not isinstance(found, list):
+                kind = "is missing" if field not in row else "is no list of messages"
+                raise H2TuneError(
+                    f"field '{field}' {kind}", where=where, remedy=f"Its fields: {', '.join(row)}"
+                )
+            given += found
         return tuple(_message(message, f"{where}, message {i}") for i, message in enumerate(given, start=1))
 
 

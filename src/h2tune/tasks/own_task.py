@@ -72,7 +72,7 @@ class OwnTask(BaseModel, ABC):
     @classmethod
     def _known_encoding(cls, value: str) -> str:
         try:
-            b"a".decode(value)
+            "a".encode(value)  # refuses codecs that are not of text
             return codecs.lookup(value).name
         except (LookupError, UnicodeError):
             raise ValueError(f"no encoding '{value}'; utf-8 and cp1252 are common ones") from None
