@@ -12,7 +12,7 @@ from h2tune import files
 from h2tune.compare.comparison import Comparison
 from h2tune.compare.results import ClientResult, RunResult
 
-FIELDS = ("method", "seed", "client", "accuracy", "bytes_up", "bytes_down", "seconds", "commit")
+FIELDS = ("method", "seed", "client", "accuracy", "bytes_up", "bytes_down", "seconds", "measure", "commit")
 
 
 class KeptRuns:
@@ -34,6 +34,7 @@ class KeptRuns:
                     int(row["bytes_up"]),
                     int(row["bytes_down"]),
                     float(row["seconds"]),
+                    row.get("measure") or "",
                 )
                 self.commits[key] = row["commit"]
 

@@ -25,9 +25,8 @@ class ChatTask(OwnTask):
     """
 
     messages: str | tuple[str, str] = Field(
-        description="Name of the row's field with the messages: a list of `{role, content}`, as for trl, that ends "
-        'with the assistant. Or two fields, such as `["prompt", "completion"]`: a question and its answer, as text or '
-        "as messages."
+        description="Field of a row with the messages, `{role, content}` as for trl, the last the assistant's; or "
+        'two fields, such as `["prompt", "completion"]`, each a text or messages.'
     )
     chat_template: str | None = Field(
         default=None, description="File with a Jinja chat template; the tokenizer's own if left out."
