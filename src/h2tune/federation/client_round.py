@@ -26,7 +26,7 @@ from h2tune.federation.text_checks import check_texts
 from h2tune.heads import last_layer
 from h2tune.seeds import derive
 from h2tune.training.head_start import start_head
-from h2tune.training.local import LocalRound
+from h2tune.training.local import LocalRound, LocalTraining
 from h2tune.training.terms import Progress, Record, Terms
 
 
@@ -167,6 +167,8 @@ class ClientRound:
         alternation = adapted.alternation
         if self.untaught:  # the steps of `local` with as many rows; there is no shared phase
             numbers, alternation = numbers.without_teacher(), "joint"
+        if public:
+            numbers = self._taught
         return LocalRound(
             adapted.model,
             client.encoded("train", tokenizer),
@@ -188,9 +190,14 @@ class ClientRound:
         client = self.client
         return replace(
             adapted.terms(),
-            teacher_weight=client.training.teacher_labels / max(1, len(client.splits.train)),
-            public_items=client.training.public_batch,
+            teacher_weight=client.training.teacher_weight(len(client.splits.train)),
+            public_items=self._taught.public_batch,
         )
+
+    @property
+    def _taught(self) -> LocalTraining:
+        """The client's local training with a teacher."""
+        return self.client.training.with_teacher(len(self.client.splits.train))
 
     def _evaluate(self, adapted: AdaptedModel, tokenizer: PreTrainedTokenizerBase) -> Score:
         client = self.client

@@ -57,6 +57,22 @@ class LocalTraining:
     public_batch: int = 8
     teacher_labels: float = 128.0
 
+    def teacher_weight(self, labels: int) -> float:
+        """Return μ of equation (14) for a client with this many labels."""
+        return self.teacher_labels / max(1, labels)
+
+    def with_teacher(self, labels: int) -> LocalTraining:
+        """Return the same number of rows for a client with this many labels and a teacher.
+
+        Where μ is below one, public texts are as rare in a batch as they weigh little: of a thousand labels more is
+        learned than of a teacher.
+        """
+        least = self.accumulation  # micro-batches have equally many
+        share = min(1.0, self.teacher_weight(labels))
+        public = max(least, round(self.public_batch * share / least) * least)
+        rows = self.local_steps * (self.batch_size + self.public_batch)
+        return replace(self, public_batch=public, local_steps=rows // (self.batch_size + public))
+
     def without_teacher(self) -> LocalTraining:
         """Return the same number of rows for a client without public texts: more steps of its own examples."""
         rows = self.local_steps * (self.batch_size + self.public_batch)
