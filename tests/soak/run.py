@@ -40,7 +40,7 @@ QUICK = deployment.PATCHED / "quick.py" if os.environ.get("QUICK", "1") != "0" e
 HOURS = float(os.environ.get("HOURS", "inf"))
 VICTIMS = {"supernode": 3, "worker": 2, "superlink": 2, "coordinator": 3}
 """What is killed, and how often of ten."""
-AWAY = 20.0
+AWAY = 10.0
 """Most seconds until a killed process is started again."""
 SAMPLES = 100
 """Samples of memory and disk in a soak."""
@@ -199,7 +199,7 @@ def laid_out() -> dict[str, Any]:
         "killed": dict.fromkeys(VICTIMS, 0),
     }
     counts |= {"kills": KILLS, "starts of the coordinator": 0, "ended by themselves": 0, "seconds": 0.0}
-    seconds = {"deadline": 900.0, "patience": 20.0, "gather": 600.0}
+    seconds = {"deadline": 120.0, "patience": 20.0, "gather": 600.0}
     host = network.HUB if counts["network"] else "127.0.0.1"
     deployment.lay_out(FOLDER, content(), counts["port"], host=host, **seconds)
     file.write_text(json.dumps(counts))
