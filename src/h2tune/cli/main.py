@@ -209,10 +209,12 @@ def evaluate(
 ) -> None:
     """Score the saved adapters of a run."""
     check_run_folder(folder)
-    from h2tune.runs.folder import check_split, trained_clients
+    from h2tune.runs.folder import check_split, check_validation, trained_clients
 
     check_split(split)
     trained_clients(folder, client or ())
+    if split == "validation":
+        check_validation(folder, client or ())
     from h2tune.quiet import quiet
     from h2tune.runs.results import evaluate_run
 

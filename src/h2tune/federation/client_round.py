@@ -150,7 +150,8 @@ class ClientRound:
         if self.state is not None or client.causal:
             return None
         rows = self.lesson.rows if self.lesson else ()
-        if not rows and client.head_start == "labels":
+        outweighed = bool(rows) and client.training.teacher_weight(len(client.splits.train)) < 1
+        if outweighed or (not rows and client.head_start == "labels"):
             rows = tuple(client.encoded("train", tokenizer))
         if not rows:
             return None

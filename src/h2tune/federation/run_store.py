@@ -74,7 +74,7 @@ class RunStore:
             self._lock = (folder / "run.lock").open("w")
         except OSError as error:
             raise H2TuneError(
-                f"cannot be written ({error.strerror})", where=str(folder), remedy="Name another --out"
+                f"cannot be written ({error.strerror})", where=str(folder), remedy="Choose another folder"
             ) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -83,7 +83,7 @@ class RunStore:
             raise H2TuneError(
                 "another process is running in this folder",
                 where=str(folder),
-                remedy="Wait, or name another --out",
+                remedy="Wait, or choose another folder",
             ) from None
         files.sweep(folder)
         self._removed: list[bytes] = []

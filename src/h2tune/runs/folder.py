@@ -71,6 +71,24 @@ def trained_clients(folder: Path, names: Sequence[str]) -> list[ClientConfig]:
     return chosen
 
 
+def check_validation(folder: Path, names: Sequence[str]) -> None:
+    """Refuse to score on validation examples that a run has not set aside.
+
+    Raises:
+        H2TuneError: Names a client without any.
+    """
+    data = read_run(folder).data
+    for client in trained_clients(folder, names):
+        wanted = data.validation if client.validation is None else client.validation
+        own = not isinstance(client.task, str) and "validation" in client.task.sources
+        if not wanted and not own:
+            raise H2TuneError(
+                f"client '{client.name}' has no validation examples",
+                where="--split",
+                remedy="Use --split test, or run with data.validation above 0",
+            )
+
+
 def check_split(split: str) -> None:
     """Refuse an unknown split.
 

@@ -19,6 +19,7 @@ from h2tune.cli import main
 from h2tune.config import load, parse
 from h2tune.errors import H2TuneError
 from h2tune.events import check_event
+from h2tune.federation import client_round
 from h2tune.federation.run_store import RunStore
 from h2tune.federation.teaching.exchange import MOST_PEERS, combined, copies, label_set
 from h2tune.federation.teaching.lesson import Lesson
@@ -238,6 +239,17 @@ def test_other_labels_share_nothing():
     assert set(weights["a"]) == {"b"} and set(weights["b"]) == {"a"} and weights["c"] == weights["d"] == {}
     assert 0 < weights["a"]["b"] == weights["b"]["a"] <= 1
     assert not bool(received["c"]["peers"].any()) and received["d"] == {}
+
+
+def test_a_head_starts_at_the_labels_where_they_outweigh_the_teacher(tmp_path, monkeypatch):
+    file, started = federations.write(tmp_path, content(tmp_path)), []
+    monkeypatch.setattr(client_round, "start_head", lambda layer, features, rows: started.append(rows))
+    for labels in (128.0, 4.0):
+        overrides = ["server.rounds=1", f"experimental.teacher_labels={labels}"]
+        h2tune.run(file, out=tmp_path / str(labels), overrides=overrides)
+        rows = started.pop()
+        assert all((row.target is None) == (labels == 4.0) for row in rows)
+        started.clear()
 
 
 def test_of_very_many_peers_events_tell_those_with_the_largest_numbers():

@@ -55,7 +55,7 @@ def compared(event: Event) -> list[ComparedView]:
         values = {
             f.name: number(row.get(f.name)) for f in fields(ComparedView) if f.name not in (*named, "seeds")
         }
-        rows.append(ComparedView(**named, **values, seeds=count))
+        rows.append(ComparedView(**named, **values, seeds=count))  # type: ignore[arg-type]
     return rows
 
 
@@ -66,5 +66,5 @@ def recovered(event: Event) -> list[RecoveredView]:
         counts = {name: integer(row.get(name)) for name in ("harmed", "clients")}
         other = [f.name for f in fields(RecoveredView) if f.name not in ("method", *counts)]
         values = {name: number(row.get(name)) for name in other}
-        rows.append(RecoveredView(method=text(row.get("method")), **values, **counts))
+        rows.append(RecoveredView(method=text(row.get("method")), **values, **counts))  # type: ignore[arg-type]
     return rows
