@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: setup test test-real gguf coverage crashes soak fuzz audit sbom lock lint types check docs dist assets quickstart \
-  quickstart-short report-picture clean
+  quickstart-short report-picture pictures clean
 
 setup: $(STAMP)
 
@@ -113,6 +113,14 @@ CHROMIUM ?= chromium
 report-picture:  ## docs/images/report.png from the quickstart's report; needs runs/quickstart and Chromium
 	$(CHROMIUM) --headless --no-sandbox --hide-scrollbars --window-size=1560,1390 \
 	  --screenshot=docs/images/report.png "file://$(CURDIR)/runs/quickstart/report.html"
+
+PAGE ?= runs/quickstart/report.html
+pictures:  ## PAGE at 420, 800 and 1,400 px, light and dark, in build/pictures; needs Chromium
+	mkdir -p build/pictures
+	for width in 420 800 1400; do for light in 0 1; do \
+	  $(CHROMIUM) --headless --no-sandbox --hide-scrollbars --blink-settings=preferredColorScheme=$$light \
+	    --window-size=$$width,4000 --screenshot=build/pictures/$$width-$$light.png "file://$(abspath $(PAGE))" || exit 1; \
+	done; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info runs
