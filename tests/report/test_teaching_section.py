@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from helpers.report_events import make_events
 
@@ -36,6 +38,7 @@ def test_a_run_without_lessons_has_no_such_section():
 def test_cosines_and_decisions_are_shown():
     (section,) = section_of(lesson("films"), lesson("feed"), lesson("news", taken=False))
     cosines, weights = section.figures
+    assert re.findall(r">(\d) (\w+)<", cosines.svg) == [("1", "films"), ("2", "news"), ("3", "feed")]
     assert "Mean of all pairs with the same labels: 0.2; 1 pair below zero" in cosines.note.replace(
         "0.20", "0.2"
     )

@@ -74,8 +74,9 @@ def _map(
     *,
     high: float,
 ) -> Figure:
-    note += "; columns are in the order of the rows"
-    cells, columns = Cells("client", 0, len(names), names), numbered("client", 1, len(names))
+    note += "; columns have the numbers of the rows"
+    rows = [f"{number} {name}" for number, name in enumerate(names, start=1)]  # long names are cut
+    cells, columns = Cells("client", 0, len(names), rows), numbered("client", 1, len(names))
     height = max(130, 20 * len(names))
     svg = heat_maps(key, heading, note, [HeatMap(caption, values)], cells, columns, high=high, height=height)
     return Figure(heading, svg, note, ("0", formats.number(high, 1)))
