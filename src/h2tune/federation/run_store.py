@@ -74,7 +74,9 @@ class RunStore:
             self._lock = (folder / "run.lock").open("w")
         except OSError as error:
             raise H2TuneError(
-                f"cannot be written ({error.strerror})", where=str(folder), remedy="Choose another folder"
+                f"cannot be written ({error.strerror})",
+                where=str(folder),
+                remedy="Choose another folder (h2tune run: --out)",
             ) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -83,7 +85,7 @@ class RunStore:
             raise H2TuneError(
                 "another process is running in this folder",
                 where=str(folder),
-                remedy="Wait, or choose another folder",
+                remedy="Wait, or choose another folder (h2tune run: --out)",
             ) from None
         files.sweep(folder)
         self._removed: list[bytes] = []
