@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tomli_w
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 
 import h2tune
 from h2tune import config
-from h2tune.cli import main
+from h2tune.cli import forecast, main
 from h2tune.cli.display import TerminalDisplay, results_table, terminal
 from h2tune.monitors.lines import counted, line_of
 from h2tune.runs.record import accuracy_table
@@ -289,3 +290,17 @@ def test_rows_that_are_not_used_are_said_before_training(capsys):
     text = capsys.readouterr().out
     assert "one: 128 examples to train on (data.train); 19,672 more are not used" in text
     assert "one: 12 examples repeat a prompt and do not count" in text and "  two:" not in text
+
+
+def test_tables_of_80_columns_keep_a_long_name_whole():
+    name = "st-elisabeth-university-hospital-of-north-rhine-westphalia-ward-07"
+    row = {"majority": 0.5, "before": 0.5, "alone": None, "federated": 0.75}
+    client = {"name": name, "family": "llama", "task": name, "rank": 16, "trainable_parameters": 10**7,
+              "bytes_up": 10**6, "bytes_down": [10**6], "basis_bytes": [0, 0]}  # fmt: skip
+    tables = [results_table([{"client": name, **row}]), forecast._table(SimpleNamespace(clients=[client]))]
+    for table in tables:
+        stream = io.StringIO()
+        Console(file=stream, width=80).print(table)
+        lines = stream.getvalue().splitlines()
+        cells = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
+        assert "".join(cells) == name and max(map(len, lines)) <= 80

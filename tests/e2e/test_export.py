@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from helpers import federations, tiny
 from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification, PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-import h2tune.adapter  # noqa: F401 - registers the adapter with PEFT
+import h2tune.adapter
+from h2tune import assets
 
 PLAIN = """
 import sys, torch
@@ -155,3 +157,15 @@ def test_evaluate_gives_what_the_run_recorded(run):
 def test_export_says_what_was_wrong(run, tmp_path, arguments, message):
     result = federations.h2tune("export", str(run / "run"), str(tmp_path / "x"), *arguments, check=False)
     assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr
+
+
+def test_the_adapter_of_a_demo_model_names_it_and_no_folder_of_this_machine(tmp_path, monkeypatch):
+    content = federations.federation(tmp_path, (("one", "llama", 4),), server={"rounds": 1, "min_clients": 1})
+    folder = Path(content["client"][0]["model"])
+    monkeypatch.setattr(assets, "path_of", lambda name: folder)
+    monkeypatch.setattr(assets, "model_config", lambda name: json.loads((folder / "config.json").read_text()))
+    content["client"][0]["model"] = "pypi:smollm2-135m-instruct"
+    run = h2tune.run(federations.write(tmp_path, content), out=tmp_path / "run")
+    for kind in ("adapter", "lora"):
+        written = json.loads((run.folder / "clients" / "one" / kind / "adapter_config.json").read_text())
+        assert written["base_model_name_or_path"] == "pypi:smollm2-135m-instruct"

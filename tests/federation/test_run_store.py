@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -130,3 +132,16 @@ def test_a_run_that_is_killed_again_and_again_before_it_goes_on_loses_no_event(t
     units = [json.loads(line)["unit"] for line in store.events_file.read_text().splitlines()]
     assert units == ["one", "one", "two", "two", "four", "three", "three"]
     assert not (tmp_path / "last-unit.jsonl").exists()
+
+
+def test_what_a_member_may_read_names_no_option_that_it_lacks():
+    """Across machines nobody types `h2tune run`."""
+    source = Path(h2tune.__file__).parent
+    lines = [
+        line.strip()
+        for folder in ("flower/member", "flower/coordinator", "federation")
+        for path in (source / folder).rglob("*.py")
+        for line in path.read_text().splitlines()
+        if re.search(r"--(resume|out)\b", line) and "(h2tune run: " not in line
+    ]
+    assert len(lines) == 1 and "holds a run already" in lines[0]  # members and coordinators always resume

@@ -272,6 +272,6 @@ class LocalEngine(Channel):
                 raise H2TuneError(
                     f"the state of client '{client}' after round {round_number} was altered or is incomplete",
                     where=str(self.store.folder / path),
-                    remedy="Restore it from a copy, or start a new run with another --out",
+                    remedy="Restore it from a copy, or start a new run in another folder",
                 )
         return None
