@@ -27,7 +27,7 @@ def line_of(event: dict[str, Any]) -> str:
                 lines.append(f"  {c['name']}: {used}; {unused:,} more are not used")
             if repeated := c.get("repeated"):
                 lines.append(f"  {c['name']}: {repeated:,} examples repeat a prompt and do not count")
-            if (few := c["examples"].get("test", FEW)) < FEW:
+            if (few := c.get("examples", {}).get("test", FEW)) < FEW:
                 lines.append(f"  {c['name']}: {counted(few, 'example')} to test: its score will say little")
         return "\n".join(lines)
     if kind == "basis_agreed":
