@@ -9,9 +9,10 @@ from typing import Any
 
 from h2tune import files
 from h2tune.compare.rows import Row
-from h2tune.compare.tables import accuracy, difference, shown_rows
+from h2tune.compare.tables import accuracy, difference
 from h2tune.report import formats
 from h2tune.report.charts.theme import CLEAR, UNCLEAR
+from h2tune.report.view.comparison import shown_rows
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",

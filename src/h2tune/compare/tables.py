@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from h2tune.compare.rows import Row
 from h2tune.errors import H2TuneError, nearest
 from h2tune.report import formats
+from h2tune.report.view.comparison import shown_rows
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -117,7 +118,7 @@ def headroom_table(facts: Mapping[str, Any]) -> Table | None:
 
 def accuracy(row: Row) -> str:
     """Return the mean score in per cent with its interval."""
-    ends = _ends(row.low, row.high, digits=1)
+    ends = formats.percent_ends(row.low, row.high, digits=1)
     return formats.bare_percent(row.mean) + (f" ({ends})" if ends else "")
 
 
@@ -133,7 +134,7 @@ def cells(row: Row) -> tuple[str, ...]:
         str(row.seeds),
         accuracy(row),
         difference(row),
-        _between(row.bootstrap_low, row.bootstrap_high).strip(" ()") or formats.NONE,
+        formats.point_ends(row.bootstrap_low, row.bootstrap_high) or formats.NONE,
         formats.probability(row.p),
         formats.probability(row.p_holm),
         formats.size(row.bytes_up),
@@ -184,7 +185,7 @@ def headroom_cells(facts: Mapping[str, Any]) -> list[tuple[str, ...]]:
         (
             entry["method"],
             formats.percent(entry["share"], 0),
-            _ends(entry["share_low"], entry["share_high"], digits=0) or formats.NONE,
+            formats.percent_ends(entry["share_low"], entry["share_high"], digits=0) or formats.NONE,
             f"{entry['harmed']} of {entry['clients']}",
         )
         for entry in facts.get("recovered", ())
@@ -198,22 +199,9 @@ def headroom_title(facts: Mapping[str, Any]) -> str:
     return f"Headroom (pooled − local): {room} points"
 
 
-def shown_rows(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows that people see: the mean over a single client is that client."""
-    clients = {row.client for row in rows if row.client}
-    return [row for row in rows if row.client or len(clients) != 1]
-
-
-def _ends(low: float | None, high: float | None, digits: int) -> str:
-    if low is None or high is None:
-        return ""
-    return f"{formats.bare_percent(low, digits)} to {formats.bare_percent(high, digits)}"
-
-
 def _between(low: float | None, high: float | None) -> str:
-    if low is None or high is None:
-        return ""
-    return f" ({formats.points(low)} to {formats.points(high)})"
+    ends = formats.point_ends(low, high)
+    return f" ({ends})" if ends else ""
 
 
 def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

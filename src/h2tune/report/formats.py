@@ -24,6 +24,18 @@ def bare_percent(value: float, digits: int = 1) -> str:
     return f"{value * 100:.{digits}f}".replace("-", MINUS)
 
 
+def percent_ends(low: float | None, high: float | None, digits: int = 1) -> str:
+    """Return an interval of fractions in per cent: 5.0 to 9.1; empty if an end is not known."""
+    return (
+        "" if low is None or high is None else f"{bare_percent(low, digits)} to {bare_percent(high, digits)}"
+    )
+
+
+def point_ends(low: float | None, high: float | None) -> str:
+    """Return an interval of differences in points: −1.0 to +2.5; empty if an end is not known."""
+    return "" if low is None or high is None else f"{points(low)} to {points(high)}"
+
+
 def points(value: float | None, digits: int = 1) -> str:
     """Return a difference of fractions in percentage points, signed: 0.015 → +1.5."""
     if value is None:

@@ -99,7 +99,7 @@ def _tiles(shown: ReportView) -> list[tuple[str, str, str]]:
     if shown.comparison:
         return [
             (f"{row.method} − {shown.reference or 'reference'}, mean", f"{formats.points(row.difference)} points",
-             results.between(row.difference_low, row.difference_high))
+             formats.point_ends(row.difference_low, row.difference_high))
             for row in shown.compared if not row.client and row.difference is not None
         ]  # fmt: skip
     tiles = []
@@ -108,9 +108,9 @@ def _tiles(shown: ReportView) -> list[tuple[str, str, str]]:
         many = len(gains) > 1
         name = f"Federated − {'alone' if shown.has_alone else 'before'}" + (", mean" if many else "")
         interval = results.mean_gain(gains)
-        said = [f"{formats.LEVEL} interval {results.between(*interval)}"] if interval else []
+        said = [f"{formats.LEVEL} interval {formats.point_ends(*interval)}"] if interval else []
         gaps = [gap for gap, _ in gains]
-        said += [f"by client {results.between(min(gaps), max(gaps))}"] if many else []
+        said += [f"by client {formats.point_ends(min(gaps), max(gaps))}"] if many else []
         tiles.append((name, f"{formats.points(sum(gaps) / len(gaps))} points", "; ".join(said)))
     rounds = [t for client in shown.clients for t in client.trained.values()]
     if rounds:

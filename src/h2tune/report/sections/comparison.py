@@ -9,9 +9,8 @@ from h2tune.report.charts import axes
 from h2tune.report.charts.ranges import Range, ranges
 from h2tune.report.charts.theme import CLEAR, UNCLEAR
 from h2tune.report.sections.parts import Cell, Figure, LegendEntry, Section, Table
-from h2tune.report.sections.results import between
 from h2tune.report.sections.setup import environment
-from h2tune.report.view.comparison import ComparedView
+from h2tune.report.view.comparison import ComparedView, shown_rows
 from h2tune.report.view.model import ReportView
 
 ALL = "mean over clients"
@@ -31,15 +30,9 @@ def section(view: ReportView) -> Section:
         *view.remarks,
     ]
     legend = [LegendEntry("interval excludes zero", CLEAR), LegendEntry("interval includes zero", UNCLEAR)]
-    figures = charts(shown_rows(view), view.reference)
+    figures = charts(shown_rows(view.compared), view.reference)
     tables = [table(view), *([headroom(view)] if view.recovered else [])]
     return Section("compare", "Comparison of methods", text, legend if figures else (), figures, tables)
-
-
-def shown_rows(view: ReportView) -> list[ComparedView]:
-    """Return the rows that are shown: the mean over a single client is that client."""
-    clients = {row.client for row in view.compared if row.client}
-    return [row for row in view.compared if row.client or len(clients) != 1]
 
 
 def setup(view: ReportView) -> Section:
@@ -100,12 +93,10 @@ def _note(row: ComparedView) -> str:
 def table(view: ReportView) -> Table:
     """Return the rows of a comparison, differences first."""
     rows: list[list[Cell | str]] = []
-    for row in shown_rows(view):
-        known = row.low is not None and row.high is not None
-        ends = (formats.bare_percent(row.low or 0), formats.bare_percent(row.high or 0))
-        below = " to ".join(ends) if known else ""
-        gap = between(row.difference_low, row.difference_high)
-        drawn = between(row.bootstrap_low, row.bootstrap_high) or formats.NONE
+    for row in shown_rows(view.compared):
+        below = formats.percent_ends(row.low, row.high)
+        gap = formats.point_ends(row.difference_low, row.difference_high)
+        drawn = formats.point_ends(row.bootstrap_low, row.bootstrap_high) or formats.NONE
         rows.append(
             [Cell(row.method, row.client or ALL), Cell(formats.points(row.difference), gap),
              Cell(formats.percent(row.mean), below), formats.probability(row.p_holm), formats.size(row.bytes_up),
@@ -122,11 +113,9 @@ def headroom(view: ReportView) -> Table:
     """Return how much of the headroom each method recovers, and how many clients it harms."""
     rows: list[list[Cell | str]] = []
     for row in view.recovered:
-        known = row.share_low is not None and row.share_high is not None
-        ends = (formats.bare_percent(row.share_low or 0, 0), formats.bare_percent(row.share_high or 0, 0))
         rows.append(
-            [row.method, Cell(formats.percent(row.share, 0), " to ".join(ends) if known else ""),
-             Cell(formats.points(row.headroom), between(row.headroom_low, row.headroom_high)),
+            [row.method, Cell(formats.percent(row.share, 0), formats.percent_ends(row.share_low, row.share_high, 0)),
+             Cell(formats.points(row.headroom), formats.point_ends(row.headroom_low, row.headroom_high)),
              f"{formats.count(row.harmed)} of {formats.count(row.clients)}"]
         )  # fmt: skip
     head = ["method", "share of the headroom recovered", "headroom (pooled − local), points",

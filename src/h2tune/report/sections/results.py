@@ -38,7 +38,7 @@ def summary(view: ReportView) -> str:
         return ""
     said = f"Federated training against {'training alone' if view.has_alone else 'no training'}: "
     said += f"{formats.points(fmean(gap for gap, _ in found))} points"
-    said += f" ({between(*interval)})" if (interval := mean_gain(found)) else ""
+    said += f" ({formats.point_ends(*interval)})" if (interval := mean_gain(found)) else ""
     said += f" on average over {len(found)} clients" if len(found) > 1 else ""
     known = [interval for _, interval in found if interval]
     clear = sum(low > 0 or high < 0 for low, high in known)
@@ -100,7 +100,7 @@ def _mean_row(view: ReportView) -> list[Cell | str]:
     found = gains(view)
     interval = mean_gain(found)
     gap = fmean(gap for gap, _ in found) if found else None
-    shown = Cell(formats.points(gap), between(*interval) if interval else "")
+    shown = Cell(formats.points(gap), formats.point_ends(*interval) if interval else "")
     return ["mean", shown, *map(formats.percent, means), formats.percent(mean_majority), ""]
 
 
@@ -123,12 +123,9 @@ def _difference(after: ScoreView | None, base: ScoreView | None) -> Cell:
     if after is None or base is None:
         return Cell(formats.NONE)
     interval = _interval(after, base)
-    return Cell(formats.points(after.accuracy - base.accuracy), between(*interval) if interval else "")
-
-
-def between(low: float | None, high: float | None) -> str:
-    """Return the ends of an interval in points; empty if one is not known."""
-    return "" if low is None or high is None else f"{formats.points(low)} to {formats.points(high)}"
+    return Cell(
+        formats.points(after.accuracy - base.accuracy), formats.point_ends(*interval) if interval else ""
+    )
 
 
 def notices(found: Sequence[NoticeView], *, codes: bool) -> Table:

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Protocol, TypeVar
 
 from h2tune.events import Event
 from h2tune.report.view.coerce import integer, items, number, record, text
+
+
+class OfClient(Protocol):
+    """A row of a comparison, of one client or of the mean over all ("")."""
+
+    @property
+    def client(self) -> str: ...
+
+
+AnyRow = TypeVar("AnyRow", bound=OfClient)
+
+
+def shown_rows(rows: Sequence[AnyRow]) -> list[AnyRow]:
+    """Return the rows that people see: the mean over a single client is that client."""
+    clients = {row.client for row in rows if row.client}
+    return [row for row in rows if row.client or len(clients) != 1]
 
 
 @dataclass(frozen=True)
