@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import httpx
 import pytest
 
@@ -82,6 +84,29 @@ def test_a_client_that_is_silent_long_after_the_others_gets_a_retry(coordinator,
     assert reply.update is not None and count == 2
     (event,) = reply.events
     assert event["code"] == "sent_again" and event["message"].startswith("nothing came for 0 s")
+
+
+def test_a_round_with_all_messages_lost_knows_how_long_the_last_one_took(coordinator, cards, tmp_path):
+    """As long as nobody answers, the round itself says nothing about it, and half of the deadline is far."""
+    lost = []
+
+    def member(name):
+        def answer(message):
+            if message.metadata.group_id == "1" and name not in [of for of, _ in lost]:
+                lost.append((name, message))
+            silent = any(message is one for _, one in lost)
+            return None if silent else update_of(name, int(message.metadata.group_id))(message)
+
+        return answer
+
+    hasty = coordinator.model_copy(update={"patience": 0.2, "deadline": 600.0})
+    answers = {1: node(cards["one"], member("one")), 2: node(cards["two"], member("two"))}
+    channel = gathered(ScriptedGrid(answers), hasty, tmp_path / "m.json")
+    exchange(channel, "one", "two")
+    began = time.monotonic()
+    replies = exchange(channel, "one", "two", round_number=1)
+    assert len(lost) == 2 and all(reply.update is not None for reply in replies.values())
+    assert time.monotonic() - began < 60
 
 
 def test_the_first_message_may_be_answered_after_the_second_is_refused(coordinator, cards, tmp_path):

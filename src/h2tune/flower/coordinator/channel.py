@@ -67,7 +67,7 @@ class GridChannel(Channel):
             self._warn(client, round_number, "sent_again", f"{reason}; it was asked again")
 
         deadline = self.coordinator.deadline
-        for arrival in self.messenger.arrivals(pending, deadline, notify, self._late):
+        for arrival in self.messenger.arrivals(TRAIN, pending, deadline, notify, self._late):
             if arrival.identifier in self._late:
                 late = self._late_reply(arrival, downloads)
                 if late is not None:

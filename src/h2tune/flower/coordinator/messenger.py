@@ -92,6 +92,7 @@ class Messenger:
             self.grid, roster, settings, coordinator.deadline, coordinator.patience
         )
         self._taking_part: set[str] = set()
+        self._slowest: dict[str, float] = {}  # kind of request → seconds of the slowest answer, the last time
 
     @property
     def nodes(self) -> Mapping[str, int]:
@@ -134,7 +135,12 @@ class Messenger:
             )
 
     def arrivals(
-        self, pending: Pending, seconds: float, notify: Notify, earlier: Mapping[str, Any] | None = None
+        self,
+        kind: str,
+        pending: Pending,
+        seconds: float,
+        notify: Notify,
+        earlier: Mapping[str, Any] | None = None,
     ) -> Iterator[Arrival]:
         """Send requests, retry those of silent clients, and yield answers as they arrive.
 
@@ -142,23 +148,25 @@ class Messenger:
         more from it; one whose request was given up (an arrival without an answer) must be removed.
 
         Args:
+            kind: Kind of the requests: how long answers took says when the next ones of this kind are sent again.
             pending: Requests, by client.
             seconds: The time available.
             notify: Called with a client whose request is sent again, and the reason.
             earlier: Identifiers of messages of earlier rounds, whose answers are yielded as well.
         """
-        end, slowest, patience = time.monotonic() + seconds, 0.0, self.coordinator.patience
+        end, patience = time.monotonic() + seconds, self.coordinator.patience
+        before, slowest = self._slowest.get(kind, 0.0), 0.0
         while pending and time.monotonic() < end:
             began = time.monotonic()
             self.directory.look()
             self.looked(self.roster.cards, self.nodes)
-            self._send(pending, retry_after(seconds, patience, slowest), notify)
+            self._send(pending, retry_after(seconds, patience, max(before, slowest)), notify)
             for arrival in self._fetch(pending, earlier or {}):
                 client = arrival.client
                 waited = pending[client].waited if client else 0.0
                 yield arrival
                 if client and client not in pending:
-                    slowest = max(slowest, waited)
+                    self._slowest[kind] = slowest = max(slowest, waited)
             for client in [c for c, request in pending.items() if request.given_up(patience)]:
                 yield Arrival(client, "", None)
             if pending:  # a look takes long with many clients: pause for as long

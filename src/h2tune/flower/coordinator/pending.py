@@ -22,15 +22,15 @@ ATTEMPTS = 3
 def retry_after(seconds: float, patience: float, slowest: float) -> float:
     """Return after how many seconds of silence a request is sent again.
 
-    Twice the slowest answer so far, and at least `patience` or a quarter of `seconds`; half of `seconds` before the
-    first answer.
+    Twice the slowest answer, and at least `patience` or a quarter of `seconds`; at most half of `seconds`, as where
+    nobody has answered yet.
 
     Args:
         seconds: The time available for an answer.
         patience: The coordinator's patience, in seconds.
-        slowest: Seconds that the slowest answer so far took, or 0.
+        slowest: Seconds that the slowest answer took, of these requests and of the last ones of their kind, or 0.
     """
-    return max(min(patience, seconds / 4), 2 * slowest) if slowest else seconds / 2
+    return min(seconds / 2, max(min(patience, seconds / 4), 2 * slowest)) if slowest else seconds / 2
 
 
 @dataclass

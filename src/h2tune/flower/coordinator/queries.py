@@ -60,7 +60,7 @@ def ask(
         else:
             values[result.client] = result.value
 
-    for arrival in messenger.arrivals(pending, seconds, notify):
+    for arrival in messenger.arrivals(kind, pending, seconds, notify):
         result = settle(pending, arrival, read_answer)
         if result is not None:
             take(result)
