@@ -14,8 +14,9 @@ import pytest
 from h2tune.assets import DATASETS, MODELS, prepare
 from h2tune.errors import H2TuneError
 from h2tune.tasks import MODULES, amazon_reviews, boolq, medical_specialties, nyt_editorials, reuters, wordnet
-from h2tune.tasks.load import describe_task, split
+from h2tune.tasks.load import describe_task
 from h2tune.tasks.prompts import fields
+from h2tune.tasks.splits import split
 
 LATER = {
     "amazon_reviews": ("text",),

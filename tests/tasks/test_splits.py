@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from h2tune.errors import H2TuneError
-from h2tune.tasks.load import split
+from h2tune.tasks.splits import split
 from h2tune.tasks.task import Example, Pools, Splits
 
 WORDS = st.lists(st.text("aAbB \n", min_size=1, max_size=4), min_size=1, max_size=40)

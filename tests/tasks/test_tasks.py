@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from h2tune.errors import H2TuneError
 from h2tune.tasks import MODULES, bbc_topics, movie_reviews
 from h2tune.tasks.duplicates import without_near_duplicates
-from h2tune.tasks.load import describe_task, load_task, split
+from h2tune.tasks.load import describe_task, load_task
 from h2tune.tasks.prompts import fields, fill, filled, parse, shorten
 from h2tune.tasks.rows import FileTask
+from h2tune.tasks.splits import split
 from h2tune.tasks.task import Example, Pools, Splits
 
 

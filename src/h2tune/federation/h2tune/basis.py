@@ -23,7 +23,8 @@ from h2tune.federation.teaching.knowledge import COORDINATES, KNOWLEDGE
 from h2tune.functional.frames import view
 from h2tune.functional.quorum import Teaching
 from h2tune.seeds import derive
-from h2tune.tasks.load import Amount, unlabelled
+from h2tune.tasks.load import unlabelled
+from h2tune.tasks.splits import Amount
 
 DIRECTIONS = 128
 """Largest number of principal directions in a client's view."""
