@@ -210,7 +210,8 @@ class _Job:
             return
         basis = federation.basis
         texts = anchor_texts(basis.texts, basis.count, federation.seed, federation.data.test)
-        room = ROOM if federation.anchored else 0  # what modules read is for frames
+        # what modules read is for frames, which an encoder lets clients compute before anything else
+        room = ROOM if federation.anchored and not basis.encoder else 0
         reader = ModelReader(federated.base_of, texts, room, default_reading_cache(), self.watch.on_reading)
         z = NO_COORDINATES
         if federation.anchored or KNOWLEDGE[teaching].needs_coordinates:

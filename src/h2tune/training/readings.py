@@ -167,26 +167,31 @@ def encode_texts(
     tokenizer: PreTrainedTokenizerBase, task: Task, texts: Sequence[str], *, causal: bool
 ) -> list[Encoded]:
     """Return the texts as `read_texts` tokenises them: bare texts, in a decoder's prompt, without a label or answer."""
-    prompts = [framed(task.template, text) if causal else ("", ()) for text in texts]
-    label = 0 if causal and task.kind == "label" else None  # so that the labels' tokens are found
+    if not causal:  # all in one call, and each text once: what was cut off of them is of no interest
+        cut = tokenizer(list(texts), truncation=True, max_length=task.max_length, verbose=False)
+        return [Encoded(tuple(tokens), (), None) for tokens in cut["input_ids"]]
+    label = 0 if task.kind == "label" else None  # so that the labels' tokens are found
+    prompts = [framed(task.template, text) for text in texts]
     examples = [
         Example(prompt, "", label, text, spans) for text, (prompt, spans) in zip(texts, prompts, strict=True)
     ]
-    rows = (encode.encode_causal if causal else encode.encode_texts)(task, examples, tokenizer)
+    rows = encode.encode_causal(task, examples, tokenizer)
     return [replace(row, answer=(), label=None) for row in rows]
 
 
 def pooling(mask: Tensor, *, causal: bool) -> Callable[[Tensor], Tensor]:
     """Return what pools a module's states over tokens: the last one (decoder), or the mean under the mask (encoder)."""
-    length = mask.shape[1]
+    length, count, padded = mask.shape[1], mask.sum(1, keepdim=True), not bool(mask.all())
 
     def pool(states: Tensor) -> Tensor:
-        states = states.reshape(len(mask), length, -1).float()  # some models flatten batch and length
+        states = states.reshape(len(mask), length, -1)  # some models flatten batch and length
         if causal:
             return (
-                states[:, -1].clone().cpu()
+                states[:, -1].float().clone().cpu()
             )  # a copy, since a view would keep the states of all tokens in memory
-        return ((states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)).cpu()
+        states = states.float()
+        weighted = states * mask[:, :, None] if padded else states
+        return (weighted.sum(1) / count).cpu()
 
     return pool
 

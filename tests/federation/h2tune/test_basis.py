@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers import federations, tiny
@@ -17,8 +19,9 @@ from h2tune.config import parse
 from h2tune.errors import H2TuneError
 from h2tune.functional.frames import common_coordinates, down_frame, up_frame, view
 from h2tune.runs.run import run
-from h2tune.tasks.task import Task
-from h2tune.training.readings import pooling, read_texts
+from h2tune.tasks.task import Example, Task
+from h2tune.training import encode
+from h2tune.training.readings import encode_texts, pooling, read_rows, read_texts
 
 TASK = Task(
     "toy", "label", ("yes", "no"), (" yes", " no"), "text : {words} answer :", "none", "none", "label", 32
@@ -195,9 +198,9 @@ def test_a_model_reads_the_texts_once_if_memory_allows_with_the_same_frames(tmp_
 
     def counted(*args, **options):
         read.append(len(options["modules"]))
-        return read_texts(*args, **options)
+        return read_rows(*args, **options)
 
-    monkeypatch.setattr(model_reader, "read_texts", counted)
+    monkeypatch.setattr(model_reader, "read_rows", counted)
     for folder, room, times in (("ample", model_reader.ROOM, 2), ("none", 0, 3 + 2)):
         monkeypatch.setattr(h2tune.runs.run, "ROOM", room)
         run(federation, out=tmp_path / folder, strict=True)
@@ -209,6 +212,27 @@ def test_a_model_reads_the_texts_once_if_memory_allows_with_the_same_frames(tmp_
         for name in ("one", "third")
     ]
     assert all(torch.equal(frame, other[name]) for other in frames for name, frame in frames[0].items())
+
+
+def test_texts_are_cut_as_a_client_s_own():
+    """All in one call, without looking at how much is cut off."""
+    task, tokenizer = replace(TASK, max_length=9), tiny.tokenizer()
+    texts = [*TEXTS, TEXTS[0] * 5, ""]
+    rows = encode_texts(tokenizer, task, texts, causal=False)
+    own = encode.encode_texts(task, [Example("", "", None, text, ()) for text in texts], tokenizer)
+    assert [row.prompt for row in rows] == [row.prompt for row in own]
+    assert {len(row.prompt) for row in rows} >= {9}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_mean_over_all_tokens_is_the_mean_under_their_mask(dtype):
+    """To the bit; there, states are not multiplied by ones."""
+    states, mask = (
+        torch.randn(5, 33, 70, generator=torch.Generator().manual_seed(0)).to(dtype),
+        torch.ones(5, 33),
+    )
+    masked = (states.float() * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+    assert torch.equal(pooling(mask, causal=False)(states), masked)
 
 
 @pytest.mark.parametrize("causal", [True, False])

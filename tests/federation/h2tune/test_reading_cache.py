@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from h2tune.config import parse
 from h2tune.federation.h2tune.reading_cache import ReadingCache
 from h2tune.runs.run import run
-from h2tune.training.readings import read_texts
+from h2tune.training.readings import read_rows
 
 
 def test_a_later_run_reads_from_the_cache_unless_weights_or_texts_differ(tmp_path, monkeypatch):
@@ -24,7 +24,7 @@ def test_a_later_run_reads_from_the_cache_unless_weights_or_texts_differ(tmp_pat
 
     def counted(*args, **options):
         read.append(len(options["modules"]))
-        return read_texts(*args, **options)
+        return read_rows(*args, **options)
 
     def frames(folder):
         federation = parse(content, "test", tmp_path)
@@ -40,7 +40,7 @@ def test_a_later_run_reads_from_the_cache_unless_weights_or_texts_differ(tmp_pat
     def same(one, other):
         return all(torch.equal(t, o[n]) for f, o in zip(one, other, strict=True) for n, t in f.items())
 
-    monkeypatch.setattr(model_reader, "read_texts", counted)
+    monkeypatch.setattr(model_reader, "read_rows", counted)
     times, first = frames("first")
     assert times == 2
     times, again = frames("again")

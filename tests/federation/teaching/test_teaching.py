@@ -20,6 +20,7 @@ from h2tune.config import load, parse
 from h2tune.errors import H2TuneError
 from h2tune.events import check_event
 from h2tune.federation import client_round
+from h2tune.federation.h2tune import model_reader
 from h2tune.federation.run_store import RunStore
 from h2tune.federation.teaching.exchange import MOST_PEERS, combined, copies, label_set
 from h2tune.federation.teaching.lesson import Lesson
@@ -27,6 +28,7 @@ from h2tune.functional.losses import teaching
 from h2tune.monitors.lines import lesson_line
 from h2tune.runs.inspect import inspect
 from h2tune.training.encode import Encoded, causal_batch, kept_logits
+from h2tune.training.readings import read_rows
 
 THREE = (("one", "bert", 4), ("two", "bert", 4), ("three", "llama", 4))  # a decoder in words takes no teacher
 METHODS = {"h2tune": "directions", "self-training": "own", "fedmd": "predictions", "afl": "moments"}
@@ -422,6 +424,22 @@ def test_with_a_public_encoder_directions_alone_are_sent(tmp_path, monkeypatch):
     found["client"] = found["client"][1:]  # who takes part does not change them
     other = h2tune.run(federations.write(tmp_path, found), out=tmp_path / "other")
     assert torch.equal(load_file(other.folder / "server/basis/basis.safetensors")["z"], z)
+
+
+def test_with_a_public_encoder_a_model_reads_the_texts_once(tmp_path, monkeypatch):
+    """The reading for frames, which come first there, has the final states of the exchange as well."""
+    read = []
+
+    def counted(*args, **options):
+        read.append(len(options["modules"]))
+        return read_rows(*args, **options)
+
+    monkeypatch.setattr(model_reader, "SMALL", 0)
+    monkeypatch.setattr(model_reader, "read_rows", counted)
+    monkeypatch.setenv("H2TUNE_CACHE", str(tmp_path / "cache"))
+    found = with_encoder(tmp_path, monkeypatch)
+    h2tune.run(federations.write(tmp_path, found), out=tmp_path / "run")
+    assert len(read) == 3 and read[0] == 0 and all(read[1:])  # the encoder, and two models of three clients
 
 
 def test_a_public_encoder_is_read_from_safetensors_only(tmp_path, monkeypatch):

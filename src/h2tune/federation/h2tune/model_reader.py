@@ -18,13 +18,14 @@ from h2tune.files import sha256
 from h2tune.functional.frames import down_frame, up_frame
 from h2tune.models import load_model, load_tokenizer
 from h2tune.tasks.task import Task
-from h2tune.training.readings import encode_texts, read_rows, read_texts
+from h2tune.training.encode import Encoded
+from h2tune.training.readings import encode_texts, read_rows
 
 GetModel = Callable[[LocalClient], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
 Watch = Callable[[str, int, int], None]
 """Called with a client's name ("": the public encoder), the number of texts read, and their number."""
 Reading = tuple[Tensor, Tensors, Tensors]
-"""Final states, and by module its inputs and outputs; see `read_texts`."""
+"""Final states, and by module its inputs and outputs; see `read_rows`."""
 
 ROOM = 2 * 2**30
 """Bytes of readings cached in memory between views and frames; what does not fit is computed twice."""
@@ -67,9 +68,17 @@ class ModelReader:
         self.get_model, self.texts, self.room, self.cache, self.watch = get_model, texts, room, cache, watch
         self._readings: dict[Hashable, Reading] = {}
         self._names: dict[Hashable, str] = {}
+        self._rows: tuple[str, list[Encoded]] | None = None  # of one client alone, as frames are
         self._last: tuple[Hashable, Tensors] | None = (
             None  # of one client alone: frames are as large as an adapter
         )
+
+    def rows(self, client: LocalClient) -> list[Encoded]:
+        """Return the public texts as a client's model gets them, in tokens."""
+        if self._rows is None or self._rows[0] != client.name:
+            _, tokenizer = self.get_model(client)
+            self._rows = client.name, encode_texts(tokenizer, client.task, self.texts, causal=client.causal)
+        return self._rows[1]
 
     def finals(self, client: LocalClient) -> Tensor:
         """Return the final states (n, width) of a client's model."""
@@ -123,7 +132,10 @@ class ModelReader:
 
     def _compute_frames(self, client: LocalClient, z: Tensor) -> Tensors:
         modules = list(client.enrolment.modules)
-        _, inputs, outputs = self._readings.get(self._key(client)) or self._read(client, modules)
+        finals, inputs, outputs = self._readings.get(self._key(client)) or self._read(client, modules)
+        self._cached(
+            client, "finals", lambda: {"finals": finals}
+        )  # an exchange after this one needs them, too
         frames: Tensors = {}
         for name in modules:
             frames[f"{name}.down"] = down_frame(inputs[name], z)
@@ -141,13 +153,12 @@ class ModelReader:
 
     def _name(self, client: LocalClient) -> str:
         """Return a checksum of everything that a reading depends on: weights, tokens, modules, batches, libraries."""
-        model, tokenizer = self.get_model(client)
-        rows = encode_texts(tokenizer, client.task, self.texts, causal=client.causal)
+        model, _ = self.get_model(client)
         content = _content(model) | {
             "causal": client.causal,
             "modules": list(client.enrolment.modules),
             "batch_size": client.evaluate_batch_size,
-            "tokens": [row.prompt for row in rows],
+            "tokens": [row.prompt for row in self.rows(client)],
         }
         return _checksum(content)
 
@@ -160,13 +171,12 @@ class ModelReader:
 
     def _read(self, client: LocalClient, modules: Sequence[str]) -> Reading:
         model, tokenizer = self.get_model(client)
-        return read_texts(
+        return read_rows(
             model,
             tokenizer,
-            client.task,
-            self.texts,
+            self.rows(client),
             causal=client.causal,
-            modules=modules,
+            modules={name: model.get_submodule(name) for name in modules},
             batch_size=client.evaluate_batch_size,
             progress=self._progress(client.name),
         )

@@ -16,9 +16,10 @@ from h2tune.federation.teaching.lesson import Lesson
 from h2tune.federation.teaching.stacking import OwnScores
 from h2tune.functional.teacher import intercepts, teacher
 from h2tune.seeds import derive
+from h2tune.training.encode import Encoded
 from h2tune.training.linear_head import extrapolate, head_scores, standardise
 from h2tune.training.prompt_tokens import label_answers
-from h2tune.training.readings import encode_texts, read_rows, token_scores
+from h2tune.training.readings import read_rows, token_scores
 
 ZERO_SHOT = 0.5
 """Scale of a decoder's zero-shot scores beside its states, in units of all states together."""
@@ -97,10 +98,9 @@ def _features(
     public, mine = standardise(finals, finals), standardise(own, finals)
     if not client.causal:
         return public, mine, None
-    texts = encode_texts(tokenizer, client.task, reader.texts, causal=True)
     answers, his = (
         token_scores(base, states, read, len(client.task.labels))
-        for states, read in ((finals, texts), (own, rows))
+        for states, read in ((finals, reader.rows(client)), (own, rows))
     )
     scale = ZERO_SHOT * finals.shape[1] ** 0.5
     answers, his = (a - a.mean(1, keepdim=True) for a in (answers, his))
@@ -115,8 +115,7 @@ def lesson_of(
     client: LocalClient,
     taught: Taught,
     labels: Tensor,
-    texts: Sequence[str],
-    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[Encoded],
 ) -> Lesson:
     """Return the client's lesson: equation (14), or none where its own labels speak against the teacher.
 
@@ -124,13 +123,11 @@ def lesson_of(
         client: The client.
         taught: What it learned from the others.
         labels: Labels of its own texts (m,).
-        texts: The public texts.
-        tokenizer: The client's tokenizer.
+        texts: The public texts in the client's tokens.
     """
     if not taught.facts["taken"]:
         return Lesson((), taught.facts)
     targets = teacher(taught.public, intercepts(taught.own, labels))
     targets = targets[:, label_order(client.task.labels).argsort()]  # in the task's own order
-    encoded = encode_texts(tokenizer, client.task, texts, causal=client.causal)
-    rows = [replace(row, target=tuple(q)) for row, q in zip(encoded, targets.tolist(), strict=True)]
+    rows = [replace(row, target=tuple(q)) for row, q in zip(texts, targets.tolist(), strict=True)]
     return Lesson(tuple(rows), taught.facts)

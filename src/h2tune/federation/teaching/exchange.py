@@ -73,12 +73,11 @@ class TeachingExchange:
             if facts["unable"]:
                 lesson = Lesson((), {"taken": False, "reason": facts["unable"]})
             else:
-                _, tokenizer = self.reader.get_model(client)
                 known = self._known_of(client)
                 taught = self.knowledge.teach(self.z, known, sent, received)
                 if self.teaching == "directions" and taught.facts["taken"] and (reason := own_words(client)):
                     taught = replace(taught, facts={**taught.facts, "taken": False, "reason": reason})
-                lesson = lesson_of(client, taught, known.labels, self.reader.texts, tokenizer)
+                lesson = lesson_of(client, taught, known.labels, self.reader.rows(client))
             return {"lesson": lesson.tensors()}, dict(lesson.facts)
 
         tensors, facts = self.store.get_or_compute(f"clients/{client.name}/lesson", compute)
