@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import hashlib
 import json
 import os
@@ -11,6 +12,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+SHARED = 2**16
+"""Least size in bytes of a file that `share` stores once."""
 
 
 def write_bytes(path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -67,6 +71,32 @@ def write_text(path: Path, text: str, mode: int = 0o600) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def share(folder: Path, other: Path) -> None:
+    """Store files that are the same in two folders once on disk: those of `other` become hard links.
+
+    A copy of either folder is whole. Small files stay apart, as people edit them in place; so do all where the file
+    system has no links.
+
+    Args:
+        folder: A folder.
+        other: A folder with some files of the same names and content.
+    """
+    for file in folder.iterdir():
+        twin = other / file.name
+        if not twin.is_file() or twin.samefile(file) or file.stat().st_size < SHARED:
+            continue
+        if not filecmp.cmp(file, twin, shallow=False):
+            continue
+        temporary = twin.with_name(f".{twin.name}.link.tmp")
+        temporary.unlink(missing_ok=True)
+        try:
+            temporary.hardlink_to(file)
+        except OSError:
+            return
+        temporary.replace(twin)
+    sync_folder(other)
 
 
 def sync_folder(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import federations
+from safetensors.torch import load_file
 
 import h2tune
 from h2tune.adapter.layer import H2TuneLayer
@@ -58,6 +59,24 @@ def test_alone_a_client_trains_in_the_rounds_in_which_it_was_drawn(tmp_path):
             rounds[event["stage"]].add((event["client"], event["round"]))
     assert rounds["alone"] == rounds["trained"]
     assert len(rounds["trained"]) == 6
+
+
+def test_with_more_rounds_training_alone_goes_on_from_its_last_one(tmp_path):
+    content = federations.federation(tmp_path, server={"rounds": 4}, experimental={"alone": True})
+    file = federations.write(tmp_path, content)
+    whole = h2tune.run(file, out=tmp_path / "whole")
+    h2tune.run(file, overrides=["server.rounds=2"], out=tmp_path / "parts")
+    parts = h2tune.run(file, out=tmp_path / "parts", resume=True)
+    states = []
+    for run in (whole, parts):
+        found = sorted(
+            path.parent.name for path in run.folder.glob("clients/one/alone/*/private.safetensors")
+        )
+        assert found == ["round-0002", "round-0003"]
+        states.append(load_file(run.folder / "clients/one/alone/round-0003/private.safetensors"))
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+    assert whole.table == parts.table
 
 
 def test_a_decoder_without_a_padding_token_can_have_a_head(tmp_path):

@@ -33,13 +33,15 @@ def to_lora(model: PeftModel, adapter_name: str = "default") -> tuple[LoraConfig
     own: Any = model.peft_config[adapter_name]
     state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
     tensors = {name: tensor for name, tensor in state.items() if ".h2tune_" not in name}
-    conv1d, rank = False, own.r
-    for name, module in model.named_modules():
-        if isinstance(module, H2TuneLayer) and adapter_name in module.h2tune_down:
-            conv1d = conv1d or module.fan_in_fan_out
-            down, up = module.as_lora(adapter_name)
-            rank = down.shape[0]
-            tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = down, up
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, H2TuneLayer)}
+    layers = {name: layer for name, layer in layers.items() if adapter_name in layer.h2tune_down}
+    # the frames come last, and do nothing where every T is zero
+    between = any(bool(layer.middle(adapter_name).any()) for layer in layers.values())
+    conv1d, rank = any(layer.fan_in_fan_out for layer in layers.values()), own.r
+    for name, layer in layers.items():
+        down, up = layer.as_lora(adapter_name)
+        rank = down.shape[0] if between else own.r
+        tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = down[:rank], up[:, :rank]
     config = LoraConfig(
         r=rank,
         lora_alpha=rank,  # lora_B contains the scale

@@ -27,6 +27,8 @@ from h2tune.training.terms import Progress
 
 KEPT = 3
 """Rounds of which a client keeps its state: of two it could not take the last whole round back in the next one."""
+KEPT_ALONE = 2
+"""Rounds of which it keeps its state alone, which are never taken back."""
 
 
 class BaseModels:
@@ -175,11 +177,11 @@ class LocalEngine(Channel):
         self.store.commit(path, {"update": update.tensors, "private": state}, facts)
 
     def _remove_old_rounds(self, client: str) -> None:
-        """Remove a client's commits before its last `KEPT` rounds, which need not be consecutive."""
+        """Remove a client's commits before its last `KEPT` rounds (`KEPT_ALONE`), which need not be consecutive."""
         folder = (self.store.folder / self.path(client, 0)).parent
         numbers = (place.name.removeprefix("round-") for place in folder.glob("round-*"))
         rounds = sorted(int(number) for number in numbers if number.isdecimal())
-        for round_number in rounds[:-KEPT]:
+        for round_number in rounds[: -(KEPT_ALONE if self.stage == "alone" else KEPT)]:
             if round_number or not self.keep_first:
                 self.store.remove(self.path(client, round_number))
 
@@ -204,7 +206,9 @@ class LocalEngine(Channel):
         tensors, facts = commit
         events = [{**e, "stage": self.stage} for e in facts["events"] if e.get("stage") == "trained"]
         facts = {**facts, "events": events}
-        self.store.commit(self.path(client, 0), tensors, facts)
+        path = self.path(client, 0)
+        self.store.commit(path, tensors, facts)
+        files.share(self.store.folder / self.first.path(client, 0), self.store.folder / path)
         return tensors, facts
 
     def frames(self, client: str) -> Tensors | None:

@@ -36,5 +36,6 @@ def export_adapters(engine: LocalEngine, client: LocalClient, rounds: int, folde
             files.write_text(
                 folder / name / "README.md", model_card(client, rank, events, sent, plain=name == "lora")
             )
+        files.share(folder / "lora", folder / "adapter")  # the tokenizer
     finally:
         adapted.detach()

@@ -131,6 +131,21 @@ def test_an_anchored_adapter_starts_as_the_base_model_and_exports_exactly(twins)
     assert torch.allclose(logits(model), changed, atol=1e-5)
 
 
+def test_where_no_middle_matrix_learned_anything_the_frames_are_not_exported(twins):
+    model = anchored(tiny.causal("llama"), twins[1])
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "h2tune_up" in name:
+                parameter.add_(0.1)
+    config, tensors = to_lora(model)
+    assert config.r == SIZE and {t.shape[0] for n, t in tensors.items() if "lora_A" in n} == {SIZE}
+    lora = get_peft_model(tiny.causal("llama"), config)
+    lora.load_state_dict(
+        {n.replace(".weight", ".default.weight"): t for n, t in tensors.items()}, strict=False
+    )
+    assert torch.allclose(logits(lora), logits(model), atol=1e-5)
+
+
 def test_coordinates_do_not_depend_on_the_order_of_the_views():
     draw = torch.Generator().manual_seed(0)
     readings = [torch.randn(40, 12, generator=draw) for _ in range(3)]

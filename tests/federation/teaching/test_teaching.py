@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 import h2tune
+from h2tune import files
 from h2tune.cli import main
 from h2tune.config import load, parse
 from h2tune.errors import H2TuneError
@@ -349,7 +350,8 @@ def test_a_client_that_nobody_can_teach_trains_as_local_does_on_as_many_rows(tmp
     ]
 
 
-def test_alone_has_as_many_rows_as_with_a_teacher_and_is_the_same_without(tmp_path):
+def test_alone_has_as_many_rows_as_with_a_teacher_and_is_the_same_without(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "SHARED", 0)
     found = alone_in_its_labels(tmp_path)
     found["server"]["rounds"], found["experimental"]["alone"] = 2, True
     run = h2tune.run(federations.write(tmp_path, found), out=tmp_path / "run", strict=True)
@@ -364,6 +366,10 @@ def test_alone_has_as_many_rows_as_with_a_teacher_and_is_the_same_without(tmp_pa
     )  # four public texts beside four
     by_name = {row["client"]: row for row in run.table}
     assert by_name["three"]["alone"] == by_name["three"]["federated"]
+    first = [
+        run.folder / f"clients/three/{kind}/round-0000/private.safetensors" for kind in ("state", "alone")
+    ]
+    assert first[0].samefile(first[1])  # on disk once
 
 
 def test_no_labels_without_a_consensus_is_an_error(tmp_path):
