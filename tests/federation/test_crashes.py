@@ -11,7 +11,9 @@ from helpers import federations
 from safetensors.torch import load_file
 
 import h2tune
+from h2tune import files
 from h2tune.events import read_events
+from h2tune.federation.run_store import RunStore
 from h2tune.training import trainer
 
 
@@ -62,8 +64,8 @@ def whole(file, tmp_path_factory):
 
 def left(run: Path):
     """All that a run leaves: tensors by file and name, and its events without times."""
-    files = [f for f in run.rglob("*.safetensors") if not any(part.startswith(".") for part in f.parts)]
-    tensors = {f"{f.relative_to(run)}:{n}": t for f in files for n, t in load_file(f).items()}
+    stored = [f for f in run.rglob("*.safetensors") if not any(part.startswith(".") for part in f.parts)]
+    tensors = {f"{f.relative_to(run)}:{n}": t for f in stored for n, t in load_file(f).items()}
     return tensors, federations.comparable(read_events(run / "events.jsonl"))
 
 
@@ -84,6 +86,37 @@ def test_a_few_boundaries(file, whole, tmp_path, part):
     """The short form: one boundary out of each quarter."""
     count = whole[1]
     crash_and_resume(file, whole, tmp_path / "run", 1 + part * count // 4 + (7 * part) % (count // 4))
+
+
+@pytest.mark.parametrize(("owner", "name", "at"), [(Path, "hardlink_to", 1), (RunStore, "remove", 1)])
+def test_a_crash_while_files_are_stored_once_or_old_states_removed(tmp_path, monkeypatch, owner, name, at):
+    """Of training alone, where both happen first."""
+    monkeypatch.setattr(files, "SHARED", 0)
+    content = federations.federation(
+        tmp_path,
+        server={"rounds": 3},
+        experimental={"alone": True},
+        train={"local_steps": 2},
+        data={"train": 8, "test": 4},
+        options={"llama": {"blocks": 1}, "bert": {"blocks": 1}},
+    )
+    file, real, calls = federations.write(tmp_path, content), getattr(owner, name), []
+    h2tune.run(file, out=tmp_path / "whole")
+
+    def crashing(*arguments):
+        calls.append(arguments)
+        if len(calls) == at + 1:
+            raise Crash
+        return real(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, crashing)
+        with pytest.raises(Crash):
+            h2tune.run(file, out=tmp_path / "run")
+    h2tune.run(file, out=tmp_path / "run", resume=True)
+    (tensors, events), (expected, logged) = left(tmp_path / "run"), left(tmp_path / "whole")
+    assert tensors.keys() == expected.keys() and events == logged
+    assert all(torch.equal(tensors[n], expected[n]) for n in expected)
 
 
 @pytest.mark.slow

@@ -129,6 +129,7 @@ class LocalEngine(Channel):
         commit = commit or self._reuse_first_round(client, round_number)
         if commit is None:
             return None
+        self._remove_old_rounds(client)  # a crash may have come between this commit and that
         tensors, facts = commit
         update = Update(client, round_number, facts["examples"], tensors.get("update", {}))
         return Reply(client, update, facts["events"])
