@@ -69,6 +69,18 @@ def test_every_family_attaches_saves_loads_merges_and_exports(family, tmp_path):
     assert torch.allclose(logits(model.merge_and_unload()), changed, atol=1e-5)
 
 
+def test_an_adapter_is_saved_without_pefts_empty_card(tmp_path, monkeypatch):
+    model = get_peft_model(tiny.causal("llama"), H2TuneConfig(r=2, shared_rank=4))
+    asked = []
+    monkeypatch.setattr(PeftModel, "create_or_update_model_card", lambda self, folder: asked.append(folder))
+    save_adapter(model, tmp_path / "adapter")
+    names = {path.name for path in (tmp_path / "adapter").iterdir()}
+    assert names == {"adapter_config.json", "adapter_model.safetensors"}
+    assert not asked
+    model.create_or_update_model_card(str(tmp_path))  # PEFT's own is back
+    assert asked == [str(tmp_path)]
+
+
 def test_several_named_adapters_live_on_one_model():
     model = get_peft_model(tiny.causal("llama"), H2TuneConfig(r=2, shared_rank=4))
     shake(model)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,5 +80,15 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     with files.new_folder(folder) as temporary, warnings.catch_warnings():
         # peft 0.21 mistakes the bias of lora_B for a matrix that was not gathered
         warnings.filterwarnings("ignore", r".*LoRA tensor\(s\) have invalid shape")
-        model.save_pretrained(str(temporary), save_embedding_layers=False)
-        (temporary / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+        with _without_card(model):
+            model.save_pretrained(str(temporary), save_embedding_layers=False)
+
+
+@contextlib.contextmanager
+def _without_card(model: PeftModel) -> Iterator[None]:
+    """Let PEFT write no model card while the block runs: it would be an empty one, and is a third of the time."""
+    vars(model)["create_or_update_model_card"] = lambda output_dir: None
+    try:
+        yield
+    finally:
+        del vars(model)["create_or_update_model_card"]
