@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from h2tune import files
 from h2tune.adapter.export import save_adapter
-from h2tune.events import read_events
 from h2tune.federation.attach import attach_adapter
 from h2tune.federation.local_client import LocalClient
 from h2tune.federation.local_engine import LocalEngine
 from h2tune.models import DEMO
-from h2tune.report.view.traffic import Traffic, traffic_by_client
+from h2tune.report.view.traffic import Traffic
 from h2tune.runs.card import model_card
 
 
-def export_adapters(engine: LocalEngine, client: LocalClient, rounds: int, folder: Path) -> None:
-    """Write a client's adapter in PEFT's format and as plain LoRA."""
+def export_adapters(
+    engine: LocalEngine, client: LocalClient, rounds: int, folder: Path, traffic: Mapping[str, Traffic]
+) -> None:
+    """Write a client's adapter in PEFT's format and as plain LoRA.
+
+    Args:
+        engine: The engine that holds the client's state.
+        client: The client.
+        rounds: Number of rounds of the run.
+        folder: Where the folders `adapter` and `lora` are written.
+        traffic: What each client sent and received, for the model cards.
+    """
     last = engine.last_round(client.name, rounds)
     if last is None:
         return  # the client never finished a round; the events hold its failures
     state, events = last[0]["private"], last[1]["events"]
-    sent = traffic_by_client(read_events(engine.store.events_file)).get(client.name, Traffic())
+    sent = traffic.get(client.name, Traffic())
     base, tokenizer = engine.base_of(client)
     adapted = attach_adapter(base, client, engine.strategy, state, engine.frames(client.name))
     if client.enrolment.model.startswith(DEMO):  # its folder is this machine's cache

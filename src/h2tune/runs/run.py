@@ -34,6 +34,7 @@ from h2tune.federation.teaching.knowledge import KNOWLEDGE
 from h2tune.federation.text_checks import check_texts
 from h2tune.monitors.load import monitors_of, watching
 from h2tune.monitors.monitor import Monitor
+from h2tune.report.view.traffic import traffic_by_client
 from h2tune.runs import default_folder
 from h2tune.runs.adapters import export_adapters
 from h2tune.runs.build import build_strategy
@@ -162,9 +163,10 @@ class _Job:
         self._rounds(federated, plan.federation, choose, "server")
         if plan.federation.experimental.alone:
             self._alone(federated, choose)
+        traffic = traffic_by_client(read_events(self.store.events_file))  # once: it grows with the clients
         for client in plan.clients:
             folder = self.store.folder / "clients" / client.name
-            export_adapters(federated, client, server.rounds, folder)
+            export_adapters(federated, client, server.rounds, folder, traffic)
         majorities = {client.name: majority(client.scored) for client in plan.clients}
         table = accuracy_table(read_events(self.store.events_file), majorities)
         finished = {"event": "run_finished", "rounds": server.rounds, "table": table}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from h2tune.errors import H2TuneError
+from h2tune.events import read_events
 from h2tune.federation.channel import Reply
 from h2tune.federation.local_engine import BaseModels, LocalEngine
 from h2tune.federation.messages import Download, manifest
@@ -18,6 +19,7 @@ from h2tune.flower.member.secure import masked_reply, masked_strategy
 from h2tune.flower.member.take_back import go_back
 from h2tune.flower.member.workspace import opened_engine
 from h2tune.flower.policy import checksum, epsilon_of
+from h2tune.report.view.traffic import traffic_by_client
 from h2tune.runs.adapters import export_adapters
 
 NO_METRICS = (
@@ -57,7 +59,8 @@ def take_part(path: Path, request: RoundRequest, models: BaseModels | None = Non
         _log_finished(engine, name, settings.server.rounds)
         if request.round == settings.server.rounds - 1:
             folder = engine.store.folder / "clients" / name
-            export_adapters(engine, joined.client, settings.server.rounds, folder)
+            traffic = traffic_by_client(read_events(engine.store.events_file))
+            export_adapters(engine, joined.client, settings.server.rounds, folder, traffic)
         if request.masks is not None:
             reply = masked_reply(joined.file, engine.store.folder, reply, request.masks)
     if settings.privacy.metrics == "private":
