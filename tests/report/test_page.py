@@ -17,7 +17,7 @@ from h2tune.errors import H2TuneError
 from h2tune.report import formats, write_report
 from h2tune.report.charts import theme
 from h2tune.report.intervals import difference, mean_difference, wilson
-from h2tune.report.sections import messages
+from h2tune.report.sections import charted, messages
 from h2tune.report.view.traffic import Traffic, traffic_by_client
 from h2tune.runs.card import _sent
 
@@ -385,6 +385,24 @@ def test_a_score_that_is_no_accuracy_has_its_own_name(tmp_path: Path) -> None:
     assert "ROUGE-L by round" in html and "ROUGE-L, %" in html and "Accuracy by round" not in html
     some = [{k: v for k, v in e.items() if k != "measure" or e["client"] == "films"} for e in events]
     assert "Score by round" in report(tmp_path, some)
+
+
+def test_of_many_clients_those_at_the_ends_have_charts_and_all_are_in_the_tables(tmp_path: Path) -> None:
+    events = make_events(rounds=1, clients=charted.MOST + 6, alone=False)
+    html = report(tmp_path, events)
+    last = {e["client"]: e["accuracy"] for e in events if e["event"] == "evaluated" and e["round"] == 0}
+    ordered = sorted(last, key=lambda name: (last[name], name))
+    charts_of = {
+        name
+        for name in last
+        if re.search(
+            rf">{re.escape(name)}</h3>", html.partition('id="accuracy"')[2].partition("</section>")[0]
+        )
+    }
+    assert charts_of == {*ordered[: charted.MOST // 2], *ordered[-charted.MOST // 2 :]}
+    assert html.count(f"Charts are of {charted.MOST} of {len(last)} clients") == 7
+    by_round = html.partition("Accuracy by round</summary>")[2].partition("</table>")[0]
+    assert all(f">{name}<" in by_round for name in last)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 11])

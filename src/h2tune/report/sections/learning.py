@@ -9,6 +9,7 @@ from h2tune.report.charts import axes
 from h2tune.report.charts.lines import Series, lines
 from h2tune.report.charts.theme import ALONE, FAILED, FEDERATED, MAJORITY, NUMBERED, Look
 from h2tune.report.intervals import wilson
+from h2tune.report.sections.charted import charted
 from h2tune.report.sections.parts import Cell, Figure, LegendEntry, Section, Table
 from h2tune.report.view.model import ClientView, ReportView, ScoreView
 
@@ -54,10 +55,12 @@ def accuracy(view: ReportView) -> Section:
     y = axes.linear(f"{measure}, %", [value * 100 for value in shown], percent=True)
     last = max((r + 1 for c in scored for r in (*c.federated, *c.alone)), default=1)
     x = axes.count("round (0: before training)", 0, last)
+    some, said = charted(scored)
     text = [
-        "All clients share one vertical scale. A gap in a line is a round that the client did not finish."
+        "All clients share one vertical scale. A gap in a line is a round that the client did not finish.",
+        *said,
     ]
-    figures = [_accuracy(view, i, client, x, y) for i, client in enumerate(scored)]
+    figures = [_accuracy(view, i, client, x, y) for i, client in enumerate(some)]
     title = f"{formats.capital(measure)} by round"
     return Section("accuracy", title, text, legend, figures, [_by_round(view)])
 
@@ -139,8 +142,12 @@ def loss(view: ReportView) -> Section:
     looks = _phase_looks([phase for phase, _ in steps])
     legend = [LegendEntry(PHASES.get(phase, phase), look) for phase, look in looks.items()]
     legend += [LegendEntry("not finite", FAILED)] if any(value is None for _, value in steps) else []
-    text = ["Loss of each optimiser step in the federated rounds. Vertical lines mark the ends of rounds."]
-    figures = [_loss(i, client, looks) for i, client in enumerate(clients)]
+    some, said = charted(clients)
+    text = [
+        "Loss of each optimiser step in the federated rounds. Vertical lines mark the ends of rounds.",
+        *said,
+    ]
+    figures = [_loss(i, client, looks) for i, client in enumerate(some)]
     return Section("loss", "Training loss", text, legend, figures)
 
 
@@ -207,9 +214,11 @@ def movement(view: ReportView) -> Section:
     table = _without_gradient(view)
     said = [] if table.rows else ["Every trained parameter got a gradient in every round."]
     legend = [LegendEntry(name, look) for name, look in names.values()]
-    moving = [c for c in view.clients if any(t.moved for t in c.trained.values())]
+    moving, left_out = charted([c for c in view.clients if any(t.moved for t in c.trained.values())])
     figures = [_movement(i, client, view.rounds, names) for i, client in enumerate(moving)]
-    return Section("movement", title, [text, *said], legend, figures, [table] if table.rows else ())
+    return Section(
+        "movement", title, [text, *left_out, *said], legend, figures, [table] if table.rows else ()
+    )
 
 
 def _kinds(view: ReportView) -> dict[str, tuple[str, Look]]:

@@ -6,6 +6,7 @@ from h2tune.report import formats
 from h2tune.report.charts import axes
 from h2tune.report.charts.bars import Stack, bars
 from h2tune.report.charts.theme import SERIES, Look
+from h2tune.report.sections.charted import charted
 from h2tune.report.sections.parts import Cell, Figure, LegendEntry, Section, Table
 from h2tune.report.view.model import ClientView, ReportView, TensorView
 
@@ -145,7 +146,8 @@ def traffic(view: ReportView) -> Section:
     )
     y = axes.linear(word, [0, high / unit or 1], ticks=4)
     figures, rounds = [], range(view.rounds)
-    for i, client in enumerate(clients):
+    some, said = charted(clients)
+    for i, client in enumerate(some):
         up, down = ([float(sums[client.name].get(r, (0, 0))[i]) for r in rounds] for i in (0, 1))
         note = f"sent {formats.size(sum(up))}, received {formats.size(sum(down))}"
         if any(once := client.traffic.before):
@@ -161,6 +163,7 @@ def traffic(view: ReportView) -> Section:
     ]
     text = [
         "Bytes of the tensors in a client's messages, with the keys and key shares of secure aggregation, on one scale "
-        "for all clients. What is exchanged once, before round 1, is in the line below a chart."
+        "for all clients. What is exchanged once, before round 1, is in the line below a chart.",
+        *said,
     ]
     return Section("bytes", "Bytes by round", text, legend, figures)

@@ -10,6 +10,7 @@ from h2tune.report.charts import axes
 from h2tune.report.charts.heat import Cells, HeatMap, heat_maps, numbered
 from h2tune.report.charts.lines import Series, lines
 from h2tune.report.charts.theme import NUMBERED
+from h2tune.report.sections.charted import charted
 from h2tune.report.sections.messages import DIGITS
 from h2tune.report.sections.parts import Cell, Figure, LegendEntry, Section, Table
 from h2tune.report.view.model import AggregateView, ClientView, ReportView, TrainingView
@@ -21,14 +22,16 @@ Matrix = Sequence[Sequence[float]]
 def relation(view: ReportView) -> Section:
     """Return each client's relation matrix P after its first and its last round."""
     title, figures = "Relation of blocks to shared slots", []
-    for i, client in enumerate(view.clients):
+    some, said = charted([c for c in view.clients if any(t.relation for t in c.trained.values())])
+    for i, client in enumerate(some):
         if maps := _first_and_last(client, lambda trained: trained.relation):
             figures.append(_relation(i, client.name, maps))
     if not figures:
         return Section("relation", title, ["This run has no relation matrices."])
     text = [
         "P: the weight of each shared slot (row) for each block of a client's model (column), after its first and last "
-        "round. A column sums to 1. Blocks and slots count from 0, from the input to the output of the model."
+        "round. A column sums to 1. Blocks and slots count from 0, from the input to the output of the model.",
+        *said,
     ]
     return Section("relation", title, text, figures=figures)
 
@@ -51,14 +54,16 @@ def _relation(number: int, client: str, maps: Sequence[HeatMap]) -> Figure:
 def coverage(view: ReportView) -> Section:
     """Return which entries of the common grid each client's masks keep, in its first and its last round."""
     title, figures = "Mask coverage", []
-    for i, client in enumerate(view.clients):
+    some, said = charted([c for c in view.clients if any(t.coverage for t in c.trained.values())])
+    for i, client in enumerate(some):
         if maps := _first_and_last(client, lambda trained: trained.coverage):
             figures.append(_coverage(i, client, view.shared_rank, maps))
     if not figures:
         return Section("coverage", title, ["This run has no masks."])
     text = [
         "Fraction of a client's modules whose mask Ω keeps an entry of the common R × R grid, in its first and last "
-        "round. Each client has its own colour scale. Entries that several clients keep are learned together."
+        "round. Each client has its own colour scale. Entries that several clients keep are learned together.",
+        *said,
     ]
     return Section("coverage", title, text, figures=figures)
 

@@ -8,6 +8,7 @@ from h2tune.report import formats
 from h2tune.report.charts import axes
 from h2tune.report.charts.bars import Stack, bars
 from h2tune.report.charts.theme import Look, activity_colour
+from h2tune.report.sections.charted import charted
 from h2tune.report.sections.parts import Cell, Figure, LegendEntry, Section, Table
 from h2tune.report.view.model import ClientView, ReportView
 
@@ -22,13 +23,15 @@ def section(view: ReportView) -> Section:
         return Section("time", "Time by round", ["No finished training has been logged yet."])
     logged = {name for c in clients for t in c.trained.values() for name in t.seconds}
     names = [*ACTIVITIES, *sorted(logged - set(ACTIVITIES))]
-    groups = [("all clients and the server", clients), *((c.name, [c]) for c in clients if len(clients) > 1)]
+    some, said = charted(clients)
+    groups = [("all clients and the server", clients), *((c.name, [c]) for c in some if len(clients) > 1)]
     figures = [_figure(view, i, heading, some, names) for i, (heading, some) in enumerate(groups)]
     shown = [name for name in names if name in logged | {"aggregate"}]
     legend = [LegendEntry(name, Look(activity_colour(names.index(name))), bar=True) for name in shown]
     text = [
         "Time is measured on the machine that does the work. The times of clients add up to the duration of a run only "
-        "where clients take turns on one machine."
+        "where clients take turns on one machine.",
+        *said,
     ]
     return Section("time", "Time by round", text, legend, figures, [_table(view)])
 
