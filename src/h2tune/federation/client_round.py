@@ -145,13 +145,16 @@ class ClientRound:
         return {**phases, "shared": {}} if self.untaught else phases
 
     def _head_start(self, tokenizer: PreTrainedTokenizerBase) -> HeadStart | None:
-        """Return what sets a new head to the lesson's answers or to the labels, in the client's first round."""
+        """Return what sets a new head to the lesson's answers or to the labels, in the client's first round.
+
+        Labels that count at least as much as the teacher are the better start.
+        """
         client = self.client
         if self.state is not None or client.causal:
             return None
         rows = self.lesson.rows if self.lesson else ()
-        outweighed = bool(rows) and client.training.teacher_weight(len(client.splits.train)) < 1
-        if outweighed or (not rows and client.head_start == "labels"):
+        rich = bool(rows) and client.training.teacher_weight(len(client.splits.train)) <= 1
+        if rich or (not rows and client.head_start == "labels"):
             rows = tuple(client.encoded("train", tokenizer))
         if not rows:
             return None
