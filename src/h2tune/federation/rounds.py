@@ -128,9 +128,8 @@ class _Rounds:
             commit = self.store.committed(f"{path}/round-{done:04d}")
             if commit is not None:
                 tensors, facts = commit
-                for unit, events in facts[
-                    "told"
-                ].items():  # events that a crash right after the commit kept out of the log
+                # a crash right after the commit may have kept these events out of the log
+                for unit, events in facts["told"].items():
                     self.store.record(unit, events)
                 self.store.record(f"{path}/{done - 1}/aggregate", facts["events"])
                 return tensors["state"], done, facts["events"]

@@ -25,7 +25,7 @@ from h2tune.functional.quorum import Teaching
 
 NO_COORDINATES = torch.empty(0)
 MOST_PEERS = 64
-"""Peers of a client of which its event tells weights and cosines; where there are more, those with the largest."""
+"""Most peers whose weights, and whose cosines, a client's event lists: those with the largest."""
 COPIED = 0.99
 """Cosine from which directions are the same; those of honest clients have 0.4 in the mean."""
 
@@ -121,15 +121,15 @@ def combined(
         matrices = {"weights": group.weights, "cosines": group.cosines}
         known = {key: matrix for key, matrix in matrices.items() if matrix is not None}
         for i, name in enumerate(names):
-            told = _told(i, list(known.values()))
+            logged = logged_peers(i, list(known.values()))
             for key, matrix in known.items():
-                values = matrix[i, told].tolist()
-                between[name][key] = {names[j]: round(v, 4) for j, v in zip(told, values, strict=True)}
+                values = matrix[i, logged].tolist()
+                between[name][key] = {names[j]: round(v, 4) for j, v in zip(logged, values, strict=True)}
     return received, between
 
 
-def _told(client: int, matrices: Sequence[Tensor]) -> list[int]:
-    """Return the peers of which a client's event tells: all, or those with the largest numbers in a row."""
+def logged_peers(client: int, matrices: Sequence[Tensor]) -> list[int]:
+    """Return the peers that a client's event lists: all, or those with the largest numbers in a row."""
     rows = [matrix[client].abs() for matrix in matrices]
     if len(rows[0]) <= MOST_PEERS + 1:
         return [j for j in range(len(rows[0])) if j != client]
