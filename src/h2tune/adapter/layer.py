@@ -200,9 +200,8 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
                 continue
             down, up, scaling = self.h2tune_down[name], self.h2tune_up[name], self.scaling[name]
             inputs = self._cast_input_dtype(self.h2tune_dropout[name](x), down.dtype)
-            if (
-                name in self.basis_scale
-            ):  # (8) as one LoRA pair: fewer passes over inputs and outputs than two
+            if name in self.basis_scale:
+                # (8) as one LoRA pair: fewer passes over inputs and outputs than two
                 down, up = self.as_lora(name)
                 result = _plus(result, linear(inputs, down), up)
                 continue

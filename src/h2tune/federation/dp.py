@@ -87,9 +87,8 @@ def gaussian(shape: Sequence[int], deviation: float, source: Source = secrets.to
     total = np.zeros(count)
     for _ in range(DRAWS):
         bits = np.frombuffer(source(8 * count), dtype=np.uint64) >> 12
-        total += ndtri(
-            (bits + 0.5) * 2.0**-52
-        )  # exact, so never 0 or 1; with one more bit it could round to 1
+        # exact, so never 0 or 1; with one more bit it could round to 1
+        total += ndtri((bits + 0.5) * 2.0**-52)
     return torch.from_numpy(total * (deviation / math.sqrt(DRAWS))).reshape(tuple(shape))
 
 
@@ -140,9 +139,8 @@ def epsilon(multiplier: float, rounds: int, delta: float) -> float:
 def multiplier_for(target: float, rounds: int, delta: float) -> float:
     """Return the least σ (rounded up to three digits) whose ε at δ after all rounds is at most `target`."""
     tail = math.sqrt(2 * math.log(1 / delta))
-    high = math.sqrt(rounds) / (
-        math.sqrt(tail**2 + 2 * target) - tail
-    )  # sufficient by zCDP (arXiv 1605.02065, 1.3)
+    # sufficient by zCDP (arXiv 1605.02065, 1.3)
+    high = math.sqrt(rounds) / (math.sqrt(tail**2 + 2 * target) - tail)
     low = high / 2
     while epsilon(low, rounds, delta) <= target:
         low, high = low / 2, low

@@ -242,9 +242,8 @@ class LocalEngine(Channel):
                 where=str(self.store.folder / path),
                 remedy="Start the run again, which computes it again",
             )
-        if (
-            commit is not None and self.stage == "alone"
-        ):  # as many rows of its own: see `ClientRound.untaught`
+        if commit is not None and self.stage == "alone":
+            # as many rows of its own: see `ClientRound.untaught`
             return Lesson((), commit[1])
         return None if commit is None else Lesson.of(commit[0]["lesson"], commit[1])
 

@@ -168,9 +168,8 @@ def asked(template: str, text: str | None, row: Mapping[str, Any], where: str) -
 
 def _value(row: Mapping[str, Any], name: str, where: str) -> str:
     value: Any = row
-    for part in (
-        [name] if name in row else name.split(".")
-    ):  # "meta.text" is the field text of the object meta
+    # "meta.text" is the field text of the object meta
+    for part in [name] if name in row else name.split("."):
         if not isinstance(value, Mapping) or part not in value:
             known = [str(key) for key in value] if isinstance(value, Mapping) else []
             place = f" (of '{name}')" if part != name else ""

@@ -186,9 +186,8 @@ def pooling(mask: Tensor, *, causal: bool) -> Callable[[Tensor], Tensor]:
     def pool(states: Tensor) -> Tensor:
         states = states.reshape(len(mask), length, -1)  # some models flatten batch and length
         if causal:
-            return (
-                states[:, -1].float().clone().cpu()
-            )  # a copy, since a view would keep the states of all tokens in memory
+            # a copy, since a view would keep the states of all tokens in memory
+            return states[:, -1].float().clone().cpu()
         states = states.float()
         weighted = states * mask[:, :, None] if padded else states
         return (weighted.sum(1) / count).cpu()
@@ -200,9 +199,8 @@ def _batch(
     rows: Sequence[Encoded], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, *, causal: bool
 ) -> dict[str, Tensor]:
     if causal:
-        rows = [
-            Encoded(row.prompt, (0,), None) for row in rows
-        ]  # an answer of one token adds nothing to the input
+        # an answer of one token adds nothing to the input
+        rows = [Encoded(row.prompt, (0,), None) for row in rows]
         batch = causal_batch(rows, pad_token(tokenizer), positions="position_ids" in forward_arguments(model))
     else:
         batch = text_batch(rows, pad_token(tokenizer))

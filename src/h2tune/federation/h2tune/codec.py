@@ -93,9 +93,8 @@ class FactorCodec:
             index = choose_mask(torch.zeros(size, size), rank, "leading")
             return {role: index.expand(count, -1) for role, count in counts.items()}
         packed = torch.cat([update.tensors[f"mask.{role}"] for role in counts])
-        masks = wire.unpack_masks(
-            packed, rank, size
-        ).int()  # all roles in one call; int32, as they stay in memory until aggregation
+        # all roles in one call; int32, as they stay in memory until aggregation
+        masks = wire.unpack_masks(packed, rank, size).int()
         return dict(zip(counts, masks.split(list(counts.values())), strict=True))
 
 

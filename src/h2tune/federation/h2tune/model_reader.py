@@ -68,10 +68,9 @@ class ModelReader:
         self.get_model, self.texts, self.room, self.cache, self.watch = get_model, texts, room, cache, watch
         self._readings: dict[Hashable, Reading] = {}
         self._names: dict[Hashable, str] = {}
-        self._rows: tuple[str, list[Encoded]] | None = None  # of one client alone, as frames are
-        self._last: tuple[Hashable, Tensors] | None = (
-            None  # of one client alone: frames are as large as an adapter
-        )
+        # rows and frames of one client alone: frames are as large as an adapter
+        self._rows: tuple[str, list[Encoded]] | None = None
+        self._last: tuple[Hashable, Tensors] | None = None
 
     def rows(self, client: LocalClient) -> list[Encoded]:
         """Return the public texts as a client's model gets them, in tokens."""
@@ -133,9 +132,8 @@ class ModelReader:
     def _compute_frames(self, client: LocalClient, z: Tensor) -> Tensors:
         modules = list(client.enrolment.modules)
         finals, inputs, outputs = self._readings.get(self._key(client)) or self._read(client, modules)
-        self._cached(
-            client, "finals", lambda: {"finals": finals}
-        )  # an exchange after this one needs them, too
+        # the exchange that comes after the frames needs them, too
+        self._cached(client, "finals", lambda: {"finals": finals})
         frames: Tensors = {}
         for name in modules:
             frames[f"{name}.down"] = down_frame(inputs[name], z)

@@ -124,11 +124,8 @@ class H2Tune(Strategy[Content]):
         if self.settings.increments != "relevance":
             return {NAME: shared}, facts
         personal, relevant = self._personal(state, updates)
-        return {
-            **state,
-            NAME: shared,
-            **personal,
-        }, facts | relevant  # clients that join later start from the common G
+        # clients that join later start from the common G
+        return {**state, NAME: shared, **personal}, facts | relevant
 
     def aggregate_sum(
         self, state: Mapping[str, Tensor], total: Tensor, clients: Sequence[str], round_number: int

@@ -34,9 +34,8 @@ def combine(shares: Mapping[int, bytes], threshold: int) -> bytes:
     """
     if len(shares) < threshold:
         raise H2TuneError(f"there are {len(shares)} shares, {threshold} are needed")
-    used = sorted(shares.items())[
-        :threshold
-    ]  # with more shares than the threshold the library's result is wrong
+    # with more shares than the threshold the library's result is wrong
+    used = sorted(shares.items())[:threshold]
     return b"".join(
         Shamir.combine([(index, share[i : i + HALF]) for index, share in used], False) for i in (0, HALF)
     )

@@ -46,9 +46,8 @@ class NodeDirectory:
         self._keys = {node.node_id: node.public_key for node in self.grid.get_nodes()}
         present = set(self._keys)
         self.nodes = {client: node for client, node in self.nodes.items() if node in present}
-        if (
-            not self._pending.keys() <= present
-        ):  # a node that was refused may now get the name of one that is gone
+        if not self._pending.keys() <= present:
+            # a node that was refused may now get the name of one that is gone
             forgotten = (self._pending.keys() - present) | self._refused
             self._pending = {node: p for node, p in self._pending.items() if node not in forgotten}
             self._refused.clear()

@@ -173,9 +173,8 @@ def _loss(number: int, client: ClientView, looks: Mapping[str, Look]) -> Figure:
     x = axes.count("rounds", min(client.trained), max(client.trained) + 1, grid=True)
     series = [Series(phase, looks[phase], some) for phase, some in points.items()]
     if broken:
-        series.append(
-            Series("not finite", FAILED, _apart([(at, 1e99) for at in broken]))
-        )  # at the end of the scale
+        # at the end of the scale
+        series.append(Series("not finite", FAILED, _apart([(at, 1e99) for at in broken])))
     in_order = [v for _, t in sorted(client.trained.items()) for _, v in t.losses if v is not None]
     note = (
         f"from {formats.number(in_order[0])} to {formats.number(in_order[-1])}"
