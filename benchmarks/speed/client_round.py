@@ -10,8 +10,6 @@ same models and batches, in a plain loop. Both are measured in turn, round by ro
 from __future__ import annotations
 
 import argparse
-import functools
-import importlib
 import sys
 import tempfile
 import time
@@ -20,6 +18,7 @@ from pathlib import Path
 
 import torch
 from growth import FAMILIES
+from parts import Parts
 from timing import Spread, ratios, table
 
 from h2tune.federation.attach import attach_adapter
@@ -54,40 +53,7 @@ PARTS = {
     "remove old states": ["federation.local_engine:LocalEngine._remove_old_rounds"],
     "log, with fsync": ["federation.run_store:RunStore.record"],
 }
-"""Part → functions; the time of a function that another one calls counts for its own part alone."""
-
-
-class Parts:
-    """Seconds of each part, from functions that are replaced by timed ones."""
-
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(PARTS, 0.0)
-        self.counting = False
-        self._inner = [0.0]
-        for part, places in PARTS.items():
-            for place in places:
-                module, _, path = place.partition(":")
-                owner = importlib.import_module(f"h2tune.{module}")
-                *outer, name = path.split(".")
-                for step in outer:
-                    owner = getattr(owner, step)
-                setattr(owner, name, self._timed(getattr(owner, name), part))
-
-    def _timed(self, function: Callable, part: str) -> Callable:
-        @functools.wraps(function)
-        def call(*arguments, **named):
-            if not self.counting:
-                return function(*arguments, **named)
-            self._inner.append(0.0)
-            start = time.perf_counter()
-            try:
-                return function(*arguments, **named)
-            finally:
-                took = time.perf_counter() - start
-                self.seconds[part] += took - self._inner.pop()
-                self._inner[-1] += took
-
-        return call
+"""Part → functions, for `Parts`."""
 
 
 def planned(folder: Path, clients: int, rounds: int):
@@ -150,7 +116,7 @@ def measure(clients: int, repeats: int) -> tuple[dict[str, list[float]], dict[st
         dtypes = {client.name: "float32" for client in plan.clients}
         engine = LocalEngine(plan.clients, dtypes, plan.strategy, BaseModels(0), store)
         floors = [floor_of(engine, client, 2) for client in plan.clients]
-        parts, began = Parts(), 0.0
+        parts, began = Parts(PARTS, time.perf_counter), 0.0
 
         def choose(names: Sequence[str], number: int) -> Sequence[str]:
             """Measure the floor between two rounds."""

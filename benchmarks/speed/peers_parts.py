@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
-import importlib
 import io
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
+from parts import Parts
 from timing import table
 
 PARTS = {
@@ -30,37 +28,7 @@ PARTS = {
     "after: adapters of all clients": ["runs.run:export_adapters"],
     "after: report": ["report:write_report"],
 }
-"""Part → functions; the time of a function that another one calls counts for its own part alone."""
-
-
-class Parts:
-    """Processor seconds of each part."""
-
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(PARTS, 0.0)
-        self._inner = [0.0]
-        for part, places in PARTS.items():
-            for place in places:
-                module, _, path = place.partition(":")
-                owner = importlib.import_module(f"h2tune.{module}")
-                *outer, name = path.split(".")
-                for step in outer:
-                    owner = getattr(owner, step)
-                setattr(owner, name, self._timed(getattr(owner, name), part))
-
-    def _timed(self, function: Callable, part: str) -> Callable:
-        @functools.wraps(function)
-        def call(*arguments, **named):
-            self._inner.append(0.0)
-            start = time.process_time()
-            try:
-                return function(*arguments, **named)
-            finally:
-                took = time.process_time() - start
-                self.seconds[part] += took - self._inner.pop()
-                self._inner[-1] += took
-
-        return call
+"""Part → functions, for `Parts`."""
 
 
 def main() -> None:
@@ -74,7 +42,7 @@ def main() -> None:
     from peers_job import Job
 
     job = Job(clients=options.clients, per_round=options.per_round, rounds=options.rounds)
-    parts = Parts().seconds
+    parts = Parts(PARTS, time.process_time).seconds
     with tempfile.TemporaryDirectory() as name:
         peers_h2tune.write(Path(name), job)
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
