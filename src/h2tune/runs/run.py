@@ -163,12 +163,13 @@ class _Job:
         self._rounds(federated, plan.federation, choose, "server")
         if plan.federation.experimental.alone:
             self._alone(federated, choose)
-        traffic = traffic_by_client(read_events(self.store.events_file))  # once: it grows with the clients
+        events = read_events(self.store.events_file)  # once: they grow with the clients
+        traffic = traffic_by_client(events)
         for client in plan.clients:
             folder = self.store.folder / "clients" / client.name
             export_adapters(federated, client, server.rounds, folder, traffic)
         majorities = {client.name: majority(client.scored) for client in plan.clients}
-        table = accuracy_table(read_events(self.store.events_file), majorities)
+        table = accuracy_table(events, majorities)
         finished = {"event": "run_finished", "rounds": server.rounds, "table": table}
         finished["seconds"] = round(time.perf_counter() - began, 3)
         self.store.record("finish", [finished], self.notice)
