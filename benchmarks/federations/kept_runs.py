@@ -50,16 +50,21 @@ class KeptRuns:
         """Return a method's results by seed."""
         return {seed: RunResult(c) for (m, seed), c in sorted(self.runs.items()) if m == method}
 
-    def add(self, found: Comparison) -> None:
-        """Add the complete runs of a comparison; a run with a problem is not kept."""
+    def add(self, found: Comparison, as_method: str = "") -> None:
+        """Add the complete runs of a comparison; a run with a problem is not kept.
+
+        Args:
+            found: The comparison.
+            as_method: What to call its method, if not by its text.
+        """
         broken = {(label, seed) for label, seed, _ in found.problems}
         for label, seed, reason in found.problems:
             print(f"not kept: {label}, seed {seed}: {reason}", flush=True)
         for method in found.methods:
             for seed, result in found.results.get(method.label, {}).items():
                 if (method.label, seed) not in broken:
-                    self.runs[method.text, seed] = result.clients
-                    self.commits[method.text, seed] = commit()
+                    key = as_method or method.text, seed
+                    self.runs[key], self.commits[key] = result.clients, commit()
 
     def write(self) -> None:
         """Write the file."""

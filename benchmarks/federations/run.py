@@ -102,7 +102,7 @@ def write_tables(kept: KeptRuns, known: list[str], federation: str, split: str, 
     if AGAINST in found.results and found.reference != AGAINST:
         text += differences(found, f"Mean over clients, difference to {AGAINST}")
         if others:
-            text += differences(comparison([AGAINST, *others]), "Parts of h2tune, mean over clients")
+            text += differences(comparison([AGAINST, *others]), "Other settings, mean over clients")
     files.write_text(path.with_name(f"{path.name}.md"), text)
     files.write_text(path.with_name(f"{path.name}.csv"), csv_text(rows))
 
