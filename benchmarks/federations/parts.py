@@ -2,8 +2,8 @@
 
     python benchmarks/federations/parts.py related --labels 32 [--seeds 4]
 
-Run it again to resume, or with more seeds to add some. `results/NAME-parts.runs.csv` keeps the result of every run. What
-`results/NAME.runs.csv` holds is not repeated. The table is `results/NAME-parts.md`.
+Run it again to resume, or with more seeds to add some. `results/NAME-parts.runs.csv` keeps the result of every run.
+What `results/NAME.runs.csv` holds is not repeated. The table is `results/NAME-parts.md`.
 """
 
 from __future__ import annotations
