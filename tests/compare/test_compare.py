@@ -139,6 +139,12 @@ def test_only_seeds_that_both_have_are_paired():
     assert row.seeds == 2 and row.difference == pytest.approx((0.05 + 0.06) / 2)
 
 
+def test_a_table_says_which_methods_have_fewer_seeds():
+    whole, ours = results(LOCAL), {s: r for s, r in results(OURS).items() if s != 1}
+    assert "0, 1, 2, fewer of h2tune 2." in markdown(list(rows(local=whole, h2tune=ours).values()), FACTS)
+    assert "0, 1, 2 for every method." in markdown(list(rows(local=whole, fedit=whole).values()), FACTS)
+
+
 def test_one_seed_has_no_interval():
     one = {c: v[:1] for c, v in LOCAL.items()}
     found = rows(local=results(one), h2tune=results({c: v[:1] for c, v in OURS.items()}))

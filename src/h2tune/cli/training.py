@@ -151,7 +151,7 @@ def _print_comparison(console: Console, comparison: Comparison, form: str) -> No
     console.print(terminal_table(rows, facts))
     if (headroom := headroom_table(facts)) is not None:
         console.print(headroom)
-    for line in (*explained(facts), *remarks(facts)):
+    for line in (*explained(rows, facts), *remarks(facts)):
         console.print(line, soft_wrap=True)
     console.print(f"All numbers, figures, report and runs: {comparison.folder}", soft_wrap=True)
 

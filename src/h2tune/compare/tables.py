@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from h2tune.compare.rows import Row
+from h2tune.compare.rows import ALL, Row
 from h2tune.errors import H2TuneError, nearest
 from h2tune.report import formats
 from h2tune.report.view.comparison import shown_rows
@@ -40,7 +40,7 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
     """Return the comparison as Markdown: the mean over clients, then each client, then remarks."""
     rows = shown_rows(rows)
     head = [name.format(measure=facts["measure"]) for name in HEAD]
-    parts = [f"# Comparison: {facts['name']}\n", *(f"{line}\n" for line in explained(facts))]
+    parts = [f"# Comparison: {facts['name']}\n", *(f"{line}\n" for line in explained(rows, facts))]
     for client in dict.fromkeys(row.client for row in rows):
         parts.append(f"## {client or 'Mean over clients'}\n")
         parts.append(_markdown_table(head, [cells(row) for row in rows if row.client == client]))
@@ -143,20 +143,23 @@ def cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def explained(facts: Mapping[str, Any]) -> list[str]:
+def explained(rows: Sequence[Row], facts: Mapping[str, Any]) -> list[str]:
     """Return an explanation of the table, one paragraph per line."""
     seeds = facts["seeds"]
+    fewer = {row.method: row.seeds for row in rows if row.client == ALL and row.seeds < len(seeds)}
+    counts = ", ".join(f"{method} {count}" for method, count in fewer.items())
     first = (
         f"{formats.capital(facts['measure'])} on the {facts['split']} split after the last round; seeds "
-        f"{', '.join(map(str, seeds))} for every method. Differences are relative to {facts['reference']}, paired by "
-        "seed. Bytes and training time are per client and run, means over seeds."
+        f"{', '.join(map(str, seeds))}{f', fewer of {counts}' if fewer else ' for every method'}. Differences are "
+        f"relative to {facts['reference']}, paired by seed. Bytes and training time are per client and run, means over "
+        "seeds."
     )
     if len(seeds) == 1:
         return [first, "One seed: no interval and no test."]
     second = (
-        f"In brackets: 95 % Student t intervals over {len(seeds)} seeds. The bootstrap interval of the difference is "
-        "the percentile interval over seeds, too narrow with few seeds. p is that of the paired t test; p (Holm) is "
-        "corrected for all methods on the mean over clients, and for all methods and clients in the other tables."
+        "In brackets: 95 % Student t intervals over seeds. The bootstrap interval of the difference is the percentile "
+        "interval over seeds, too narrow with few seeds. p is that of the paired t test; p (Holm) is corrected for all "
+        "methods on the mean over clients, and for all methods and clients in the other tables."
     )
     return [first, second]
 
