@@ -12,7 +12,7 @@ from h2tune import files
 from h2tune.compare.comparison import Comparison
 from h2tune.compare.results import ClientResult, RunResult
 
-FIELDS = ("method", "seed", "client", "accuracy", "bytes_up", "bytes_down", "seconds", "measure", "commit")
+FIELDS = ("method", "seed", "client", "accuracy", "bytes_up", "bytes_down", "seconds", "measure", "loss", "commit")
 
 
 class KeptRuns:
@@ -35,6 +35,7 @@ class KeptRuns:
                     int(row["bytes_down"]),
                     float(row["seconds"]),
                     row.get("measure") or "",
+                    float(row["loss"]) if row.get("loss") else None,
                 )
                 self.commits[key] = row["commit"]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import tomllib
 from pathlib import Path
+from statistics import fmean
 
 from kept_runs import KeptRuns
 
@@ -103,8 +104,20 @@ def write_tables(kept: KeptRuns, known: list[str], federation: str, split: str, 
         text += differences(found, f"Mean over clients, difference to {AGAINST}")
         if others:
             text += differences(comparison([AGAINST, *others]), "Other settings, mean over clients")
+    text += losses(found)
     files.write_text(path.with_name(f"{path.name}.md"), text)
     files.write_text(path.with_name(f"{path.name}.csv"), csv_text(rows))
+
+
+def losses(found: Comparison) -> str:
+    """Return a table of the mean loss over clients and over the seeds whose loss was kept."""
+    lines = ["", "## Loss, nats, mean over clients", "", "| method | seeds | loss |", "|---|---|---|"]
+    for method, runs in found.results.items():
+        known = [[c.loss for c in run.clients.values() if c.loss is not None] for run in runs.values()]
+        means = [fmean(losses) for losses in known if losses]
+        if means:
+            lines.append(f"| {method} | {len(means)} | {fmean(means):.2f} |")
+    return "\n".join(lines) + "\n" if len(lines) > 5 else ""
 
 
 def differences(found: Comparison, title: str) -> str:

@@ -19,6 +19,7 @@ class ClientResult:
         bytes_down: Bytes received before the first round and in all rounds.
         seconds: Training time in seconds, without loading, scoring and saving.
         measure: What it is scored by; "" is accuracy.
+        loss: Mean loss on the scored split after the last round, in nats per example; None if unknown.
     """
 
     accuracy: float
@@ -26,6 +27,7 @@ class ClientResult:
     bytes_down: int
     seconds: float
     measure: str = ""
+    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -58,21 +60,23 @@ def read_result(events: Sequence[Event], stage: str) -> RunResult:
             for e in mine
             if e["event"] == "client_failed"
         ]
-        scores = {e["round"]: e["accuracy"] for e in mine if e["event"] == "evaluated"}
+        scores = {e["round"]: e for e in mine if e["event"] == "evaluated"}
         if not scores:
             problems.append(f"{name} has no score")
             continue
         if max(scores) < last:
             problems.append(f"{name} was last scored in round {max(scores) + 1} of {last + 1}")
         trained = list({e["round"]: e for e in mine if e["event"] == "client_trained"}.values())
+        score = scores[max(scores)]
         up, down = traffic.get(name, Traffic()).total
         clients[name] = ClientResult(
-            accuracy=scores[max(scores)],
+            accuracy=score["accuracy"],
             # a client alone sends nothing to others: messages to its own server do not count
             bytes_up=0 if stage == "alone" else up,
             bytes_down=0 if stage == "alone" else down,
             seconds=sum(e["seconds"].get("train", 0.0) for e in trained),
-            measure=next((e.get("measure", "") for e in mine if e["event"] == "evaluated"), ""),
+            measure=score.get("measure", ""),
+            loss=score.get("loss"),
         )
     return RunResult(clients, tuple(problems))
 
