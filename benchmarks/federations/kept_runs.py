@@ -12,7 +12,18 @@ from h2tune import files
 from h2tune.compare.comparison import Comparison
 from h2tune.compare.results import ClientResult, RunResult
 
-FIELDS = ("method", "seed", "client", "accuracy", "bytes_up", "bytes_down", "seconds", "measure", "loss", "commit")
+FIELDS = (
+    "method",
+    "seed",
+    "client",
+    "accuracy",
+    "bytes_up",
+    "bytes_down",
+    "seconds",
+    "measure",
+    "loss",
+    "commit",
+)
 
 
 class KeptRuns:

@@ -153,7 +153,7 @@ class ClientRound:
         if self.state is not None or client.causal:
             return None
         rows = self.lesson.rows if self.lesson else ()
-        rich = bool(rows) and client.training.teacher_weight(len(client.splits.train)) <= 1
+        rich = bool(rows) and client.training.outweighs_teacher(len(client.splits.train))
         if rich or (not rows and client.head_start == "labels"):
             rows = tuple(client.encoded("train", tokenizer))
         if not rows:

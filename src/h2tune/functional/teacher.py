@@ -17,7 +17,10 @@ from h2tune.functional.directions import centred
 SLOPE = 1.0
 """β of equation (14): slope of the teacher in standard deviations of the scores; chosen on validation data.
 
-Steeper teachers were as accurate, and their clients overconfident."""
+Steeper teachers of few labels were as accurate, and their clients overconfident.
+"""
+STEEP = 2.5
+"""β for a client whose own labels count at least as much as the teacher: it learns little of a soft one."""
 TYPICAL = 1.75
 """Slope of a consensus that fits few labels best, on validation data: the mean of the prior of slopes."""
 OWN_SPREAD, PEERS_SPREAD = 0.3, 0.4

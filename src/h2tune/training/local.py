@@ -61,6 +61,10 @@ class LocalTraining:
         """Return μ of equation (14) for a client with this many labels."""
         return self.teacher_labels / max(1, labels)
 
+    def outweighs_teacher(self, labels: int) -> bool:
+        """Return whether this many labels count at least as much as the teacher."""
+        return self.teacher_weight(labels) <= 1
+
     def with_teacher(self, labels: int) -> LocalTraining:
         """Return the same number of rows for a client with this many labels and a teacher.
 

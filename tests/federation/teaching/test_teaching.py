@@ -23,9 +23,11 @@ from h2tune.events import check_event
 from h2tune.federation import client_round
 from h2tune.federation.h2tune import model_reader
 from h2tune.federation.run_store import RunStore
+from h2tune.federation.teaching import client as teaching_client
 from h2tune.federation.teaching.exchange import MOST_PEERS, combined, copies, label_set
 from h2tune.federation.teaching.lesson import Lesson
 from h2tune.functional.losses import teaching
+from h2tune.functional.teacher import SLOPE, STEEP
 from h2tune.monitors.lines import lesson_line
 from h2tune.runs.inspect import inspect
 from h2tune.training.encode import Encoded, causal_batch, kept_logits
@@ -244,15 +246,22 @@ def test_other_labels_share_nothing():
     assert not bool(received["c"]["peers"].any()) and received["d"] == {}
 
 
-def test_a_head_starts_at_the_labels_where_they_outweigh_the_teacher(tmp_path, monkeypatch):
-    file, started = federations.write(tmp_path, content(tmp_path)), []
+def test_where_the_labels_outweigh_the_teacher_the_head_starts_at_them_and_the_teacher_is_steep(
+    tmp_path, monkeypatch
+):
+    file, started, slopes = federations.write(tmp_path, content(tmp_path)), [], []
     monkeypatch.setattr(client_round, "start_head", lambda layer, features, rows: started.append(rows))
+    teach = teaching_client.teacher
+    monkeypatch.setattr(
+        teaching_client, "teacher", lambda scores, b, slope: slopes.append(slope) or teach(scores, b, slope)
+    )
     for labels in (128.0, 40.0, 4.0):  # the clients have forty
         overrides = ["server.rounds=1", f"experimental.teacher_labels={labels}"]
         h2tune.run(file, out=tmp_path / str(labels), overrides=overrides)
         rows = started.pop()
         assert all((row.target is None) == (labels <= 40.0) for row in rows)
-        started.clear()
+        assert set(slopes) == {STEEP if labels <= 40.0 else SLOPE}
+        started.clear(), slopes.clear()
 
 
 def test_of_very_many_peers_events_tell_those_with_the_largest_numbers():

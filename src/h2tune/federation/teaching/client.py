@@ -14,7 +14,7 @@ from h2tune.federation.local_client import LocalClient
 from h2tune.federation.teaching.knowledge import Taught
 from h2tune.federation.teaching.lesson import Lesson
 from h2tune.federation.teaching.stacking import OwnScores
-from h2tune.functional.teacher import intercepts, teacher
+from h2tune.functional.teacher import SLOPE, STEEP, intercepts, teacher
 from h2tune.seeds import derive
 from h2tune.training.encode import Encoded
 from h2tune.training.linear_head import extrapolate, head_scores, standardise
@@ -127,7 +127,8 @@ def lesson_of(
     """
     if not taught.facts["taken"]:
         return Lesson((), taught.facts)
-    targets = teacher(taught.public, intercepts(taught.own, labels))
+    slope = STEEP if client.training.outweighs_teacher(len(labels)) else SLOPE
+    targets = teacher(taught.public, intercepts(taught.own, labels, slope), slope)
     targets = targets[:, label_order(client.task.labels).argsort()]  # in the task's own order
     rows = [replace(row, target=tuple(q)) for row, q in zip(texts, targets.tolist(), strict=True)]
     return Lesson(tuple(rows), taught.facts)
