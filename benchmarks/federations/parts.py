@@ -38,15 +38,17 @@ def main() -> None:
     parser.add_argument("federation", choices=declared["federations"])
     parser.add_argument("--labels", required=True, help="labels of each client")
     parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--parts", nargs="+", choices=declared["parts"], default=list(declared["parts"]))
     parser.add_argument("--runs", type=Path, default=Path("runs/federations"))
     options = parser.parse_args()
     steps, parts = declared["federations"][options.federation][options.labels], declared["parts"]
+    wanted = dict.fromkeys(text for part in options.parts for text in parts[part])
     name, file = f"{options.federation}-{options.labels}", HERE / f"{options.federation}.toml"
     results, first = HERE / "results", load(file).seed
     whole, kept = KeptRuns(results / f"{name}.runs.csv"), KeptRuns(results / f"{name}-parts.runs.csv")
     for seed in range(first, first + options.seeds):
         overrides = [f"train.local_steps={steps}", f"data.train={options.labels}", f"seed={seed}"]
-        for method in dict.fromkeys(text for pair in parts.values() for text in pair):
+        for method in wanted:
             if not whole.has(method, seed) and not kept.has(method, seed):
                 run(method, file, overrides, options.runs / name, kept, seed)
         kept.write()
