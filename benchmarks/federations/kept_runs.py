@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from h2tune import files
+from h2tune.compare import compare
 from h2tune.compare.comparison import Comparison
 from h2tune.compare.results import ClientResult, RunResult
 
@@ -62,13 +64,40 @@ class KeptRuns:
         """Return a method's results by seed."""
         return {seed: RunResult(c) for (m, seed), c in sorted(self.runs.items()) if m == method}
 
-    def add(self, found: Comparison, as_method: str = "") -> None:
-        """Add the complete runs of a comparison; a run with a problem is not kept.
+    def run(
+        self,
+        file: Path,
+        methods: Sequence[str],
+        seed: int,
+        overrides: Sequence[str],
+        out: Path,
+        split: str = "test",
+        as_method: str = "",
+    ) -> None:
+        """Run methods with one seed, and keep their results.
 
         Args:
-            found: The comparison.
-            as_method: What to call its method, if not by its text.
+            file: The federation file.
+            methods: The methods, as written in a command.
+            seed: The seed.
+            overrides: Settings of the file that change, as after --set.
+            out: Folder of the comparison.
+            split: The split to score.
+            as_method: What to call the method, if not as written.
         """
+        found = compare(
+            file,
+            methods,
+            seeds=1,
+            overrides=[*overrides, f"seed={seed}"],
+            out=out,
+            split=split,
+            notice=lambda line: print(line, flush=True),
+        )
+        self.add(found, as_method)
+
+    def add(self, found: Comparison, as_method: str = "") -> None:
+        """Add the complete runs of a comparison, under another name if one is given; one with a problem is not kept."""
         broken = {(label, seed) for label, seed, _ in found.problems}
         for label, seed, reason in found.problems:
             print(f"not kept: {label}, seed {seed}: {reason}", flush=True)

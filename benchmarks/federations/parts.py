@@ -13,16 +13,16 @@ import contextlib
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import fmean
 from unittest import mock
 
 from kept_runs import KeptRuns
 from torch import Tensor
 
 from h2tune import files
-from h2tune.compare import compare
+from h2tune.compare.rows import ALL, rows_of
+from h2tune.compare.tables import difference
 from h2tune.config import load
-from h2tune.evaluation.statistics import differences, holm, mean_interval, paired_t_p
+from h2tune.evaluation.statistics import holm
 from h2tune.federation.teaching import knowledge
 from h2tune.report import formats
 
@@ -46,30 +46,20 @@ def main() -> None:
     name, file = f"{options.federation}-{options.labels}", HERE / f"{options.federation}.toml"
     results, first = HERE / "results", load(file).seed
     whole, kept = KeptRuns(results / f"{name}.runs.csv"), KeptRuns(results / f"{name}-parts.runs.csv")
+    overrides = [f"train.local_steps={steps}", f"data.train={options.labels}"]
     for seed in range(first, first + options.seeds):
-        overrides = [f"train.local_steps={steps}", f"data.train={options.labels}", f"seed={seed}"]
         for method in wanted:
-            if not whole.has(method, seed) and not kept.has(method, seed):
-                run(method, file, overrides, options.runs / name, kept, seed)
+            if whole.has(method, seed) or kept.has(method, seed):
+                continue
+            if method == EQUAL:
+                with equal_relevance():
+                    out = options.runs / f"{name}-equal"
+                    kept.run(file, ["h2tune"], seed, overrides, out, as_method=EQUAL)
+            else:
+                kept.run(file, [method], seed, overrides, options.runs / name)
         kept.write()
         files.write_text(results / f"{name}-parts.md", table(name, parts, whole, kept))
     print((results / f"{name}-parts.md").read_text())
-
-
-def run(method: str, file: Path, overrides: list[str], out: Path, kept: KeptRuns, seed: int) -> None:
-    """Run one method with one seed on the test texts, and keep its result."""
-    equal = method == EQUAL
-    with equal_relevance() if equal else contextlib.nullcontext():
-        found = compare(
-            file,
-            ["h2tune" if equal else method],
-            seeds=1,
-            overrides=overrides,
-            out=out.with_name(f"{out.name}-equal") if equal else out,
-            split="test",
-            notice=lambda line: print(line, flush=True),
-        )
-    kept.add(found, as_method=method)
 
 
 @contextlib.contextmanager
@@ -85,34 +75,27 @@ def equal_relevance() -> Iterator[None]:
 
 def table(name: str, parts: dict[str, list[str]], whole: KeptRuns, kept: KeptRuns) -> str:
     """Return the table: a part, h2tune with and without it over the seeds of both, and their difference."""
-
-    def means(method: str) -> dict[int, float]:
-        found = whole.results(method) or kept.results(method)
-        return {seed: fmean(c.accuracy for c in run.clients.values()) for seed, run in found.items()}
-
-    pairs = {part: (means(first), means(second)) for part, (first, second) in parts.items()}
-    lines, tests = [], []
-    for part, (with_it, without) in pairs.items():
+    found = {}
+    for part, pair in parts.items():
+        with_it, without = (kept.results(method) | whole.results(method) for method in pair)
         seeds = sorted(with_it.keys() & without.keys())
-        if len(seeds) < 2:
-            continue
-        here, there = [with_it[s] for s in seeds], [without[s] for s in seeds]
-        gap = differences(here, there)
-        interval = mean_interval(gap)
-        ends = formats.point_ends(interval.low, interval.high)
-        tests.append(paired_t_p(gap))
-        lines.append(
-            f"| {part} | {len(seeds)} | {formats.bare_percent(fmean(here))} | {formats.bare_percent(fmean(there))} | "
-            f"{formats.points(interval.mean)} ({ends}) |"
-        )
-    rows = [f"{line} {formats.probability(p)} |" for line, p in zip(lines, holm(tests), strict=True)]
+        if len(seeds) > 1:
+            both = {"with": {s: with_it[s] for s in seeds}, "without": {s: without[s] for s in seeds}}
+            rows = rows_of(both, "without", sorted(with_it[seeds[0]].clients), {}, seeds[0])
+            found[part] = {row.method: row for row in rows if row.client == ALL}
+    corrected = holm([row["with"].p or 0.0 for row in found.values()])
+    lines = [
+        f"| {part} | {row['with'].seeds} | {formats.bare_percent(row['with'].mean)} | "
+        f"{formats.bare_percent(row['without'].mean)} | {difference(row['with'])} | {formats.probability(p)} |"
+        for (part, row), p in zip(found.items(), corrected, strict=True)
+    ]
     head = [
         "| part | seeds | with it | without it | difference, points | p (Holm) |",
         "|---|---|---|---|---|---|",
     ]
     said = [f"* {part}: `{first}` against `{second}`" for part, (first, second) in parts.items()]
     title = f"# Parts of h2tune: {name}\n\nTest accuracy, %, mean over clients; paired seeds, as many rows in both.\n"
-    return "\n".join([title, *head, *rows, "", *said]) + "\n"
+    return "\n".join([title, *head, *lines, "", *said]) + "\n"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from statistics import fmean
 from kept_runs import KeptRuns
 
 from h2tune import files
-from h2tune.compare import compare
 from h2tune.compare.comparison import Comparison
 from h2tune.compare.methods import parse_methods
 from h2tune.compare.rows import ALL
@@ -66,16 +65,7 @@ def run(options: argparse.Namespace, labels: str, steps: int, declared: list[str
     for seed in range(first, first + options.seeds):
         missing = [method for method in wanted if not kept.has(method, seed)]
         if missing:
-            found = compare(
-                file,
-                missing,
-                seeds=1,
-                overrides=[*overrides, f"seed={seed}"],
-                out=out,
-                split=split,
-                notice=lambda line: print(line, flush=True),
-            )
-            kept.add(found)
+            kept.run(file, missing, seed, overrides, out, split)
         if not kept.methods():
             raise SystemExit("no run was kept: see the reasons above")
         kept.write()
@@ -111,13 +101,14 @@ def write_tables(kept: KeptRuns, known: list[str], federation: str, split: str, 
 
 def losses(found: Comparison) -> str:
     """Return a table of the mean loss over clients and over the seeds whose loss was kept."""
-    lines = ["", "## Loss, nats, mean over clients", "", "| method | seeds | loss |", "|---|---|---|"]
+    rows = []
     for method, runs in found.results.items():
         known = [[c.loss for c in run.clients.values() if c.loss is not None] for run in runs.values()]
-        means = [fmean(losses) for losses in known if losses]
+        means = [fmean(values) for values in known if values]
         if means:
-            lines.append(f"| {method} | {len(means)} | {fmean(means):.2f} |")
-    return "\n".join(lines) + "\n" if len(lines) > 5 else ""
+            rows.append(f"| {method} | {len(means)} | {fmean(means):.2f} |")
+    head = ["", "## Loss, nats, mean over clients", "", "| method | seeds | loss |", "|---|---|---|"]
+    return "\n".join([*head, *rows]) + "\n" if rows else ""
 
 
 def differences(found: Comparison, title: str) -> str:

@@ -146,11 +146,11 @@ def cells(row: Row) -> tuple[str, ...]:
 def explained(rows: Sequence[Row], facts: Mapping[str, Any]) -> list[str]:
     """Return an explanation of the table, one paragraph per line."""
     seeds = facts["seeds"]
-    fewer = {row.method: row.seeds for row in rows if row.client == ALL and row.seeds < len(seeds)}
-    counts = ", ".join(f"{method} {count}" for method, count in fewer.items())
+    fewer = [f"{row.method} {row.seeds}" for row in rows if row.client == ALL and row.seeds < len(seeds)]
+    whose = f", fewer of {', '.join(fewer)}" if fewer else " for every method"
     first = (
         f"{formats.capital(facts['measure'])} on the {facts['split']} split after the last round; seeds "
-        f"{', '.join(map(str, seeds))}{f', fewer of {counts}' if fewer else ' for every method'}. Differences are "
+        f"{', '.join(map(str, seeds))}{whose}. Differences are "
         f"relative to {facts['reference']}, paired by seed. Bytes and training time are per client and run, means over "
         "seeds."
     )

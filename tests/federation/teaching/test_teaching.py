@@ -261,7 +261,8 @@ def test_where_the_labels_outweigh_the_teacher_the_head_starts_at_them_and_the_t
         rows = started.pop()
         assert all((row.target is None) == (labels <= 40.0) for row in rows)
         assert set(slopes) == {STEEP if labels <= 40.0 else SLOPE}
-        started.clear(), slopes.clear()
+        started.clear()
+        slopes.clear()
 
 
 def test_of_very_many_peers_events_tell_those_with_the_largest_numbers():
