@@ -33,7 +33,7 @@ from h2tune.federation.dp import multiplier_for
 from h2tune.federation.h2tune.model_reader import PLAIN
 from h2tune.federation.teaching.stacking import OwnScores, on_own_texts, stacked
 from h2tune.functional.directions import label_coordinates
-from h2tune.functional.teacher import SLOPE, intercepts, unit_variance
+from h2tune.functional.teacher import intercepts, teacher, unit_variance
 from h2tune.models import load_model, load_tokenizer
 from h2tune.quiet import quiet
 from h2tune.tasks.load import load_task, unlabelled
@@ -134,7 +134,7 @@ def taught(client: Client, z: Tensor, own: Tensor, peers: Tensor) -> float:
         knows = OwnScores(client.public, client.own, client.labels, own, torch.empty(0), 0)
         found = stacked(knows, z, peers, on_own_texts(knows, z, peers))
         scores, mine = found.public, found.own
-    answers = SLOPE * extrapolate(client.public, scores, client.test) + intercepts(mine, client.labels)
+    answers = teacher(extrapolate(client.public, scores, client.test), intercepts(mine, client.labels))
     return float((answers.argmax(1) == client.test_labels).float().mean())
 
 

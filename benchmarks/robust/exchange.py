@@ -19,7 +19,7 @@ from h2tune.federation.teaching import stacking
 from h2tune.federation.teaching.knowledge import COORDINATES, Directions
 from h2tune.functional.directions import capped, cosines, from_peers, label_coordinates, relevance
 from h2tune.functional.frames import common_coordinates
-from h2tune.functional.teacher import SLOPE, intercepts
+from h2tune.functional.teacher import intercepts, teacher
 from h2tune.seeds import generator
 from h2tune.training import linear_head
 
@@ -167,8 +167,8 @@ def trial(setting: str, seed: int, attack: str, views: str, combine: str, rule: 
         if not taught.facts["taken"]:
             found.append(member.own_accuracy)
             continue
-        scores = SLOPE * linear_head.extrapolate(member.known.features, taught.public, member.test)
-        answers = (scores + intercepts(taught.own, member.known.labels)).argmax(1)
+        scores = linear_head.extrapolate(member.known.features, taught.public, member.test)
+        answers = teacher(scores, intercepts(taught.own, member.known.labels)).argmax(1)
         found.append(100 * float((answers == member.wanted).float().mean()))
     honest = cosines(torch.stack(sent))[: MEMBERS - HOSTILE]
     return {
