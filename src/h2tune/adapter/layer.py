@@ -27,6 +27,7 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
 
     # PEFT's own, declared for the type checker
     get_base_layer: Any
+    base_layer: Any
     set_adapter: Any
     active_adapters: Any
     _cast_input_dtype: Any
@@ -74,12 +75,7 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
             raise ValueError(
                 f"rank {rank} exceeds the size of layer '{key}' ({self.in_features} in, {self.out_features} out)"
             )
-        down = torch.empty(rank, self.in_features)
-        bound = 1 / math.sqrt(self.in_features)  # nn.Linear's and LoRA's: kaiming_uniform with a = √5
-        down.uniform_(-bound, bound, generator=generator(config.init_seed, "down", key))
-        # All modules and clients start with the same scores, so that masks of different ranks nest: an entry of a
-        # client of low rank is one of every client of higher rank. Deviation: the release draws scores per module.
-        scores = torch.rand(size, size, generator=generator(config.init_seed, "scores"))
+        down, scores = self._drawn(config, key)
         self.h2tune_down[adapter_name] = nn.Parameter(down)
         self.h2tune_up[adapter_name] = nn.Parameter(torch.zeros(self.out_features, rank))
         self.h2tune_delta[adapter_name] = nn.Parameter(torch.zeros(rank, rank))
@@ -95,6 +91,31 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
             self.h2tune_frame_down[adapter_name] = torch.zeros(size, self.in_features, device=device)
             self.h2tune_frame_up[adapter_name] = torch.zeros(self.out_features, size, device=device)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def _drawn(self, config: H2TuneConfig, key: str) -> tuple[Tensor, Tensor]:
+        """Return A (r, d_in) and S (R, R) of a new adapter."""
+        size = config.shared_rank or config.r
+        down = torch.empty(config.r, self.in_features)
+        bound = 1 / math.sqrt(self.in_features)  # nn.Linear's and LoRA's: kaiming_uniform with a = √5
+        down.uniform_(-bound, bound, generator=generator(config.init_seed, "down", key))
+        # All modules and clients start with the same scores, so that masks of different ranks nest: an entry of a
+        # client of low rank is one of every client of higher rank. Deviation: the release draws scores per module.
+        return down, torch.rand(size, size, generator=generator(config.init_seed, "scores"))
+
+    @torch.no_grad()
+    def restart(self, adapter_name: str, config: H2TuneConfig, key: str) -> None:
+        """Give the layer's one adapter the values of a new one, in the tensors it has: see `spare.take`."""
+        down, scores = self._drawn(config, key)
+        self.h2tune_down[adapter_name].copy_(down)
+        self.h2tune_scores[adapter_name].copy_(scores)
+        for zero in (self.h2tune_up, self.h2tune_delta, self.h2tune_received):
+            zero[adapter_name].zero_()
+        self.h2tune_index[adapter_name].copy_(choose_mask(scores, config.r, config.mask))
+        self.scaling[adapter_name] = config.alpha / config.r
+        self.set_adapter([adapter_name], inference_mode=config.inference_mode)
+        self._disable_adapters = False
+        if not self.training:
+            self.train()
 
     def middle(self, adapter_name: str) -> Tensor:
         """Return T (r, r) = gather(M + Δ, Ω), equation (2), with gradients to Δ, S and, while it is trained, Z."""

@@ -12,6 +12,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from h2tune.adapter import spare
 from h2tune.adapter.config import PEFT_TYPE, H2TuneConfig
 from h2tune.adapter.layer import H2TuneLayer
 from h2tune.adapter.roles import Placement, find_roles, target_modules
@@ -77,7 +78,8 @@ class H2TuneModel(BaseTuner):
         else:
             if not (isinstance(target, nn.Linear | Conv1D) or hasattr(target, "in_features")):
                 raise TypeError(f"module '{current_key}' is a {type(target).__name__}, not a linear layer")
-            layer = H2TuneLayer(target, adapter_name, config, current_key)
+            kept = spare.take(target, adapter_name, config, current_key)
+            layer = kept or H2TuneLayer(target, adapter_name, config, current_key)
             if adapter_name not in self.active_adapters:
                 layer.requires_grad_(False)
             self._replace_module(parent, target_name, layer, target)

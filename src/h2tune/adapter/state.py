@@ -9,6 +9,8 @@ from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from h2tune.adapter import spare
+from h2tune.adapter.layer import H2TuneLayer
 from h2tune.adapter.shared import SharedMiddle
 from h2tune.errors import H2TuneError
 
@@ -38,18 +40,13 @@ def phase_parameters(
     return in_shared, in_specific
 
 
-def private_state(
+def private_tensors(
     model: PeftModel, shared: SharedMiddle | None, adapter_name: str = "default"
 ) -> dict[str, Tensor]:
-    """Return a client's state between rounds: A, B, S, Ω, heads, Z, and its own Δ; copies on the CPU.
+    """Return the tensors of a client's state between rounds, not copies: A, B, S, Ω, heads, Z, and its own Δ.
 
     The frames of an anchored basis are not included: they never change, and are stored once.
     """
-    state = _state(model, shared, adapter_name)
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
-
-
-def _state(model: PeftModel, shared: SharedMiddle | None, adapter_name: str) -> dict[str, Tensor]:
     state: dict[str, Tensor] = get_peft_model_state_dict(
         model, adapter_name=adapter_name, save_embedding_layers=False
     )
@@ -57,22 +54,24 @@ def _state(model: PeftModel, shared: SharedMiddle | None, adapter_name: str) -> 
     return state if shared is None else state | {RELATION: shared.logits}
 
 
-def load_private_state(
-    model: PeftModel, shared: SharedMiddle | None, state: Mapping[str, Tensor], adapter_name: str = "default"
-) -> None:
-    """Load a state of `private_state`; every name and shape must match.
+def private_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies on the CPU of the tensors of `private_tensors`."""
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+
+
+def load_private_state(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Load a state of `private_state` into the tensors of `private_tensors`; every name and shape must match.
 
     Raises:
         H2TuneError: If a tensor is missing, unexpected or of another shape.
     """
-    own = _state(model, shared, adapter_name)  # the tensors themselves, not copies
-    expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     # states of earlier runs contain the frames as well, which are set already
     state = {name: tensor for name, tensor in state.items() if FRAMES not in name}
     check_names(expected, {name: tuple(tensor.shape) for name, tensor in state.items()}, "private state")
     with torch.no_grad():
         for name, tensor in state.items():
-            own[name].copy_(tensor)
+            tensors[name].copy_(tensor)
 
 
 def take_off(model: PeftModel, heads: Mapping[str, nn.Module]) -> nn.Module:
@@ -90,6 +89,8 @@ def take_off(model: PeftModel, heads: Mapping[str, nn.Module]) -> nn.Module:
         for name, child in list(parent.named_children()):
             if isinstance(child, BaseTunerLayer):
                 setattr(parent, name, child.get_base_layer())
+                if isinstance(child, H2TuneLayer):
+                    spare.keep(child)
     for name, head in heads.items():
         path, _, attribute = name.rpartition(".")
         setattr(base.get_submodule(path), attribute, head)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,13 @@ from h2tune.adapter import H2TuneConfig
 from h2tune.adapter.export import save_lora
 from h2tune.adapter.heads import keep_in_float32
 from h2tune.adapter.shared import SharedMiddle
-from h2tune.adapter.state import load_private_state, phase_parameters, private_state, take_off
+from h2tune.adapter.state import (
+    load_private_state,
+    phase_parameters,
+    private_state,
+    private_tensors,
+    take_off,
+)
 from h2tune.federation.h2tune import wire
 from h2tune.federation.h2tune.carryover import ADAPTER, PREFIXES, Carryover
 from h2tune.federation.h2tune.settings import H2TuneSettings
@@ -209,12 +216,17 @@ class H2TuneAdaptedModel(AdaptedModel):
             for role, increments in rounded.items()
             for place, remainder in zip(self._places(role), wire.remainder(increments), strict=True)
         }
-        return private_state(self.model, self.shared) | self.carryover.state(middles, remainders)
+        return private_state(self._private) | self.carryover.state(middles, remainders)
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         private = {name: t for name, t in state.items() if not name.startswith(PREFIXES)}
-        load_private_state(self.model, self.shared, private)
+        load_private_state(self._private, private)
         self.carryover.load_state(state)
+
+    @cached_property
+    def _private(self) -> dict[str, Tensor]:
+        """The tensors of the private state; finding them scans the whole model."""
+        return private_tensors(self.model, self.shared)
 
     def save_lora(self, folder: Path) -> None:
         """Write the adapter as the plain LoRA that computes the same."""
