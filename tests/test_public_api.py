@@ -106,6 +106,7 @@ def test_a_monitor_has_these_methods():
     assert own == {
         "check": "(self) -> 'None'",
         "on_begin": "(self, folder: 'Path', settings: 'Mapping[str, Any]') -> 'None'",
+        "on_total": "(self, steps: 'int') -> 'None'",
         "on_reading": "(self, client: 'str', done: 'int', total: 'int') -> 'None'",
         "on_turn": "(self, stage: 'str', round_number: 'int', client: 'str') -> 'None'",
         "on_step": "(self, client: 'str', step: 'int', phase: 'str', loss: 'float') -> 'None'",

@@ -41,6 +41,7 @@ def main() -> None:
     chosen = json.loads(path.read_text())["chosen"]
     # what follows a method (-SWITCH, +KEY=VALUE) changes nothing of its rates, unless it was tuned separately
     plain = {method: re.sub(r"^h2tune-.*", "h2tune", method.partition("+")[0]) for method in methods}
+    plain = {method: "local" if name == "pooled" else name for method, name in plain.items()}
     base = {method: method if method in chosen else plain[method] for method in methods}
     if missing := [method for method in methods if base[method] not in chosen]:
         sys.exit(f"{path} has no rate for {', '.join(missing)}: run tune.py {options.corner}")

@@ -80,10 +80,9 @@ class Federation(Stated):
             progress: Show a progress bar, and a line for each result.
         """
         from h2tune.monitors.progress import Progress
-        from h2tune.runs.plan import total_steps
         from h2tune.runs.run import run
 
-        shown = [Progress(total_steps(self.config))] if progress else []
+        shown = [Progress()] if progress else []
         watch = [*shown, *monitors]
         return run(self.config, out=out, resume=resume, from_round=from_round, strict=strict, monitors=watch)
 

@@ -234,7 +234,7 @@ def test_a_score_that_is_no_accuracy_has_its_name(capsys):
 def test_a_closing_tag_in_an_event_is_no_markup():
     stream = io.StringIO()
     console = Console(file=stream, markup=False, highlight=False, emoji=False, force_terminal=True)
-    with TerminalDisplay(console, steps=2) as display:
+    with TerminalDisplay(console) as display:
         display.on_turn("trained", 0, "[/y]")
         display.on_step("[/y]", 1, "specific", 0.5)
         display.on_event({"event": "client_failed", "client": "one", "round": 0, "reason": "no [/y] file"})
@@ -242,7 +242,7 @@ def test_a_closing_tag_in_an_event_is_no_markup():
 
 
 def test_where_there_is_no_bar_a_line_says_whose_model_reads_the_public_texts(capsys):
-    with TerminalDisplay(terminal(), steps=2) as display:
+    with TerminalDisplay(terminal()) as display:
         for client in ("one", ""):
             for done in (0, 16, 32):
                 display.on_reading(client, done, 32)
@@ -252,7 +252,9 @@ def test_where_there_is_no_bar_a_line_says_whose_model_reads_the_public_texts(ca
 
 def test_a_bar_shows_texts_while_they_are_read_and_steps_after():
     stream = io.StringIO()
-    with TerminalDisplay(Console(file=stream, force_terminal=True, width=120), steps=2) as display:
+    console = Console(file=stream, force_terminal=True, color_system=None, width=120)
+    with TerminalDisplay(console) as display:
+        display.on_total(2)
         display.on_reading("one", 0, 32)
         display.on_reading("one", 16, 32)
         display.bar.refresh()
@@ -278,7 +280,7 @@ def test_a_number_has_its_plural(number, text):
 def test_a_run_of_one_round_is_announced_in_the_singular(capsys):
     client = {"name": "one", "family": "llama", "rank": 4, "task": "films"}
     event = {"event": "run_started", "name": "tiny", "rounds": 1, "clients": [client]}
-    TerminalDisplay(terminal(), steps=1).on_event(event)
+    TerminalDisplay(terminal()).on_event(event)
     assert "tiny: 1 round, one (llama, rank 4, films)" in capsys.readouterr().out
 
 
@@ -286,7 +288,7 @@ def test_rows_that_are_not_used_are_said_before_training(capsys):
     client = {"name": "one", "family": "llama", "rank": 4, "task": "films", "examples": {"train": 128}}
     event = {"event": "run_started", "name": "tiny", "rounds": 2}
     clients = [client | {"unused": 19_672, "repeated": 12}, client | {"name": "two"}]
-    TerminalDisplay(terminal(), steps=1).on_event(event | {"clients": clients})
+    TerminalDisplay(terminal()).on_event(event | {"clients": clients})
     text = capsys.readouterr().out
     assert "one: 128 examples to train on (data.train); 19,672 more are not used" in text
     assert "one: 12 examples repeat a prompt and do not count" in text and "  two:" not in text

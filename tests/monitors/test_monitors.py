@@ -228,3 +228,25 @@ def test_metrics_leave_out_what_a_member_keeps_to_itself():
     event = {"event": "client_trained", "client": "one", "round": 0, "stage": "trained"}
     step, numbers = Metrics().of(event | {"bytes_up": 3, "bytes_down": 4})
     assert step == 1 and numbers == {"clients/one/bytes_up": 3, "clients/one/bytes_down": 4}
+
+
+@pytest.mark.parametrize("strategy", ["h2tune", "fedit"])
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_steps_of_a_run_are_known_before_the_first(tmp_path, content, strategy, alone):
+    class Steps(h2tune.Monitor):
+        totals, done = [], 0
+
+        def on_event(self, event):
+            pass
+
+        def on_total(self, steps):
+            self.totals.append((steps, self.done))
+
+        def on_step(self, *_):
+            self.done += 1
+
+    content["experimental"] = {"alone": alone}
+    content["server"]["strategy"] = strategy
+    steps = Steps()
+    h2tune.run(federations.write(tmp_path, content), out=tmp_path / "run", monitors=[steps])
+    assert steps.totals == [(steps.done, 0)]

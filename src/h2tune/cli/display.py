@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from h2tune.errors import counted
@@ -28,23 +35,23 @@ class TerminalDisplay(Monitor):
 
     Args:
         console: Console to print on, as `terminal` returns it.
-        steps: Optimiser steps of the whole run, for the remaining time.
         brief: Print only warnings and failures.
     """
 
-    def __init__(self, console: Console, steps: int, *, brief: bool = False) -> None:
+    def __init__(self, console: Console, *, brief: bool = False) -> None:
         self.console, self.current, self.brief = console, "", brief
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.completed}/{task.total} {task.fields[unit]}", markup=False),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
             transient=True,
         )
-        self.task = self.bar.add_task("starting", total=steps, unit="steps")
+        self.task = self.bar.add_task("starting", total=None, unit="steps")
         self.reading = self.bar.add_task("", total=None, unit="texts", visible=False)
 
     def __enter__(self) -> TerminalDisplay:
@@ -53,6 +60,10 @@ class TerminalDisplay(Monitor):
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
+
+    def on_total(self, steps: int) -> None:
+        """Show how many steps there are."""
+        self.bar.update(self.task, total=steps)
 
     def on_reading(self, client: str, done: int, total: int) -> None:
         """Show how far a client's model has read the public texts; where there is no bar, that it began."""

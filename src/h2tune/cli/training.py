@@ -55,10 +55,9 @@ def run(
 
     console = terminal()
     console.print(loading_line(len(federation.client)))
-    from h2tune.runs.plan import total_steps
     from h2tune.runs.run import run as run_federation
 
-    with TerminalDisplay(console, total_steps(federation)) as display:
+    with TerminalDisplay(console) as display:
         finished = run_federation(
             federation,
             out=out,
@@ -121,7 +120,6 @@ def compare(
     console = terminal(stderr=form == "latex")
     console.print(loading_line(len(federation.client)))
     from h2tune.compare import compare as compare_methods
-    from h2tune.runs.plan import total_steps
 
     comparison = compare_methods(
         file,
@@ -133,7 +131,7 @@ def compare(
         split=split,
         jobs=jobs,
         notice=lambda line: console.print(line, soft_wrap=True),
-        displays=lambda federation: TerminalDisplay(console, total_steps(federation), brief=True),
+        displays=lambda federation: TerminalDisplay(console, brief=True),
     )
     _print_comparison(console, comparison, form)
     comparison.check_results()

@@ -32,6 +32,13 @@ class Monitor(ABC):
             settings: The content of its `config.toml`.
         """
 
+    def on_total(self, steps: int) -> None:  # noqa: B027 - optional to override
+        """The number of optimiser steps of the run is known; called again when clients have decided on their teacher.
+
+        Args:
+            steps: Number of steps, if every client trains in every round.
+        """
+
     def on_reading(self, client: str, done: int, total: int) -> None:  # noqa: B027 - optional to override
         """A client's base model reads the public texts; the first call has `done` = 0, the last `done` = `total`.
 
@@ -89,6 +96,10 @@ class Monitors(Monitor):
     def on_begin(self, folder: Path, settings: Mapping[str, Any]) -> None:
         for monitor in self.monitors:
             monitor.on_begin(folder, settings)
+
+    def on_total(self, steps: int) -> None:
+        for monitor in self.monitors:
+            monitor.on_total(steps)
 
     def on_reading(self, client: str, done: int, total: int) -> None:
         for monitor in self.monitors:

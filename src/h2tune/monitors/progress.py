@@ -15,17 +15,13 @@ from h2tune.monitors.monitor import Monitor
 
 
 class Progress(Monitor):
-    """Shows the round, client, phase and loss in tqdm's bar, a widget in notebooks, and a line for each result.
-
-    Args:
-        steps: Optimiser steps of the whole run.
-    """
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
+    """Shows the round, client, phase and loss in tqdm's bar, a widget in notebooks, and a line for each result."""
 
     def on_begin(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.bar: Any = tqdm(total=self.steps, unit="step", leave=False)
+        self.bar: Any = tqdm(unit="step", leave=False)
+
+    def on_total(self, steps: int) -> None:
+        self.bar.total = steps
 
     def on_reading(self, client: str, done: int, total: int) -> None:
         self.bar.set_description(f"{reading_line(client, total)}, {done} done" if done < total else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -146,20 +146,28 @@ def sorted_dump(federation: FederationConfig) -> dict[str, Any]:
     return dump(federation.model_copy(update={"client": federation.sorted_clients()}))
 
 
-def total_steps(federation: FederationConfig) -> int:
-    """Return the optimiser steps of a run in which every client trains in every round."""
-    train, later, experimental = federation.train, federation.server.rounds - 1, federation.experimental
-    alternation = experimental.alternation if federation.server.strategy == "h2tune" else "joint"
-    first = sum(client.local_steps or train.local_steps for client in federation.client)
-    others = optimiser_steps(first, alternation) * later
-    if not experimental.alone:
-        return first + others
-    able = [client for client in federation.client if client.train != 0]  # the others cannot train alone
-    alone = sum(client.local_steps or train.local_steps for client in able)
-    if federation.teaching == "none":  # the first round is the same
-        return first + 2 * others  # all have labels
-    own_rows = train.batch_size + experimental.public_batch
-    return first + others + alone * (1 + later) * own_rows // train.batch_size
+def total_steps(plan: Plan, untaught: Collection[str] = ()) -> int:
+    """Return the optimiser steps of a run in which every client trains in every round.
+
+    Args:
+        plan: The run.
+        untaught: Where clients teach each other, those that take no teacher.
+    """
+    federation = plan.federation
+    later, teaching = federation.server.rounds - 1, federation.teaching != "none"
+    alternation = federation.experimental.alternation if federation.server.strategy == "h2tune" else "joint"
+    total = 0
+    for client in plan.clients:
+        labels, training = len(client.splits.train), client.training
+        alone = federation.experimental.alone and labels > 0  # without labels there is nothing to train on
+        taught = teaching and client.name not in untaught
+        by_itself = (training.without_teacher() if teaching else training).local_steps
+        first = training.with_teacher(labels).local_steps if taught else by_itself
+        others = first if teaching and not taught else optimiser_steps(first, alternation)
+        total += first + later * others
+        if alone:  # its first round is the same as one without a teacher
+            total += later * (by_itself if teaching else others) + (by_itself if taught else 0)
+    return total
 
 
 def started(plan: Plan) -> Event:

@@ -40,7 +40,7 @@ from h2tune.runs.adapters import export_adapters
 from h2tune.runs.build import build_strategy
 from h2tune.runs.jobs import PooledEngine, Workers, workers
 from h2tune.runs.pins import pinned
-from h2tune.runs.plan import Plan, open_store, planned, started
+from h2tune.runs.plan import Plan, open_store, planned, started, total_steps
 from h2tune.runs.record import accuracy_table
 from h2tune.training.garbage import garbage_collection_frozen
 
@@ -151,6 +151,7 @@ class _Job:
         """Train, aggregate, evaluate and export; return the table of the last event."""
         plan, server = self.plan, self.plan.federation.server
         began = time.perf_counter()
+        self.watch.on_total(total_steps(plan))
         federated = self._engine(plan.clients, plan.strategy, "trained")
         warnings = {client.name: self._check_texts(federated, client) for client in plan.clients}
         self.store.record("start", [started(plan)], self.notice)
@@ -235,7 +236,8 @@ class _Job:
         if teaching != "none":
             exchange = TeachingExchange(teaching, reader, self.store, z)
             hostile = federation.server.assumed_hostile
-            teach(plan.clients, exchange, hostile=hostile, notice=self.notice)
+            untaught = teach(plan.clients, exchange, hostile=hostile, notice=self.notice)
+            self.watch.on_total(total_steps(plan, untaught))
 
     def _alone(self, federated: LocalEngine, choose: Choice) -> None:
         """Train every client that has examples alone, in the rounds in which it trained in the federation."""

@@ -175,8 +175,8 @@ def teach(
     *,
     hostile: int = 0,
     notice: Callable[[Event], None] | None = None,
-) -> None:
-    """Run the exchange between clients on this machine.
+) -> list[str]:
+    """Run the exchange between clients on this machine, and return those that take no teacher.
 
     Args:
         clients: The clients.
@@ -192,6 +192,7 @@ def teach(
         return {name: tensors for name, tensors in received.items() if tensors}, {"between": between}
 
     received, facts = store.get_or_compute("server/knowledge", compute)
+    untaught: list[str] = []
     for client in sorted(clients, key=lambda client: client.name):
         mine = received.get(client.name, {})
         lesson = exchange.lesson(client, mine)
@@ -199,3 +200,6 @@ def teach(
         between = facts["between"][client.name]
         event = lesson_event(client.name, teaching, sent, mine, between, lesson.facts)
         store.record(f"lesson/{client.name}", [event, *copies(client.name, between)], notice)
+        if not lesson.rows:
+            untaught.append(client.name)
+    return untaught
