@@ -17,8 +17,7 @@ class ServerConfig(ConfigSection):
     rounds: Positive = Field(default=3, description="Number of rounds.")
     strategy: str = Field(
         default="h2tune",
-        description="The method: `h2tune`, or a baseline (`local`, `fedit`, `ffa-lora`, `fedsa-lora`, `hetlora`, "
-        "`flexlora`, `flora`, `fed-sb`, `co-lora`), or `module:object` with one of your own.",
+        description="The method: `h2tune`, a baseline such as `fedit`, or `module:object` with one of your own.",
     )
     min_clients: Positive = Field(
         default=1,
