@@ -1,4 +1,4 @@
-"""Compare the methods in one corner on test data, each with the learning rate that `tune.py` chose.
+"""Compare the methods in one corner on test data, each at the rate that `tune.py` chose; `pooled` at the rate of `local`.
 
     python benchmarks/accuracy/run.py same-models-same-tasks [--ablations] [--seeds 5]
 

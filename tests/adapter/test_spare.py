@@ -11,7 +11,7 @@ import torch
 from helpers import tiny
 from peft import get_peft_model
 
-from h2tune.adapter import H2TuneConfig
+from h2tune.adapter import H2TuneConfig, spare
 from h2tune.adapter.layer import H2TuneLayer
 from h2tune.adapter.state import take_off
 
@@ -47,19 +47,21 @@ def used(base, **changes):
     return found
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"mask": "leading"}, {"dropout": 0.5}], ids=["entry", "leading", "dropout"]
-)
+@pytest.mark.parametrize("changes", [{}, {"dropout": 0.5}], ids=["plain", "dropout"])
 def test_a_kept_layer_is_as_a_new_one(changes):
+    """For a client with other settings than the one before it."""
     base = tiny.causal("llama", blocks=2)
-    new = attached(copy.deepcopy(base), **changes)
+    own = {"alpha": 3.0, "init_seed": 6, "mask": "leading"} | changes
+    new = attached(copy.deepcopy(base), **own)
     before = used(base, **changes)
-    model = attached(base, **changes)
+    model = attached(base, **own)
     assert layers(model) == before, "the layers were not kept"
-    own, fresh = model.state_dict(), new.state_dict()
-    assert list(own) == list(fresh) and all(torch.equal(own[name], fresh[name]) for name in own)
+    found, fresh = model.state_dict(), new.state_dict()
+    assert list(found) == list(fresh) and all(torch.equal(found[name], fresh[name]) for name in found)
     flags = [[(n, p.requires_grad, p.grad) for n, p in m.named_parameters()] for m in (model, new)]
     assert flags[0] == flags[1]
+    modes = [[(n, module.training) for n, module in m.named_modules() if "h2tune" in n] for m in (model, new)]
+    assert modes[0] == modes[1]
     for one, two in zip(layers(model), layers(new), strict=True):
         assert one.disable_adapters == two.disable_adapters
         for name in ("scaling", "basis_scale", "place", "live", "merged_adapters", "training"):
@@ -90,12 +92,31 @@ def test_a_base_model_of_another_type_gets_new_layers():
     assert not set(layers(attached(base.to(torch.bfloat16)))) & set(before)
 
 
-def test_frames_are_not_kept_in_memory():
+@pytest.mark.parametrize("basis", ["free", "anchored"])
+def test_a_layer_with_frames_is_not_kept(basis):
     base = tiny.causal("llama", blocks=1)
     model = attached(base, basis="anchored")
     before = layers(model)
     take_off(model, {})
-    assert not set(layers(attached(base, basis="anchored"))) & set(before)
+    assert not any(layer in before for layer in spare._kept.values())
+    assert not set(layers(attached(base, basis=basis))) & set(before)
+
+
+@pytest.mark.parametrize("where", ["layer", "parameter", "gradient"])
+def test_a_layer_with_a_hook_is_not_kept(where):
+    base = tiny.causal("llama", blocks=1)
+    model = attached(base)
+    before = layers(model)
+    for layer in before:
+        up = layer.h2tune_up["default"]
+        if where == "layer":
+            layer.register_forward_hook(lambda *_: None)
+        elif where == "parameter":
+            up.register_hook(lambda gradient: gradient)
+        else:
+            up.register_post_accumulate_grad_hook(lambda _: None)
+    take_off(model, {})
+    assert not set(layers(attached(base))) & set(before)
 
 
 def test_kept_layers_do_not_keep_a_base_model_in_memory():

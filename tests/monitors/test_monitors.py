@@ -230,23 +230,59 @@ def test_metrics_leave_out_what_a_member_keeps_to_itself():
     assert step == 1 and numbers == {"clients/one/bytes_up": 3, "clients/one/bytes_down": 4}
 
 
-@pytest.mark.parametrize("strategy", ["h2tune", "fedit"])
+class Steps(h2tune.Monitor):
+    """Counts the steps of a run."""
+
+    def __init__(self):
+        self.totals, self.done = [], 0
+
+    def on_event(self, event):
+        pass
+
+    def on_total(self, steps):
+        self.totals.append((steps, self.done))
+
+    def on_step(self, client, step, phase, loss):
+        self.done += 1
+
+
+TWINS = (("one", "llama", 4), ("two", "llama", 4), ("three", "llama", 4))
+
+
 @pytest.mark.parametrize("alone", [True, False])
-def test_the_steps_of_a_run_are_known_before_the_first(tmp_path, content, strategy, alone):
-    class Steps(h2tune.Monitor):
-        totals, done = [], 0
-
-        def on_event(self, event):
-            pass
-
-        def on_total(self, steps):
-            self.totals.append((steps, self.done))
-
-        def on_step(self, *_):
-            self.done += 1
-
-    content["experimental"] = {"alone": alone}
-    content["server"]["strategy"] = strategy
+@pytest.mark.parametrize(
+    ("clients", "server"),
+    [
+        (TWINS[:2], {"strategy": "h2tune"}),
+        (TWINS[:2], {"strategy": "fedit"}),
+        (TWINS, {"secure_aggregation": True, "min_clients": 2}),
+        (TWINS, {"participation": 0.5, "min_clients": 1, "rounds": 3}),
+    ],
+    ids=["h2tune", "fedit", "sums", "a share"],
+)
+def test_the_steps_of_a_run_are_known_before_the_first(tmp_path, clients, server, alone):
+    content = federations.federation(
+        tmp_path, clients, train={"local_steps": 2}, experimental={"alone": alone}
+    )
+    content["server"] |= server
     steps = Steps()
     h2tune.run(federations.write(tmp_path, content), out=tmp_path / "run", monitors=[steps])
     assert steps.totals == [(steps.done, 0)]
+
+
+def test_a_client_without_labels_takes_no_step(tmp_path):
+    content = federations.federation(tmp_path, server={"strategy": "local", "rounds": 2})
+    content["client"][0]["train"] = 0
+    steps = Steps()
+    h2tune.run(federations.write(tmp_path, content), out=tmp_path / "run", monitors=[steps])
+    assert steps.totals == [(steps.done, 0)]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_steps_of_a_resumed_run_are_those_that_are_left(tmp_path, content, alone):
+    content["experimental"] = {"alone": alone}
+    file = federations.write(tmp_path, content)
+    h2tune.run(file, overrides=["server.rounds=1"], out=tmp_path / "run")
+    steps = Steps()
+    h2tune.run(file, overrides=["server.rounds=3"], out=tmp_path / "run", resume=True, monitors=[steps])
+    assert steps.totals == [(steps.done, 0)] and steps.done

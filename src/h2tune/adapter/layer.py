@@ -104,7 +104,7 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
 
     @torch.no_grad()
     def restart(self, adapter_name: str, config: H2TuneConfig, key: str) -> None:
-        """Give the layer's one adapter the values of a new one, in the tensors it has: see `spare.take`."""
+        """Reset the layer's one adapter to the values that a new one would have, without new tensors."""
         down, scores = self._drawn(config, key)
         self.h2tune_down[adapter_name].copy_(down)
         self.h2tune_scores[adapter_name].copy_(scores)
@@ -114,8 +114,10 @@ class H2TuneLayer(nn.Module, BaseTunerLayer):
         self.scaling[adapter_name] = config.alpha / config.r
         self.set_adapter([adapter_name], inference_mode=config.inference_mode)
         self._disable_adapters = False
-        if not self.training:
-            self.train()
+        self.training = True
+        for name, child in self.named_children():
+            if name != "base_layer":
+                child.train()
 
     def middle(self, adapter_name: str) -> Tensor:
         """Return T (r, r) = gather(M + Δ, Ω), equation (2), with gradients to Δ, S and, while it is trained, Z."""

@@ -1,6 +1,6 @@
 """Layers that one client's adapter leaves behind for the next client of the same base model.
 
-Creating a layer is half the work of attaching an adapter to a small model: it holds ten dictionaries of tensors.
+Creating a layer is half the work of attaching an adapter to a small model: it holds nine dictionaries.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ _kept: WeakKeyDictionary[nn.Module, H2TuneLayer] = WeakKeyDictionary()
 
 
 def keep(layer: H2TuneLayer) -> None:
-    """Keep a layer that was taken off its base layer, unless it has frames, which are large."""
+    """Keep a layer that was taken off its base layer, if it may serve again.
+
+    It must have no frames, which are large, and no hooks, which would go on to the next client. The base layer must be
+    linear and in float32: elsewhere a new layer's A is rounded to the type of the base weights.
+    """
     base = layer.base_layer
-    # values drawn for base weights of another type would be rounded
     if not isinstance(base, nn.Linear) or base.weight.dtype != torch.float32:
         return
-    if len(layer.h2tune_down) != 1 or layer.basis_scale:
+    if len(layer.h2tune_down) != 1 or layer.basis_scale or _hooked(layer):
         return
     for name in layer.adapter_layer_names:
         for parameter in getattr(layer, name).values():
@@ -34,8 +37,14 @@ def keep(layer: H2TuneLayer) -> None:
     _kept[base] = layer
 
 
+def _hooked(layer: H2TuneLayer) -> bool:
+    parameters = [p for name in layer.adapter_layer_names for p in getattr(layer, name).values()]
+    own = bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+    return own or any(p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters)
+
+
 def take(base: nn.Module, adapter_name: str, config: H2TuneConfig, key: str) -> H2TuneLayer | None:
-    """Return the layer kept for a base layer, with the values of a new adapter; None if none fits."""
+    """Return the layer kept for a base layer, with a new adapter's values; one that does not fit is dropped."""
     layer = _kept.pop(base, None)
     if layer is None or config.basis != "free" or adapter_name not in layer.h2tune_down:
         return None

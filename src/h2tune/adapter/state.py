@@ -43,7 +43,7 @@ def phase_parameters(
 def private_tensors(
     model: PeftModel, shared: SharedMiddle | None, adapter_name: str = "default"
 ) -> dict[str, Tensor]:
-    """Return the tensors of a client's state between rounds, not copies: A, B, S, Ω, heads, Z, and its own Δ.
+    """Return the model's own tensors that make up a client's state between rounds: A, B, S, Ω, heads, Z, and Δ.
 
     The frames of an anchored basis are not included: they never change, and are stored once.
     """

@@ -85,7 +85,7 @@ class AdaptedModel(ABC):
 
     @abstractmethod
     def detach(self) -> PreTrainedModel:
-        """Remove the adapter and return the base model, restored."""
+        """Remove the adapter and return the base model, restored; the adapter must not be used afterwards."""
 
     def terms(self) -> Terms:
         """Return the loss terms besides the task loss; by default none."""

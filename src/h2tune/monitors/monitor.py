@@ -33,10 +33,13 @@ class Monitor(ABC):
         """
 
     def on_total(self, steps: int) -> None:  # noqa: B027 - optional to override
-        """The number of optimiser steps of the run is known; called again when clients have decided on their teacher.
+        """The number of optimiser steps that the run will take is known.
+
+        Called before the first step; where clients teach each other, once more when each has taken or declined its
+        teacher, as those without one take other steps.
 
         Args:
-            steps: Number of steps, if every client trains in every round.
+            steps: Number of steps, without those that an earlier part of a resumed run has taken.
         """
 
     def on_reading(self, client: str, done: int, total: int) -> None:  # noqa: B027 - optional to override

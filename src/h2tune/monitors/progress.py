@@ -21,7 +21,7 @@ class Progress(Monitor):
         self.bar: Any = tqdm(unit="step", leave=False)
 
     def on_total(self, steps: int) -> None:
-        self.bar.total = steps
+        self.bar.reset(total=steps)  # a notebook's bar takes another total in no other way
 
     def on_reading(self, client: str, done: int, total: int) -> None:
         self.bar.set_description(f"{reading_line(client, total)}, {done} done" if done < total else "")

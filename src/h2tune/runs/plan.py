@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from h2tune.runs.same import flat, refuse_other_settings
 from h2tune.tasks.prompts import framed
 from h2tune.tasks.task import Example, Task
 from h2tune.training.arguments import try_arguments
-from h2tune.training.schedule import optimiser_steps
 
 
 @dataclass(frozen=True)
@@ -144,30 +143,6 @@ def open_store(folder: Path, federation: FederationConfig, resume: bool, from_ro
 def sorted_dump(federation: FederationConfig) -> dict[str, Any]:
     """Return the plain content of a resolved file, with clients sorted by name."""
     return dump(federation.model_copy(update={"client": federation.sorted_clients()}))
-
-
-def total_steps(plan: Plan, untaught: Collection[str] = ()) -> int:
-    """Return the optimiser steps of a run in which every client trains in every round.
-
-    Args:
-        plan: The run.
-        untaught: Where clients teach each other, those that take no teacher.
-    """
-    federation = plan.federation
-    later, teaching = federation.server.rounds - 1, federation.teaching != "none"
-    alternation = federation.experimental.alternation if federation.server.strategy == "h2tune" else "joint"
-    total = 0
-    for client in plan.clients:
-        labels, training = len(client.splits.train), client.training
-        alone = federation.experimental.alone and labels > 0  # without labels there is nothing to train on
-        taught = teaching and client.name not in untaught
-        by_itself = (training.without_teacher() if teaching else training).local_steps
-        first = training.with_teacher(labels).local_steps if taught else by_itself
-        others = first if teaching and not taught else optimiser_steps(first, alternation)
-        total += first + later * others
-        if alone:  # its first round is the same as one without a teacher
-            total += later * (by_itself if teaching else others) + (by_itself if taught else 0)
-    return total
 
 
 def started(plan: Plan) -> Event:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,8 +40,9 @@ from h2tune.runs.adapters import export_adapters
 from h2tune.runs.build import build_strategy
 from h2tune.runs.jobs import PooledEngine, Workers, workers
 from h2tune.runs.pins import pinned
-from h2tune.runs.plan import Plan, open_store, planned, started, total_steps
+from h2tune.runs.plan import Plan, open_store, planned, started
 from h2tune.runs.record import accuracy_table
+from h2tune.runs.steps import first_rounds_reused, steps_done, total_steps
 from h2tune.training.garbage import garbage_collection_frozen
 
 if TYPE_CHECKING:
@@ -146,12 +147,17 @@ class _Job:
         self.plan, self.store, self.strict, self.watch, self.pool = plan, store, strict, watch, pool
         self.notice = watch.on_event
         self.models = BaseModels(plan.federation.seed, plan.federation.trusted)
+        server = plan.federation.server
+        self.choose = draw_from(server.participation, server.min_clients, plan.federation.seed)
+        names = sorted(plan.strategy.enrolments)
+        self.chosen = [frozenset(self.choose(names, number)) for number in range(server.rounds)]
+        """The clients that train, by round."""
 
     def work(self) -> list[dict[str, Any]]:
         """Train, aggregate, evaluate and export; return the table of the last event."""
         plan, server = self.plan, self.plan.federation.server
         began = time.perf_counter()
-        self.watch.on_total(total_steps(plan))
+        self._announce_steps(())
         federated = self._engine(plan.clients, plan.strategy, "trained")
         warnings = {client.name: self._check_texts(federated, client) for client in plan.clients}
         self.store.record("start", [started(plan)], self.notice)
@@ -160,10 +166,9 @@ class _Job:
             if self.strict:
                 raise_first_warning(events)
         self._agree(federated)
-        choose = draw_from(server.participation, server.min_clients, plan.federation.seed)
-        self._rounds(federated, plan.federation, choose, "server")
+        self._rounds(federated, plan.federation, self.choose, "server")
         if plan.federation.experimental.alone:
-            self._alone(federated, choose)
+            self._alone(federated)
         events = read_events(self.store.events_file)  # once: they grow with the clients
         traffic = traffic_by_client(events)
         for client in plan.clients:
@@ -237,20 +242,25 @@ class _Job:
             exchange = TeachingExchange(teaching, reader, self.store, z)
             hostile = federation.server.assumed_hostile
             untaught = teach(plan.clients, exchange, hostile=hostile, notice=self.notice)
-            self.watch.on_total(total_steps(plan, untaught))
+            self._announce_steps(untaught)
 
-    def _alone(self, federated: LocalEngine, choose: Choice) -> None:
+    def _announce_steps(self, untaught: Collection[str]) -> None:
+        """Tell the monitors how many steps are left, as far as it is known which clients take no teacher."""
+        done = 0
+        if self.store.logged:
+            done = steps_done(read_events(self.store.events_file), first_rounds_reused(self.plan, untaught))
+        self.watch.on_total(max(0, total_steps(self.plan, self.chosen, untaught) - done))
+
+    def _alone(self, federated: LocalEngine) -> None:
         """Train every client that has examples alone, in the rounds in which it trained in the federation."""
         plan, federation = self.plan, self.plan.federation
-        names = sorted(plan.strategy.enrolments)
-        chosen = [frozenset(choose(names, number)) for number in range(federation.server.rounds)]
         without_others = federation.of_one()
 
         def alone(client: LocalClient) -> None:
             single = build_strategy(without_others, [client.enrolment], plan.shared_rank, plan.slots)
             engine = self._engine([client], single, "alone", federated)
             path = f"clients/{client.name}/alone/server"
-            self._rounds(engine, without_others, _only(client.name, chosen), path)
+            self._rounds(engine, without_others, _only(client.name, self.chosen), path)
 
         able = [client for client in plan.clients if client.splits.train]
         if self.pool is None:

@@ -558,7 +558,7 @@ class Steps(h2tune.Monitor):
 @pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("labels", [128, 20], ids=["as the teacher", "more than it"])
 def test_the_steps_of_a_run_are_known_when_all_have_decided(tmp_path, labels, alone):
-    """Of those taught, of the decoder that is not, and of one that has no labels to train alone on."""
+    """One client is taught, one is a decoder that takes no teacher, and one has no labels to train alone on."""
     steps = Steps()
     found = content(tmp_path, train={"local_steps": 3, "batch_size": 8})
     found["client"][1]["train"] = 0

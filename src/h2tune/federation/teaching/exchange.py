@@ -176,7 +176,7 @@ def teach(
     hostile: int = 0,
     notice: Callable[[Event], None] | None = None,
 ) -> list[str]:
-    """Run the exchange between clients on this machine, and return those that take no teacher.
+    """Run the exchange between clients on this machine, and return the names of those that take no teacher.
 
     Args:
         clients: The clients.
