@@ -1,4 +1,4 @@
-"""Compare the methods in one corner on test data, each at the rate that `tune.py` chose; `pooled` at the rate of `local`.
+"""Compare the methods in one corner on test data, each at the rate that `tune.py` chose; `pooled` has that of `local`.
 
     python benchmarks/accuracy/run.py same-models-same-tasks [--ablations] [--seeds 5]
 
