@@ -32,6 +32,16 @@ def test_shares_and_harm_by_hand():
     assert (found.harmed, found.clients) == (1, 2)
 
 
+def test_harm_counts_over_all_seeds_where_pooled_has_fewer():
+    results = {
+        "local": {0: run(0.6, 0.7), 1: run(0.6, 0.7)},
+        "pooled": {0: run(0.8, 0.8)},
+        "h2tune": {0: run(0.7, 0.6), 1: run(0.4, 0.9)},
+    }
+    (found,) = recovered(results, ["c0", "c1"])
+    assert found.share == pytest.approx(0.0) and found.harmed == 1  # c0, by its second seed
+
+
 def test_without_local_or_pooled_there_is_no_headroom():
     assert recovered({"local": {0: run(0.5)}, "h2tune": {0: run(0.6)}}, ["c0"]) == []
 

@@ -30,7 +30,7 @@ class Recovered:
         share_low: Lower end of its 95 % interval by Fieller's theorem (1954); None where the headroom's own interval
             reaches zero.
         share_high: Upper end.
-        harmed: Number of clients whose mean over seeds is more than a point below local.
+        harmed: Number of clients whose mean over all seeds of the method and of local is more than a point below local.
         clients: Number of clients.
     """
 
@@ -66,18 +66,20 @@ def recovered(
     for method in results:
         if method in (local, pooled):
             continue
-        needed = [results[name] for name in (method, local, pooled)]
-        seeds = [
-            seed
-            for seed in sorted(results[method])
-            if all(seed in runs and set(clients) <= runs[seed].clients.keys() for runs in needed)
-        ]
-        if seeds:
-            base, gain, room = results[local], results[method], results[pooled]
-            found.append(
-                _recovered(method, _gains(gain, base, seeds, clients), _gains(room, base, seeds, clients))
-            )
+        base, gain, room = results[local], results[method], results[pooled]
+        if seeds := _common([gain, base, room], clients):
+            gains, rooms = _gains(gain, base, seeds, clients), _gains(room, base, seeds, clients)
+            everywhere = _gains(gain, base, _common([gain, base], clients), clients)
+            found.append(_recovered(method, gains, rooms, everywhere))
     return found
+
+
+def _common(methods: Sequence[Mapping[int, RunResult]], clients: Sequence[str]) -> list[int]:
+    """Return the seeds with which all methods have a result of every client."""
+    first, wanted = methods[0], set(clients)
+    return [
+        s for s in sorted(first) if all(s in runs and wanted <= runs[s].clients.keys() for runs in methods)
+    ]
 
 
 def _gains(
@@ -87,11 +89,16 @@ def _gains(
     return [[runs[s].clients[c].accuracy - base[s].clients[c].accuracy for c in clients] for s in seeds]
 
 
-def _recovered(method: str, gains: Sequence[Sequence[float]], rooms: Sequence[Sequence[float]]) -> Recovered:
+def _recovered(
+    method: str,
+    gains: Sequence[Sequence[float]],
+    rooms: Sequence[Sequence[float]],
+    everywhere: Sequence[Sequence[float]],
+) -> Recovered:
     gain, room = [fmean(each) for each in gains], [fmean(each) for each in rooms]
     interval, several = mean_interval(room), len(gains) > 1
     low, high = fieller(gain, room) if several else (None, None)
-    by_client = [fmean(each) for each in zip(*gains, strict=True)]
+    by_client = [fmean(each) for each in zip(*everywhere, strict=True)]
     return Recovered(
         method,
         interval.mean,
