@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup test test-real gguf coverage crashes soak fuzz audit sbom lock lint types check docs dist assets quickstart \
+.PHONY: setup test test-real test-gpu gguf coverage crashes soak fuzz audit sbom lock lint types check docs dist assets quickstart \
   quickstart-short report-picture pictures clean
 
 setup: $(STAMP)
@@ -16,14 +16,17 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 test: setup  ## the default suite: under five minutes, no network, no real weights
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not real and not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not real and not slow and not gpu"
 
 coverage: setup  ## the default suite with coverage; prints a table, and writes build/coverage/index.html
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not real and not slow" --cov \
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not real and not slow and not gpu" --cov \
 	  --cov-report=term:skip-covered --cov-report=html:build/coverage
 
 test-real: setup gguf  ## real weights and real text; minutes
 	$(BIN)/python -m pytest -rs -m "real or slow"
+
+test-gpu: setup  ## every family on a CUDA device beside the CPU; without one it skips, and says so
+	$(BIN)/python -m pytest -rs -m gpu
 
 GGUF := build/gguf
 gguf: setup $(GGUF)/.installed  ## the converter of llama.cpp, and llama.cpp itself without compiling it, for the tests of GGUF files
