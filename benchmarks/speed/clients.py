@@ -70,8 +70,13 @@ def client_of(federation) -> tuple[LocalClient, object]:
 
 
 def attached(base, client: LocalClient, strategy) -> AdaptedModel:
-    """Attach an adapter to a copy of the base, and bring it to a later round, so that the phases take turns."""
-    adapted = attach_adapter(copy.deepcopy(base), client, strategy, None)
+    """Do as `attached_to` with a copy of the base."""
+    return attached_to(copy.deepcopy(base), client, strategy)
+
+
+def attached_to(base, client: LocalClient, strategy) -> AdaptedModel:
+    """Attach an adapter to the base, and bring it to a later round, so that the phases take turns."""
+    adapted = attach_adapter(base, client, strategy, None)
     state = strategy.start()
     adapted.receive(strategy.download(state, client.name, 0))
     if isinstance(adapted, H2TuneAdaptedModel):

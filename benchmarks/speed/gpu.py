@@ -21,8 +21,6 @@ from timing import Spread, ratios, table
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from h2tune.config import load
-from h2tune.federation.attach import attach_adapter
-from h2tune.federation.h2tune.adapted_model import H2TuneAdaptedModel
 from h2tune.models import load_tokenizer
 
 LLAMA = {"vocab_size": 128256, "num_key_value_heads": 8, "num_attention_heads": 32, "rope_theta": 500000.0}
@@ -96,10 +94,7 @@ def client_of(folder: Path, variant: str, *, cpu: bool):
 
 def turn(base, client, strategy, tokenizer, data, number: int) -> tuple[float, float]:
     """Attach, train one round, take off; return seconds of a local step and peak memory in MB."""
-    adapted = attach_adapter(base, client, strategy, None)
-    adapted.receive(strategy.download(strategy.start(), client.name, 0))
-    if isinstance(adapted, H2TuneAdaptedModel):
-        adapted.alternation = adapted.settings.alternation
+    adapted = clients.attached_to(base, client, strategy)
     on_gpu = base.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()

@@ -34,9 +34,8 @@ def losses(folder, family, out, *, cpu=False, dtype="float32", **arguments):
     for client in content["client"]:
         client["dtype"] = dtype
     file = federations.write(folder, content)
-    if arguments.get(
-        "torch_compile"
-    ):  # a process without this suite's checks of shapes, which see torch's stand-ins
+    # a compiler's stand-ins for tensors fail this suite's checks of shapes, which another process does not have
+    if arguments.get("torch_compile"):
         subprocess.run(federations.command("run", str(file), "--out", str(folder / out)), check=True)
     else:
         h2tune.run(file, out=folder / out)

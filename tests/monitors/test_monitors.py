@@ -8,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 from helpers import federations
+from helpers.steps import Steps
 
 import h2tune
 from h2tune.config import load
@@ -228,22 +229,6 @@ def test_metrics_leave_out_what_a_member_keeps_to_itself():
     event = {"event": "client_trained", "client": "one", "round": 0, "stage": "trained"}
     step, numbers = Metrics().of(event | {"bytes_up": 3, "bytes_down": 4})
     assert step == 1 and numbers == {"clients/one/bytes_up": 3, "clients/one/bytes_down": 4}
-
-
-class Steps(h2tune.Monitor):
-    """Counts the steps of a run."""
-
-    def __init__(self):
-        self.totals, self.done = [], 0
-
-    def on_event(self, event):
-        pass
-
-    def on_total(self, steps):
-        self.totals.append((steps, self.done))
-
-    def on_step(self, client, step, phase, loss):
-        self.done += 1
 
 
 TWINS = (("one", "llama", 4), ("two", "llama", 4), ("three", "llama", 4))

@@ -246,10 +246,9 @@ class _Job:
 
     def _announce_steps(self, untaught: Collection[str]) -> None:
         """Tell the monitors how many steps are left, as far as it is known which clients take no teacher."""
-        done = 0
-        if self.store.logged:
-            done = steps_done(read_events(self.store.events_file), first_rounds_reused(self.plan, untaught))
-        self.watch.on_total(max(0, total_steps(self.plan, self.chosen, untaught) - done))
+        reused = first_rounds_reused(self.plan, untaught)
+        done = steps_done(read_events(self.store.events_file), reused) if self.store.logged else 0
+        self.watch.on_total(max(0, total_steps(self.plan, self.chosen, untaught, reused) - done))
 
     def _alone(self, federated: LocalEngine) -> None:
         """Train every client that has examples alone, in the rounds in which it trained in the federation."""

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
+from h2tune.config import FederationConfig
 from h2tune.events import Event
+from h2tune.federation.local_client import LocalClient
 from h2tune.runs.build import build_strategy
 from h2tune.runs.plan import Plan
 from h2tune.training.schedule import optimiser_steps
 
 
-def total_steps(plan: Plan, rounds: Sequence[Collection[str]], untaught: Collection[str] = ()) -> int:
+def total_steps(
+    plan: Plan, rounds: Sequence[Collection[str]], untaught: Collection[str], reused: Collection[str]
+) -> int:
     """Return the optimiser steps of a whole run, federated and alone.
 
     Args:
         plan: The run.
         rounds: Names of the clients that train, by round.
         untaught: Where clients teach each other, names of those that take no teacher.
+        reused: As `first_rounds_reused` returns them.
     """
-    reused = first_rounds_reused(plan, untaught)
-    return sum(
-        _steps_of(plan, index, sum(client.name in chosen for chosen in rounds), client.name not in untaught)
-        - (_alone_once(plan, index) if client.name in reused and client.name in rounds[0] else 0)
-        for index, client in enumerate(plan.clients)
-    )
+    total = 0
+    for client in plan.clients:
+        count = sum(client.name in chosen for chosen in rounds)
+        if count:
+            total += _steps_of(plan.federation, client, count, taught=client.name not in untaught)
+        if client.name in reused and client.name in rounds[0]:
+            total -= _alone_once(plan.federation, client)
+    return total
 
 
 def first_rounds_reused(plan: Plan, untaught: Collection[str]) -> set[str]:
@@ -50,12 +57,9 @@ def steps_done(events: Iterable[Event], reused: Collection[str]) -> int:
     )
 
 
-def _steps_of(plan: Plan, index: int, rounds: int, taught: bool) -> int:
-    """Return the steps of a client in a number of rounds, and alone in as many."""
-    federation, client = plan.federation, plan.clients[index]
-    labels, once = len(client.splits.train), _alone_once(plan, index)
-    if not rounds:
-        return 0
+def _steps_of(federation: FederationConfig, client: LocalClient, rounds: int, *, taught: bool) -> int:
+    """Return the steps of a client in one round or more, and alone in as many."""
+    once = _alone_once(federation, client)
     h2tune = federation.server.strategy == "h2tune"
     alternation = federation.experimental.alternation if h2tune else "joint"
     if federation.teaching == "none":
@@ -64,14 +68,13 @@ def _steps_of(plan: Plan, index: int, rounds: int, taught: bool) -> int:
     alone = rounds * once if federation.experimental.alone else 0
     if not taught:
         return alone + rounds * once
-    first = client.training.with_teacher(labels).local_steps
+    first = client.training.with_teacher(len(client.splits.train)).local_steps
     return alone + first + (rounds - 1) * optimiser_steps(first, alternation)
 
 
-def _alone_once(plan: Plan, index: int) -> int:
+def _alone_once(federation: FederationConfig, client: LocalClient) -> int:
     """Return the steps of a client's first round alone; 0 if it has no labels to train on."""
-    client = plan.clients[index]
     if not client.splits.train:
         return 0
-    teaching = plan.federation.teaching != "none"
-    return (client.training.without_teacher() if teaching else client.training).local_steps
+    training = client.training
+    return (training if federation.teaching == "none" else training.without_teacher()).local_steps

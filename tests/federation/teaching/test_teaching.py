@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers import federations, tiny
+from helpers.steps import Steps
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
@@ -539,22 +540,6 @@ def test_a_decoder_learns_from_its_lesson_and_a_text_without_label_tokens_is_an_
         causal_batch([replace(rows[1], choices=())], 0, positions=True)
 
 
-class Steps(h2tune.Monitor):
-    """Counts the steps of a run."""
-
-    def __init__(self):
-        self.totals, self.done = [], 0
-
-    def on_event(self, event):
-        pass
-
-    def on_total(self, steps):
-        self.totals.append(steps)
-
-    def on_step(self, client, step, phase, loss):
-        self.done += 1
-
-
 @pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("labels", [128, 20], ids=["as the teacher", "more than it"])
 def test_the_steps_of_a_run_are_known_when_all_have_decided(tmp_path, labels, alone):
@@ -564,4 +549,6 @@ def test_the_steps_of_a_run_are_known_when_all_have_decided(tmp_path, labels, al
     found["client"][1]["train"] = 0
     found["experimental"] |= {"alone": alone, "teacher_labels": labels}
     h2tune.run(federations.write(tmp_path, found), out=tmp_path / "run", monitors=[steps])
-    assert len(steps.totals) == 2 and steps.totals[1] == steps.done != steps.totals[0]
+    assert len(steps.totals) == 2
+    (first, _), (last, done) = steps.totals
+    assert last == steps.done != first and done == 0
