@@ -14,6 +14,7 @@ from helpers import federations
 from safetensors.torch import load_file
 
 from h2tune.events import read_events
+from h2tune.runs import jobs
 
 CLIENTS = (("one", "llama", 4), ("two", "bert", 8), ("three", "llama", 2))
 SMALL = {"llama": {"blocks": 1}, "bert": {"blocks": 1}}
@@ -50,11 +51,38 @@ def serial(tmp_path_factory):
     return file, left(folder / "serial")
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_any_number_of_jobs_gives_the_same_to_the_bit(serial, tmp_path, jobs):
+@pytest.mark.parametrize("number", [1, 2])
+def test_any_number_of_jobs_gives_the_same_to_the_bit(serial, tmp_path, number):
     file, expected = serial
-    federations.h2tune("run", str(file), "--out", str(tmp_path / "run"), "--jobs", str(jobs))
+    federations.h2tune("run", str(file), "--out", str(tmp_path / "run"), "--jobs", str(number))
     same(left(tmp_path / "run"), expected)
+
+
+def seen(name: str) -> str:
+    """Return which GPUs a worker process may use, once the others had time to take a call too."""
+    time.sleep(0.3)
+    return os.environ.get(name, "all")
+
+
+@pytest.mark.parametrize(
+    ("named", "number", "expected"),
+    [
+        (None, 0, ["all", "all"]),
+        (None, 1, ["all", "all"]),
+        (None, 2, ["0", "1"]),
+        ("5, 3", 2, ["3", "5"]),
+        ("GPU-aa,GPU-bb,GPU-cc", 3, ["GPU-aa", "GPU-bb"]),
+    ],
+)
+def test_each_process_sees_one_of_several_gpus(monkeypatch, named, number, expected):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    with jobs.workers(2) as pool:
+        calls = [pool._pool.submit(seen, "CUDA_VISIBLE_DEVICES") for _ in range(8)]
+        found = {call.result() for call in calls}
+    assert sorted(found) == sorted(set(expected))
 
 
 def children(process: subprocess.Popen) -> list[int]:

@@ -27,7 +27,7 @@ pytestmark = [
 FAMILIES = [family for family in tiny.FAMILIES if family != "qwen2"]  # its tokenizer cannot be made in code
 
 
-def losses(folder, family, out, *, cpu=False, dtype="float32", **arguments):
+def losses(folder, family, out, *, cpu=False, dtype="float32", jobs=None, **arguments):
     """Return the losses of two clients' steps in two rounds, of a run in the folder's `out`."""
     content = federations.federation(folder, (("one", family, 4), ("two", family, 8)))
     content["train"]["arguments"] = {**arguments, "use_cpu": cpu or FORCED}
@@ -38,7 +38,7 @@ def losses(folder, family, out, *, cpu=False, dtype="float32", **arguments):
     if arguments.get("torch_compile"):
         subprocess.run(federations.command("run", str(file), "--out", str(folder / out)), check=True)
     else:
-        h2tune.run(file, out=folder / out)
+        h2tune.run(file, out=folder / out, jobs=jobs)
     events = read_events(folder / out / "events.jsonl")
     trained = [event for event in events if event["event"] == "client_trained"]
     assert len(trained) == 4, "a client failed"
@@ -80,3 +80,9 @@ def test_four_bit_weights_train(tmp_path):
 
 def test_a_gpu_run_repeats_to_the_bit(tmp_path):
     assert losses(tmp_path, "llama", "a") == losses(tmp_path, "llama", "b")
+
+
+def test_clients_side_by_side_are_as_one_after_another(tmp_path):
+    """Where there are several GPUs, each process has one of its own."""
+    found, expected = losses(tmp_path, "llama", "a", jobs=2), losses(tmp_path, "llama", "b")
+    assert found == pytest.approx(expected, rel=1e-5)

@@ -2,17 +2,20 @@
 
 A worker process reads the resolved file in the run folder, and keeps the clients' data and base models in memory. It
 gets a client's download, runs the round in one thread, and commits it to the run folder, where the run reads the reply.
+Where there are several GPUs, each process sees one of them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from safetensors.torch import save as safetensors_save
 
 from h2tune.errors import H2TuneError
@@ -174,6 +177,22 @@ class PooledEngine(LocalEngine):
 def _pool_of(jobs: int) -> Executor:
     """Return a pool, which starts its processes when it gets work."""
     from loky import ProcessPoolExecutor
+    from loky.backend import get_context
 
-    pool: Executor = ProcessPoolExecutor(jobs, timeout=IDLE, initializer=start, env=ENVIRONMENT)
+    turns = None
+    if len(names := gpus()) > 1:
+        turns = get_context("loky").SimpleQueue()
+        for name in names:
+            turns.put(name)
+    pool: Executor = ProcessPoolExecutor(
+        jobs, timeout=IDLE, initializer=start, initargs=(turns,), env=ENVIRONMENT
+    )
     return pool
+
+
+def gpus() -> list[str]:
+    """Return the GPUs that this process sees, as CUDA_VISIBLE_DEVICES names them."""
+    seen = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in named.split(",")] if named else [str(i) for i in range(seen)]
+    return names[:seen]

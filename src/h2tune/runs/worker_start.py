@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import signal
+from typing import Any
 
 _UNTIL_THE_END = contextlib.ExitStack()
 
 
-def start() -> None:
-    """Prepare this process: Ctrl-C is for the run, which ends its workers; the rest is as in the command line."""
+def start(turns: Any) -> None:
+    """Prepare this process: Ctrl-C is for the run, which ends its workers; the rest is as in the command line.
+
+    Args:
+        turns: A queue of the names of GPUs, of which this process sees the next one, and puts it back for later
+            processes; None where there is one GPU or none.
+    """
+    if turns is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu = turns.get()
+        turns.put(gpu)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.set_threshold(50_000, 20, 100)
     import torch
