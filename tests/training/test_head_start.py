@@ -11,7 +11,7 @@ from h2tune.federation.h2tune.reading_cache import ReadingCache
 from h2tune.heads import last_layer, set_head
 from h2tune.training.encode import Encoded, pad_token, text_batch
 from h2tune.training.head_start import start_head
-from h2tune.training.readings import head_inputs
+from h2tune.training.readings import HeadReading, head_inputs, read_rows
 
 
 def encoder(family):
@@ -57,6 +57,17 @@ def test_labels_come_back_more_often_than_from_a_fresh_head(family):
     start_head(layer, head_inputs(model, tokenizer, rows, layer, batch_size=4), rows)
     right = logits(model, tokenizer, rows).argmax(1) == torch.tensor([row.label for row in rows])
     assert float(right.float().mean()) >= 2 / 3
+
+
+@pytest.mark.parametrize("family", tiny.ENCODERS)
+def test_a_reading_of_final_states_has_the_same_inputs_of_the_head(family):
+    model, tokenizer = encoder(family)
+    rows, layer = [*rows_of(7), Encoded((5, 6, 7), (), 0)], last_layer(model)[1]
+    plain, _, _ = read_rows(model, tokenizer, rows, causal=False, modules={}, batch_size=3)
+    head = HeadReading(layer)
+    finals, _, _ = read_rows(model, tokenizer, rows, causal=False, modules={}, batch_size=3, head=head)
+    assert torch.equal(finals, plain) and head.inputs is not None
+    assert torch.equal(head.inputs, head_inputs(model, tokenizer, rows, layer, batch_size=3))
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from h2tune.federation.h2tune.model_reader import SMALL
-from h2tune.federation.h2tune.reading_cache import ReadingCache
+from h2tune.federation.h2tune.reading_cache import SMALL, ReadingCache
 from h2tune.federation.messages import digest
 from h2tune.files import sha256
 from h2tune.heads import last_layer
@@ -39,13 +38,18 @@ def last_layer_inputs(
         cache: Where they are kept, except of models that read quickly.
         batch_size: Texts of a batch.
     """
-    name, layer = last_layer(model)
 
     def read() -> dict[str, Tensor]:
-        return {"inputs": head_inputs(model, tokenizer, rows, layer, batch_size=batch_size)}
+        return {"inputs": head_inputs(model, tokenizer, rows, last_layer(model)[1], batch_size=batch_size)}
 
     if model.num_parameters() < SMALL:
         return read()["inputs"]
+    return cache.get_or_compute(cached_name(model, rows, batch_size), read)["inputs"]
+
+
+def cached_name(model: PreTrainedModel, rows: Sequence[Encoded], batch_size: int) -> str:
+    """Return the name in the cache of what a classifier's last layer reads of texts."""
+    name, _ = last_layer(model)
     weights = {key: t for key, t in model.state_dict().items() if not key.startswith(f"{name}.")}
     content = {
         "format": [FORMAT, torch.__version__, transformers.__version__],
@@ -58,5 +62,4 @@ def last_layer_inputs(
         "batch_size": batch_size,
         "tokens": [row.prompt for row in rows],
     }
-    key = sha256(json.dumps(content, sort_keys=True, default=str).encode())
-    return cache.get_or_compute(f"{key}-head", read)["inputs"]
+    return f"{sha256(json.dumps(content, sort_keys=True, default=str).encode())}-head"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +23,19 @@ Progress = Callable[[int], None]
 
 def unwatched(done: int) -> None:
     """Show nothing of how many texts are read."""
+
+
+@dataclass
+class HeadReading:
+    """What the last layer of a classifier's head reads: a by-product of `read_rows`.
+
+    Args:
+        layer: The layer.
+        inputs: Its inputs (n, d) once the texts are read; None where it does not get one vector a text.
+    """
+
+    layer: nn.Module
+    inputs: Tensor | None = None
 
 
 def read_texts(
@@ -70,8 +84,11 @@ def read_rows(
     modules: Mapping[Name, nn.Module],
     batch_size: int = 16,
     progress: Progress = unwatched,
+    head: HeadReading | None = None,
 ) -> tuple[Tensor, dict[Name, Tensor], dict[Name, Tensor]]:
     """Do as `read_texts` with texts that are tokenised already; answers and labels are ignored.
+
+    With `head` the whole classifier runs, and `head.inputs` is filled in.
 
     Raises:
         H2TuneError: States are not finite.
@@ -89,20 +106,29 @@ def read_rows(
 
         return hook
 
-    handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
+    def keep_final(_: nn.Module, __: tuple[Any, ...], result: Any) -> None:
+        finals.append(pool[0](result.last_hidden_state))
+
+    read: list[Tensor] = []
     progress(done := 0)
-    try:
+    with ExitStack() as hooks:
+        for name, module in modules.items():
+            hooks.callback(module.register_forward_hook(keep(name)).remove)
+        hooks.callback(model.base_model.register_forward_hook(keep_final).remove)
+        if head:
+            hooks.callback(
+                head.layer.register_forward_hook(lambda _, given, __: read.append(given[0])).remove
+            )
         for places in batches:
             batch = _batch([rows[i] for i in places], tokenizer, model, causal=causal)
             mask = batch["attention_mask"].float()
             pool[0] = pooling(mask, causal=causal)
-            finals.append(pool[0](model.base_model(**batch).last_hidden_state))
+            (model if head else model.base_model)(**batch)
             progress(done := done + len(places))
-    finally:
-        for handle in handles:
-            handle.remove()
     _check_finite(model, *finals)
     back = torch.tensor([i for places in batches for i in places]).argsort()
+    if head and all(part.dim() == 2 and len(part) <= batch_size for part in read):
+        head.inputs = torch.cat([part.float().cpu() for part in read])[back]
     joined = [{name: torch.cat(parts)[back] for name, parts in kept.items()} for kept in (inputs, outputs)]
     return torch.cat(finals)[back], joined[0], joined[1]
 

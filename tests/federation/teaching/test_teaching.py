@@ -21,7 +21,7 @@ from h2tune.cli import main
 from h2tune.config import load, parse
 from h2tune.errors import H2TuneError
 from h2tune.events import check_event
-from h2tune.federation import client_round
+from h2tune.federation import client_round, head_reading
 from h2tune.federation.h2tune import model_reader
 from h2tune.federation.run_store import RunStore
 from h2tune.federation.teaching import client as teaching_client
@@ -444,8 +444,8 @@ def test_with_a_public_encoder_directions_alone_are_sent(tmp_path, monkeypatch):
 
 
 def test_with_a_public_encoder_a_model_reads_the_texts_once(tmp_path, monkeypatch):
-    """The reading for frames, which come first there, has the final states of the exchange as well."""
-    read = []
+    """The reading for frames has the final states of the exchange as well, and what a head reads that starts there."""
+    read, heads = [], []
 
     def counted(*args, **options):
         read.append(len(options["modules"]))
@@ -453,10 +453,13 @@ def test_with_a_public_encoder_a_model_reads_the_texts_once(tmp_path, monkeypatc
 
     monkeypatch.setattr(model_reader, "SMALL", 0)
     monkeypatch.setattr(model_reader, "read_rows", counted)
+    monkeypatch.setattr(head_reading, "SMALL", 0)
+    monkeypatch.setattr(head_reading, "head_inputs", lambda *_, **__: heads.append(1))
     monkeypatch.setenv("H2TUNE_CACHE", str(tmp_path / "cache"))
     found = with_encoder(tmp_path, monkeypatch)
     h2tune.run(federations.write(tmp_path, found), out=tmp_path / "run")
     assert len(read) == 3 and read[0] == 0 and all(read[1:])  # the encoder, and two models of three clients
+    assert not heads and list((tmp_path / "cache/readings").glob("*-head.safetensors"))
 
 
 def test_a_public_encoder_is_read_from_safetensors_only(tmp_path, monkeypatch):

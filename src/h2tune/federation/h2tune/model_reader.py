@@ -11,15 +11,17 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from h2tune.federation.h2tune.reading_cache import ReadingCache
+from h2tune.federation.h2tune.reading_cache import SMALL, ReadingCache
+from h2tune.federation.head_reading import cached_name
 from h2tune.federation.local_client import LocalClient
 from h2tune.federation.messages import Tensors, digest
 from h2tune.files import sha256
 from h2tune.functional.frames import down_frame, up_frame
+from h2tune.heads import last_layer
 from h2tune.models import load_model, load_tokenizer
 from h2tune.tasks.task import Task
 from h2tune.training.encode import Encoded
-from h2tune.training.readings import encode_texts, read_rows
+from h2tune.training.readings import HeadReading, encode_texts, read_rows
 
 GetModel = Callable[[LocalClient], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
 Watch = Callable[[str, int, int], None]
@@ -29,8 +31,6 @@ Reading = tuple[Tensor, Tensors, Tensors]
 
 ROOM = 2 * 2**30
 """Bytes of readings cached in memory between views and frames; what does not fit is computed twice."""
-SMALL = 5_000_000
-"""Models with fewer parameters skip the cache on disk, since reading the texts is faster than the look-up."""
 PLAIN = Task("", "label", ("",), ("",), "{text}", "", "", "label", max_length=128)
 """How a public encoder reads texts: bare, cut at 128 tokens."""
 ENCODER_BATCH = 16
@@ -169,15 +169,23 @@ class ModelReader:
 
     def _read(self, client: LocalClient, modules: Sequence[str]) -> Reading:
         model, tokenizer = self.get_model(client)
-        return read_rows(
+        rows, size = self.rows(client), client.evaluate_batch_size
+        kept = self.cache if model.num_parameters() >= SMALL and not client.causal else None
+        head = HeadReading(last_layer(model)[1]) if kept else None
+        reading = read_rows(
             model,
             tokenizer,
-            self.rows(client),
+            rows,
             causal=client.causal,
             modules={name: model.get_submodule(name) for name in modules},
-            batch_size=client.evaluate_batch_size,
+            batch_size=size,
             progress=self._progress(client.name),
+            head=head,
         )
+        if kept and head and (inputs := head.inputs) is not None:
+            # a head that starts at a teacher needs them, too
+            kept.get_or_compute(cached_name(model, rows, size), lambda: {"inputs": inputs})
+        return reading
 
     def _progress(self, name: str) -> Callable[[int], None]:
         return lambda done: self.watch(name, done, len(self.texts))

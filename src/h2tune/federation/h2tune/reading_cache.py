@@ -17,6 +17,8 @@ from h2tune import files
 from h2tune.assets import cache_folder
 from h2tune.federation.messages import Tensors, digest
 
+SMALL = 5_000_000
+"""Models with fewer parameters skip the cache on disk, since reading the texts is faster than the look-up."""
 ROOM = 2 * 2**30
 """Bytes of all files; the least recently used are removed first."""
 
