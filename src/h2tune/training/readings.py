@@ -109,6 +109,10 @@ def read_rows(
     def keep_final(_: nn.Module, __: tuple[Any, ...], result: Any) -> None:
         finals.append(pool[0](result.last_hidden_state))
 
+    def keep_head(_: nn.Module, given: tuple[Any, ...], __: Any) -> None:
+        if given[0].dim() == 2:  # a decoder's classifier scores every token
+            read.append(given[0].float().clone().cpu())
+
     read: list[Tensor] = []
     progress(done := 0)
     with ExitStack() as hooks:
@@ -116,9 +120,7 @@ def read_rows(
             hooks.callback(module.register_forward_hook(keep(name)).remove)
         hooks.callback(model.base_model.register_forward_hook(keep_final).remove)
         if head:
-            hooks.callback(
-                head.layer.register_forward_hook(lambda _, given, __: read.append(given[0])).remove
-            )
+            hooks.callback(head.layer.register_forward_hook(keep_head).remove)
         for places in batches:
             batch = _batch([rows[i] for i in places], tokenizer, model, causal=causal)
             mask = batch["attention_mask"].float()
@@ -127,8 +129,8 @@ def read_rows(
             progress(done := done + len(places))
     _check_finite(model, *finals)
     back = torch.tensor([i for places in batches for i in places]).argsort()
-    if head and all(part.dim() == 2 and len(part) <= batch_size for part in read):
-        head.inputs = torch.cat([part.float().cpu() for part in read])[back]
+    if head and sum(map(len, read)) == len(rows):
+        head.inputs = torch.cat(read)[back]
     joined = [{name: torch.cat(parts)[back] for name, parts in kept.items()} for kept in (inputs, outputs)]
     return torch.cat(finals)[back], joined[0], joined[1]
 
