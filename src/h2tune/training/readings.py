@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -36,6 +36,29 @@ class HeadReading:
 
     layer: nn.Module
     inputs: Tensor | None = None
+    _batches: list[Tensor] = field(default_factory=list, repr=False)
+
+    def keep(self, _: nn.Module, given: tuple[Any, ...], __: Any) -> None:
+        """Keep the inputs of a batch, as a forward hook of the layer."""
+        if given[0].dim() == 2:  # a decoder's classifier scores every token
+            self._batches.append(given[0].float().clone().cpu())
+
+    def finish(self, back: Tensor) -> None:
+        """Join the batches; `back` (n,) brings the rows into the order of the texts."""
+        if sum(map(len, self._batches)) == len(back):
+            self.inputs = torch.cat(self._batches)[back]
+        self._batches.clear()
+
+
+@contextmanager
+def _hooked(hooks: Iterable[tuple[nn.Module, Callable[..., None]]]) -> Iterator[None]:
+    """Call a function after each forward pass of its module, until the context is left."""
+    handles = [module.register_forward_hook(hook) for module, hook in hooks]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def read_texts(
@@ -109,18 +132,10 @@ def read_rows(
     def keep_final(_: nn.Module, __: tuple[Any, ...], result: Any) -> None:
         finals.append(pool[0](result.last_hidden_state))
 
-    def keep_head(_: nn.Module, given: tuple[Any, ...], __: Any) -> None:
-        if given[0].dim() == 2:  # a decoder's classifier scores every token
-            read.append(given[0].float().clone().cpu())
-
-    read: list[Tensor] = []
+    hooks = [(module, keep(name)) for name, module in modules.items()]
+    hooks += [(model.base_model, keep_final), *([(head.layer, head.keep)] if head else [])]
     progress(done := 0)
-    with ExitStack() as hooks:
-        for name, module in modules.items():
-            hooks.callback(module.register_forward_hook(keep(name)).remove)
-        hooks.callback(model.base_model.register_forward_hook(keep_final).remove)
-        if head:
-            hooks.callback(head.layer.register_forward_hook(keep_head).remove)
+    with _hooked(hooks):
         for places in batches:
             batch = _batch([rows[i] for i in places], tokenizer, model, causal=causal)
             mask = batch["attention_mask"].float()
@@ -129,8 +144,8 @@ def read_rows(
             progress(done := done + len(places))
     _check_finite(model, *finals)
     back = torch.tensor([i for places in batches for i in places]).argsort()
-    if head and sum(map(len, read)) == len(rows):
-        head.inputs = torch.cat(read)[back]
+    if head:
+        head.finish(back)
     joined = [{name: torch.cat(parts)[back] for name, parts in kept.items()} for kept in (inputs, outputs)]
     return torch.cat(finals)[back], joined[0], joined[1]
 
@@ -148,13 +163,10 @@ def head_inputs(
     model.eval()
     batches = by_length(rows, batch_size)
     kept: list[Tensor] = []
-    handle = layer.register_forward_hook(lambda _, given, __: kept.append(given[0].float().cpu()))
-    try:
+    with _hooked([(layer, lambda _, given, __: kept.append(given[0].float().cpu()))]):
         for places in batches:
             part = [Encoded(rows[i].prompt, (), None) for i in places]
             model(**_batch(part, tokenizer, model, causal=False))
-    finally:
-        handle.remove()
     return torch.cat(kept)[torch.tensor([i for places in batches for i in places]).argsort()]
 
 
