@@ -216,15 +216,17 @@ def test_members_are_registered_once_and_unregistered_when_they_are_gone(tmp_pat
 
 
 PARENT = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from h2tune.flower.deploy.supervisor import Group
-group = Group(Path(sys.argv[1]), os.environ)
-child = group.start("service", [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"])
-while not child.tail:
-    time.sleep(0.05)
-print(child.process.pid, flush=True)
-time.sleep(600)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+with Group(Path(sys.argv[1]), os.environ) as group:
+    code = "import time; print('up', flush=True); time.sleep(600)"
+    child = group.start("service", [sys.executable, "-c", code])
+    while not child.tail:
+        time.sleep(0.05)
+    print(child.process.pid, flush=True)
+    time.sleep(600)
 """
 
 
@@ -276,17 +278,8 @@ def test_a_log_that_cannot_be_written_does_not_stop_the_process(group, tmp_path,
 
 def test_sigterm_ends_a_command_that_runs_processes(tmp_path):
     """As systemd stops it: exit status 0, and nothing is left."""
-    code = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
-    code += PARENT.replace(
-        "group = Group(",
-        "import contextlib\nstack = contextlib.ExitStack()\ngroup = stack.enter_context(Group(",
-    )
-    code = code.replace("os.environ)\nchild", "os.environ))\nchild").replace(
-        "print(child.process.pid, flush=True)\ntime.sleep(600)",
-        "print(child.process.pid, flush=True)\nwith stack:\n    time.sleep(600)",
-    )
     parent = subprocess.Popen(
-        python(code, str(tmp_path)), env=federations.environment(), stdout=subprocess.PIPE, text=True
+        python(PARENT, str(tmp_path)), env=federations.environment(), stdout=subprocess.PIPE, text=True
     )
     child = int(parent.stdout.readline())
     parent.send_signal(signal.SIGTERM)
