@@ -61,28 +61,33 @@ def test_any_number_of_jobs_gives_the_same_to_the_bit(serial, tmp_path, number):
 def seen(name: str) -> str:
     """Return which GPUs a worker process may use, once the others had time to take a call too."""
     time.sleep(0.3)
-    return os.environ.get(name, "all")
+    return os.environ[name]
 
 
 @pytest.mark.parametrize(
     ("named", "number", "expected"),
     [
-        (None, 0, ["all", "all"]),
-        (None, 1, ["all", "all"]),
+        (None, 0, []),
+        (None, 1, ["0"]),
         (None, 2, ["0", "1"]),
-        ("5, 3", 2, ["3", "5"]),
-        ("GPU-aa,GPU-bb,GPU-cc", 3, ["GPU-aa", "GPU-bb"]),
+        ("5, 3", 2, ["5", "3"]),
+        ("GPU-aa,GPU-bb,GPU-cc", 2, ["GPU-aa", "GPU-bb"]),
     ],
 )
-def test_each_process_sees_one_of_several_gpus(monkeypatch, named, number, expected):
+def test_gpus_have_the_names_that_cuda_knows_them_by(monkeypatch, named, number, expected):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if named:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert jobs.gpus() == expected
+
+
+def test_each_process_sees_one_of_several_gpus(monkeypatch):
+    monkeypatch.setattr(jobs, "gpus", lambda: ["5", "3", "4"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with jobs.workers(2) as pool:
         calls = [pool._pool.submit(seen, "CUDA_VISIBLE_DEVICES") for _ in range(8)]
-        found = {call.result() for call in calls}
-    assert sorted(found) == sorted(set(expected))
+        assert {call.result() for call in calls} == {"5", "3"}
 
 
 def children(process: subprocess.Popen) -> list[int]:
