@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import tiny
+from transformers import AutoModelForSequenceClassification
 
 from h2tune.federation import head_reading
 from h2tune.federation.h2tune.reading_cache import ReadingCache
@@ -68,6 +69,23 @@ def test_a_reading_of_final_states_has_the_same_inputs_of_the_head(family):
     finals, _, _ = read_rows(model, tokenizer, rows, causal=False, modules={}, batch_size=3, head=head)
     assert torch.equal(finals, plain) and head.inputs is not None
     assert torch.equal(head.inputs, head_inputs(model, tokenizer, rows, layer, batch_size=3))
+
+
+def test_a_decoder_s_head_starts_at_the_token_that_it_answers_from():
+    """Its last layer scores every token, and the model takes the scores of a text's last one."""
+    config = tiny.causal("llama").config
+    config.num_labels, config.pad_token_id = 2, tiny.tokenizer().pad_token_id
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    rows = [Encoded(tuple(range(5, 5 + 2 * n)), (), n % 2) for n in (4, 1, 3, 2)]
+    layer = last_layer(model)[1]
+    for size in (3, 4, 1):
+        features = head_inputs(model, tiny.tokenizer(), rows, layer, batch_size=size)
+        assert torch.allclose(
+            features @ layer.weight.detach().T, logits(model, tiny.tokenizer(), rows), atol=1e-6
+        )
+        head = HeadReading(layer)
+        read_rows(model, tiny.tokenizer(), rows, causal=False, modules={}, batch_size=size, head=head)
+        assert torch.equal(head.inputs, features)
 
 
 @pytest.fixture

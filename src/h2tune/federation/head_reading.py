@@ -17,7 +17,7 @@ from h2tune.heads import last_layer
 from h2tune.training.encode import Encoded
 from h2tune.training.readings import head_inputs
 
-FORMAT = 1
+FORMAT = 2
 """Version of the cached content; raise it when the same model and texts give other inputs."""
 
 

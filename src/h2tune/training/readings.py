@@ -31,23 +31,31 @@ class HeadReading:
 
     Args:
         layer: The layer.
-        inputs: Its inputs (n, d) once the texts are read; None where it does not get one vector a text.
+        inputs: Its inputs (n, d) once the texts are read.
     """
 
     layer: nn.Module
     inputs: Tensor | None = None
+    _mask: Tensor | None = field(default=None, repr=False)
     _batches: list[Tensor] = field(default_factory=list, repr=False)
+
+    def begin(self, mask: Tensor) -> None:
+        """Prepare for a batch; the mask (batch, length) tells texts from padding."""
+        self._mask = mask
 
     def keep(self, _: nn.Module, given: tuple[Any, ...], __: Any) -> None:
         """Keep the inputs of a batch, as a forward hook of the layer."""
-        if given[0].dim() == 2:  # a decoder's classifier scores every token
-            self._batches.append(given[0].float().clone().cpu())
+        states, mask = given[0], self._mask
+        if states.dim() == 3 and mask is not None:  # a decoder's head scores every token; the last one counts
+            last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(1)
+            states = states[torch.arange(len(states), device=states.device), last]
+        self._batches.append(states.float().clone().cpu())
 
-    def finish(self, back: Tensor) -> None:
-        """Join the batches; `back` (n,) brings the rows into the order of the texts."""
-        if sum(map(len, self._batches)) == len(back):
-            self.inputs = torch.cat(self._batches)[back]
+    def finish(self, back: Tensor) -> Tensor:
+        """Join the batches, and return the inputs; `back` (n,) brings the rows into the order of the texts."""
+        self.inputs = torch.cat(self._batches)[back]
         self._batches.clear()
+        return self.inputs
 
 
 @contextmanager
@@ -138,8 +146,9 @@ def read_rows(
     with _hooked(hooks):
         for places in batches:
             batch = _batch([rows[i] for i in places], tokenizer, model, causal=causal)
-            mask = batch["attention_mask"].float()
-            pool[0] = pooling(mask, causal=causal)
+            pool[0] = pooling(batch["attention_mask"].float(), causal=causal)
+            if head:
+                head.begin(batch["attention_mask"])
             (model if head else model.base_model)(**batch)
             progress(done := done + len(places))
     _check_finite(model, *finals)
@@ -161,13 +170,15 @@ def head_inputs(
 ) -> Tensor:
     """Return the inputs (n, d) of a layer of a classifier's head on texts that are tokenised."""
     model.eval()
-    batches = by_length(rows, batch_size)
-    kept: list[Tensor] = []
-    with _hooked([(layer, lambda _, given, __: kept.append(given[0].float().cpu()))]):
+    batches, head = by_length(rows, batch_size), HeadReading(layer)
+    with _hooked([(layer, head.keep)]):
         for places in batches:
-            part = [Encoded(rows[i].prompt, (), None) for i in places]
-            model(**_batch(part, tokenizer, model, causal=False))
-    return torch.cat(kept)[torch.tensor([i for places in batches for i in places]).argsort()]
+            batch = _batch(
+                [Encoded(rows[i].prompt, (), None) for i in places], tokenizer, model, causal=False
+            )
+            head.begin(batch["attention_mask"])
+            model(**batch)
+    return head.finish(torch.tensor([i for places in batches for i in places]).argsort())
 
 
 @torch.inference_mode()

@@ -70,6 +70,17 @@ def test_a_decoder_that_answers_in_words_speaks_and_takes_no_teacher(finished):
     assert by_name["three"]["sent"] and "three" in by_name["two"]["weights"] and by_name["two"]["taken"]
 
 
+def test_a_decoder_with_a_head_takes_a_teacher(tmp_path):
+    found = content(tmp_path)
+    found["client"][2]["head"] = "classifier"
+    run = h2tune.run(federations.write(tmp_path, found), out=tmp_path / "run", overrides=["server.rounds=1"])
+    (event,) = [e for e in lessons(run) if e["client"] == "three"]
+    (trained,) = [e for e in run.events if e["event"] == "client_trained" and e["client"] == "three"]
+    assert (
+        event["taken"] and trained["losses"] and not [e for e in run.events if e["event"] == "client_failed"]
+    )
+
+
 def test_without_increments_directions_alone_travel_and_rounds_do_not_matter(tmp_path):
     found = content(tmp_path)
     found["experimental"] |= {"increments": "none", "start": "labels", "start_norm": 0.5}

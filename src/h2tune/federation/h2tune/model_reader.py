@@ -182,8 +182,9 @@ class ModelReader:
             progress=self._progress(client.name),
             head=head,
         )
-        inputs = head.inputs if head else None
-        if kept and inputs is not None:  # a head that starts at a teacher needs them, too
+        if (
+            kept and head and (inputs := head.inputs) is not None
+        ):  # a head that starts at a teacher needs them
             kept.get_or_compute(cached_name(model, rows, size), lambda: {"inputs": inputs})
         return reading
 
