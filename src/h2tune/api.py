@@ -75,7 +75,7 @@ class Federation(Stated):
             out: The run folder; `runs/NAME` by default.
             resume: Resume an interrupted run.
             from_round: Resume it from before this round (from 0).
-            strict: Raise an error for every warning of the federation's checks.
+            strict: Raise an error for each warning of a round's checks, and for a client that fails.
             monitors: Watch the run, besides those that the federation names.
             progress: Show a progress bar, and a line for each result.
         """

@@ -92,6 +92,15 @@ def test_with_strict_each_mutation_is_an_error(tmp_path, monkeypatch, mutation):
         go(tmp_path, strict=True)
 
 
+def test_with_strict_a_client_that_fails_is_an_error(tmp_path, monkeypatch):
+    def fail(self, download):
+        raise ValueError("no such layer")
+
+    monkeypatch.setattr(H2TuneAdaptedModel, "receive", fail)
+    with pytest.raises(H2TuneError, match=r"client 'one', round 0: .*no such layer.*--strict"):
+        go(tmp_path, strict=True)
+
+
 def test_a_client_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
     original = H2TuneAdaptedModel.receive
 

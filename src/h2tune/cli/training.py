@@ -43,7 +43,9 @@ def run(
             min=0, metavar="N", help="Resume from before round N (from 0), and set later ones aside."
         ),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Treat warnings as errors.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Treat warnings and failed clients as errors.")
+    ] = False,
     jobs: Jobs = None,
 ) -> None:
     """Train a federation on this machine."""

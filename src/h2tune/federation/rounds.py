@@ -34,7 +34,7 @@ class Schedule:
         choose: Returns the clients that take part in a round; a round without any is skipped.
         path: Folder of the server's state in the run folder.
         stage: "trained", or "alone" for the comparison without federation.
-        strict: Whether warnings are errors.
+        strict: Whether warnings and failed clients are errors.
         refuse_far: Whether updates that are far larger than the others' are left out.
     """
 
@@ -64,7 +64,7 @@ def run_rounds(
         notice: Called with every event as it is logged.
 
     Raises:
-        H2TuneError: Too few updates arrived, or (with `strict`) a check of a round failed.
+        H2TuneError: Too few updates arrived, or (with `strict`) a check or a client of a round failed.
     """
     return _Rounds(strategy, channel, store, schedule, notice).run()
 
@@ -119,7 +119,7 @@ class _Rounds:
 
     def _check(self, events: Sequence[Event]) -> None:
         if self.schedule.strict:
-            raise_first_warning(events)
+            raise_first_problem(events)
 
     def _last_state(self) -> tuple[Tensors, int, list[Event]]:
         """Return the server's tensors after its last round, the number of the next, and the events of its step."""
@@ -249,17 +249,17 @@ def _failed(client: str, round_number: int, reason: str) -> Event:
     return {"event": "client_failed", "client": client, "round": round_number, "reason": reason}
 
 
-def raise_first_warning(events: Sequence[Event]) -> None:
-    """Raise the first warning among events as an error, as --strict asks.
+def raise_first_problem(events: Sequence[Event]) -> None:
+    """Raise the first warning or failure of a client among events as an error, as --strict asks.
 
     Raises:
         H2TuneError: There is one.
     """
     for event in events:
-        if event["event"] == "warning":
+        if event["event"] in ("warning", "client_failed"):
             who = f"client '{event['client']}', " if event["client"] else ""
             raise H2TuneError(
-                event["message"],
+                event["message"] if event["event"] == "warning" else event["reason"],
                 where=f"{who}round {event['round']}",
                 remedy="This is an error because of --strict",
             )

@@ -26,7 +26,7 @@ from h2tune.federation.h2tune.model_reader import ROOM, ModelReader
 from h2tune.federation.h2tune.reading_cache import default_reading_cache
 from h2tune.federation.local_client import LocalClient, majority
 from h2tune.federation.local_engine import BaseModels, LocalEngine
-from h2tune.federation.rounds import Choice, Schedule, draw_from, raise_first_warning, run_rounds
+from h2tune.federation.rounds import Choice, Schedule, draw_from, raise_first_problem, run_rounds
 from h2tune.federation.run_store import RunStore
 from h2tune.federation.strategy import Strategy
 from h2tune.federation.teaching.exchange import NO_COORDINATES, TeachingExchange, teach
@@ -98,7 +98,7 @@ def run(
         out: The run folder; `runs/NAME` by default.
         resume: Resume an interrupted run; finished work is not repeated.
         from_round: Resume it from before this round (from 0), and set aside what came of it and of those after it.
-        strict: Raise an error for every warning of the federation's checks.
+        strict: Raise an error for each warning of a round's checks, and for a client that fails.
         jobs: Worker processes in which clients train side by side, one thread each; None to train in this process.
         monitors: Watch the run, besides those that the federation file names.
 
@@ -164,7 +164,7 @@ class _Job:
         for name, events in warnings.items():
             self.store.record(f"texts/{name}", events, self.notice)
             if self.strict:
-                raise_first_warning(events)
+                raise_first_problem(events)
         self._agree(federated)
         self._rounds(federated, plan.federation, self.choose, "server")
         if plan.federation.experimental.alone:
