@@ -54,7 +54,8 @@ def serial(tmp_path_factory):
 @pytest.mark.parametrize("number", [1, 2])
 def test_any_number_of_jobs_gives_the_same_to_the_bit(serial, tmp_path, number):
     file, expected = serial
-    federations.h2tune("run", str(file), "--out", str(tmp_path / "run"), "--jobs", str(number))
+    done = federations.h2tune("run", str(file), "--out", str(tmp_path / "run"), "--jobs", str(number))
+    assert "Traceback" not in done.stderr  # of a process that ends
     same(left(tmp_path / "run"), expected)
 
 

@@ -11,8 +11,10 @@ import pytest
 import torch
 from helpers import federations
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from typer.testing import CliRunner
 
 import h2tune
+from h2tune.cli import main
 from h2tune.config import parse
 from h2tune.errors import H2TuneError
 from h2tune.events import read_events
@@ -51,6 +53,20 @@ def test_evaluate_equals_the_last_score_of_the_run(folder):
 def test_one_client_scores_the_same_as_among_others(folder):
     ((name, score),) = evaluate_run(folder, ["two"], "test")
     assert name == "two" and score.loss == pytest.approx(last_scores(folder)["two"]["loss"], rel=1e-6)
+
+
+def test_a_client_that_was_never_drawn_does_not_keep_the_others_from_being_scored(tmp_path):
+    server = {"rounds": 1, "participation": 0.4}
+    run = h2tune.run(
+        parse(federations.federation(tmp_path, CLIENTS, server=server), "t", tmp_path), out=tmp_path / "run"
+    )
+    drawn = {e["client"] for e in run.events if e["event"] == "client_trained"}
+    (never,) = {name for name, *_ in CLIENTS} - drawn
+    assert {name for name, _ in evaluate_run(run.folder, (), "test")} == drawn
+    with pytest.raises(H2TuneError, match=f"client '{never}' has no adapter: it took part in no round"):
+        list(evaluate_run(run.folder, [never], "test"))
+    said = CliRunner().invoke(main.app, ["evaluate", str(run.folder)]).stdout
+    assert f"{never}: no adapter; it took part in no round, or failed in all" in said
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "nf4"])

@@ -60,7 +60,8 @@ def reading_line(client: str, total: int) -> str:
 def lesson_line(event: dict[str, Any]) -> str:
     """Return what the federation is worth to a client on its own labels, before it trains."""
     if not event["taken"] and (event.get("reason") or "own_right" not in event):
-        return f"trains by itself: {event.get('reason') or 'it has no teacher'}"
+        fate = "has no labels and is not trained" if event.get("untrained") else "trains by itself"
+        return f"{fate}: {event.get('reason') or 'it has no teacher'}"
     parts = ["takes a teacher" if event["taken"] else "declines the teacher, and trains by itself"]
     if "own_right" in event:
         right, own = event["peers_right"] * 100, event["own_right"] * 100

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from h2tune.config import ClientConfig, FederationConfig, load_resolved
 from h2tune.errors import H2TuneError, nearest
+from h2tune.events import read_events
 
 SPLITS = ("test", "validation")
 FORMATS = ("lora", "adapter", "merged")
@@ -30,16 +31,22 @@ def adapter_folder(folder: Path, client: str, form: str) -> Path:
     """Return the folder of a client's adapter, in PEFT's format ("adapter") or as plain LoRA ("lora").
 
     Raises:
-        H2TuneError: The client has no adapter yet.
+        H2TuneError: The client has no adapter, or not yet.
     """
     path = folder / "clients" / client / form
-    if not path.is_dir():
+    if path.is_dir():
+        return path
+    if _finished(folder):
         raise H2TuneError(
-            f"client '{client}' has no adapter yet",
+            f"client '{client}' has no adapter: it took part in no round, or failed in all",
             where=str(folder),
-            remedy="Finish the run with h2tune run --resume",
+            remedy="If server.participation left it out, raise server.rounds, and use h2tune run --resume",
         )
-    return path
+    raise H2TuneError(
+        f"client '{client}' has no adapter yet",
+        where=str(folder),
+        remedy="Finish the run with h2tune run --resume",
+    )
 
 
 def client_of(federation: FederationConfig, name: str, folder: Path) -> ClientConfig:
@@ -59,16 +66,24 @@ def client_of(federation: FederationConfig, name: str, folder: Path) -> ClientCo
 
 
 def trained_clients(folder: Path, names: Sequence[str]) -> list[ClientConfig]:
-    """Return clients of a run that have adapters; all clients if no names are given.
+    """Return clients of a run that have adapters; if no names are given, all clients that it trained.
 
     Raises:
-        H2TuneError: The folder is not a run folder, a client is unknown, or has no adapter yet.
+        H2TuneError: The folder is not a run folder, a client is unknown, or has no adapter.
     """
     federation = read_run(folder)
     chosen = [client_of(federation, name, folder) for name in names] or list(federation.sorted_clients())
+    if not names and _finished(folder):  # some may never have been drawn
+        chosen = [c for c in chosen if (folder / "clients" / c.name / "adapter").is_dir()] or chosen
     for client in chosen:
         adapter_folder(folder, client.name, "adapter")
     return chosen
+
+
+def _finished(folder: Path) -> bool:
+    """Return whether a run came to its end."""
+    path = folder / "events.jsonl"
+    return path.is_file() and any(event["event"] == "run_finished" for event in read_events(path))
 
 
 def check_validation(folder: Path, names: Sequence[str]) -> None:

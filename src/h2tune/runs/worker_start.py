@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import os
@@ -29,3 +30,4 @@ def start(turns: Any) -> None:
 
     torch.set_num_threads(1)
     _UNTIL_THE_END.enter_context(garbage_collection_frozen())
+    atexit.register(_UNTIL_THE_END.close)  # before the modules that it needs are gone

@@ -111,6 +111,23 @@ def test_yardsticks_run_by_name(tmp_path, strategy):
     assert all(row["federated"] is not None for row in run.table)
 
 
+@pytest.mark.parametrize("strategy", METHODS)
+def test_every_exchange_has_room_for_a_client_without_labels(tmp_path, strategy):
+    found = content(tmp_path, strategy)
+    found["client"][1]["train"] = 0
+    file = federations.write(tmp_path, found)
+    run = h2tune.run(file, out=tmp_path / "run", overrides=["server.rounds=1"])
+    assert not [e for e in run.events if e["event"] == "client_failed"]
+    (event,) = [e for e in lessons(run) if e["client"] == "two"]
+    (client,) = [c for c in inspect(load(file)).clients if c["name"] == "two"]
+    before = [
+        e for e in run.events if e["event"] in ("basis_agreed", "lesson_prepared") and e["client"] == "two"
+    ]
+    assert client["basis_bytes"] == [sum(e[key] for e in before) for key in ("bytes_up", "bytes_down")]
+    taught = strategy != "self-training"  # which teaches by a client's own labels alone
+    assert (event["taken"], event.get("untrained", False)) == (taught, not taught)
+
+
 def test_pooled_trains_on_the_labels_of_all_that_have_the_same(tmp_path):
     run = h2tune.run(federations.write(tmp_path, content(tmp_path, "pooled")), out=tmp_path / "run")
     (started,) = [e for e in run.events if e["event"] == "run_started"]

@@ -12,6 +12,7 @@ import h2tune
 from h2tune import files
 from h2tune.config import parse
 from h2tune.errors import H2TuneError
+from h2tune.monitors.lines import lesson_line
 
 
 def test_a_client_that_nobody_can_teach_trains_by_itself_in_every_round(tmp_path):
@@ -111,6 +112,17 @@ def test_a_client_without_labels_is_taught(tmp_path, client, sends):
     assert {e["steps"] for e in local.events if e["event"] == "client_trained" and e["client"] == client} == {
         0
     }
+
+
+def test_a_client_with_neither_labels_nor_a_teacher_is_not_trained_and_the_run_says_so(tmp_path):
+    found = alone_in_its_labels(tmp_path)
+    found["server"]["rounds"], found["client"][2]["train"] = 1, 0
+    run = h2tune.run(federations.write(tmp_path, found), out=tmp_path / "run")
+    by_name = {e["client"]: e for e in lessons(run)}
+    assert by_name["three"]["untrained"] and "untrained" not in by_name["one"]
+    said = "has no labels and is not trained: nobody else's labels are like its own"
+    assert lesson_line(by_name["three"]) == said
+    assert "; not trained, as it has no labels" in (run.folder / "report.html").read_text()
 
 
 def test_no_labels_without_a_consensus_is_an_error(tmp_path):

@@ -82,7 +82,9 @@ def known_of(
         scores = head_scores(own, labels, len(order), public)
     else:
         scores = torch.zeros(len(public), len(order)) if answers is None else answers[:, order]
-    coordinates = torch.empty(0) if z is None or not len(labels) else extrapolate(public, z, own)
+    coordinates = torch.empty(0)
+    if z is not None:
+        coordinates = extrapolate(public, z, own) if len(labels) else z[:0]
     return OwnScores(public, own, labels, scores, coordinates, derive(client.seed, "folds", client.name))
 
 

@@ -78,7 +78,8 @@ class TeachingExchange:
                 if self.teaching == "directions" and taught.facts["taken"] and (reason := own_words(client)):
                     taught = replace(taught, facts={**taught.facts, "taken": False, "reason": reason})
                 lesson = lesson_of(client, taught, known.labels, self.reader.rows(client))
-            return {"lesson": lesson.tensors()}, dict(lesson.facts)
+            untrained = {} if lesson.rows or client.splits.train else {"untrained": True}
+            return {"lesson": lesson.tensors()}, {**lesson.facts, **untrained}
 
         tensors, facts = self.store.get_or_compute(f"clients/{client.name}/lesson", compute)
         return Lesson.of(tensors["lesson"], facts)

@@ -23,7 +23,7 @@ Upload = tuple[Tensors, dict[str, Any]]
 NORM = 1.001
 """The largest norm of label directions; honest ones have norm one."""
 MOST_LABELS = 1000
-DECISION = ("taken", "reason", *LESSON_NUMBERS)
+DECISION = ("taken", "reason", "untrained", *LESSON_NUMBERS)
 
 
 class Teaching:
@@ -131,7 +131,8 @@ def _decision(head: Mapping[str, Any]) -> dict[str, Any]:
     said = {**head, "reason": head[WHY]} if WHY in head else {k: v for k, v in head.items() if k != "reason"}
     facts = {key: said[key] for key in DECISION if key in said}
     numbers = [facts[key] for key in LESSON_NUMBERS if key in facts]
-    if not isinstance(facts.get("taken"), bool) or not isinstance(facts.get("reason", ""), str):
+    flags = facts.get("taken"), facts.get("untrained", False)
+    if not all(isinstance(flag, bool) for flag in flags) or not isinstance(facts.get("reason", ""), str):
         raise H2TuneError("its decision is not valid")
     if (
         not all(isinstance(n, float) and -1e6 < n < 1e6 for n in numbers)

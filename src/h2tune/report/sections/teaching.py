@@ -82,6 +82,12 @@ def _map(
     return Figure(heading, svg, note, ("0", formats.number(high, 1)))
 
 
+def _decision(lesson: LessonView) -> str:
+    if lesson.taken:
+        return "taken"
+    return (lesson.reason or "declined") + ("; not trained, as it has no labels" if lesson.untrained else "")
+
+
 def _decisions(taught: Sequence[tuple[ClientView, LessonView]]) -> Table:
     """Return what each client compared on its own labels, and what it decided."""
     rows: list[list[Cell | str]] = [
@@ -94,7 +100,7 @@ def _decisions(taught: Sequence[tuple[ClientView, LessonView]]) -> Table:
             formats.number(lesson.standard_error, 3),
             formats.percent(lesson.own_share),
             formats.number(lesson.covered, 2),
-            "taken" if lesson.taken else (lesson.reason or "declined"),
+            _decision(lesson),
         ]
         for client, lesson in taught
     ]

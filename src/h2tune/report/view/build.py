@@ -120,6 +120,7 @@ def _lesson_prepared(shown: ReportView, event: Event) -> None:
         numbers(event.get("weights")),
         numbers(event.get("cosines")),
         flag(event.get("taken")) is True,
+        flag(event.get("untrained")) is True,
         text(event.get("reason")),
         **{key: number(event.get(key)) for key in LESSON_NUMBERS},
     )

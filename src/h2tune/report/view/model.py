@@ -71,6 +71,7 @@ class LessonView:
     weights: dict[str, float]
     cosines: dict[str, float]
     taken: bool
+    untrained: bool
     reason: str
     own_loss: float | None
     peers_loss: float | None
