@@ -25,7 +25,7 @@ def print_forecast(console: Console, forecast: Forecast) -> None:
         each = ", ".join(
             "{} {:,} up, {:,} down".format(c["name"], *c["basis_bytes"]) for c in forecast.clients
         )
-        console.print(f"Once, before the first round, in bytes: {each}.", soft_wrap=True)
+        console.print(f"Once, before the first round, at most, in bytes: {each}.", soft_wrap=True)
     whole = ", ".join("{} {:,} up, {:,} down".format(c["name"], *_whole(c)) for c in forecast.clients)
     console.print(f"In the whole run, at most, in bytes: {whole}.", soft_wrap=True)
 

@@ -127,7 +127,10 @@ def _client(
 
 
 def _bytes_before(federation: FederationConfig, info: ClientInfo, size: int) -> list[int]:
-    """Return the bytes that a client sends and receives before the first round: basis, and exchange of knowledge."""
+    """Return the bytes that a client sends and receives before the first round: basis, and exchange of knowledge.
+
+    A client that cannot take part in the exchange, for instance as its examples have one label, sends less.
+    """
     teaching, count = federation.teaching, federation.basis.count
     sums = [0, 0]
     specs = []
