@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
 
-test: setup  ## the default suite: under five minutes, no network, no real weights
+test: setup  ## the default suite: eight minutes on two cores, no network, no real weights
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not real and not slow and not gpu"
 
 coverage: setup  ## the default suite with coverage; prints a table, and writes build/coverage/index.html

@@ -41,6 +41,13 @@ def test_a_template_that_leaves_nothing_of_the_texts_is_refused(sound):
     assert not (folder / "run" / "clients").exists()
 
 
+def test_an_encoder_that_would_read_special_tokens_alone_is_refused(sound):
+    folder, content = sound
+    found = run(folder, with_task(content, 1, max_length=1))
+    assert "client 'two'" in str(found.exception) and "nothing is left of" in str(found.exception)
+    assert not (folder / "run" / "clients").exists()
+
+
 @pytest.mark.parametrize("client", [0, 1])
 def test_many_texts_that_lose_more_than_half_are_a_warning_and_an_error_if_strict(sound, client):
     folder, content = sound

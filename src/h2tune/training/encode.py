@@ -116,13 +116,17 @@ def _encode_text(task: Task, example: Example, tokenizer: PreTrainedTokenizerBas
     whole = tokens(text)
     if len(whole) <= limit:
         return Encoded(whole, (), example.label)
+    special = tokenizer.num_special_tokens_to_add()  # which say nothing of the text
+
+    def cut(found: Tokens) -> Encoded:
+        return Encoded(found, (), example.label, kept=(len(found) - special) / max(len(whole) - special, 1))
+
     if len(example.text_fields) > 1:
         short = shorten(text, example.text_fields, lambda part: len(tokens(part)), limit)
         found = tokens(short)
         if len(found) <= limit:
-            return Encoded(found, (), example.label, kept=len(found) / len(whole))
-    found = tuple(tokenizer(text, truncation=True, max_length=limit)["input_ids"])
-    return Encoded(found, (), example.label, kept=len(found) / len(whole))
+            return cut(found)
+    return cut(tuple(tokenizer(text, truncation=True, max_length=limit)["input_ids"]))
 
 
 def by_length(encoded: Sequence[Encoded], batch_size: int) -> list[list[int]]:
