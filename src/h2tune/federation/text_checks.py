@@ -36,7 +36,7 @@ def check_texts(client: LocalClient, tokenizer: PreTrainedTokenizerBase) -> list
         length = f"max_length = {client.task.max_length}"
         if nothing := sum(row.kept <= 0 or not row.prompt for row in rows):
             raise H2TuneError(
-                f"nothing is left of {nothing} of {len(rows)} texts: the template, or special tokens, need all of {length}",
+                f"nothing is left of {nothing} of {len(rows)} texts: template or special tokens need all of {length}",
                 where=f"task '{client.task.name}'",
                 remedy="Raise max_length, or shorten the prompt's template",
             )
