@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import federations
-from helpers.taught import THREE, content, lessons, shared, with_encoder
+from helpers.taught import THREE, alone_in_its_labels, content, lessons, shared, with_encoder
 from safetensors.torch import load_file
 
 import h2tune
@@ -31,6 +31,19 @@ def test_with_a_public_encoder_directions_alone_are_sent(tmp_path, monkeypatch):
     found["client"] = found["client"][1:]  # who takes part does not change them
     other = h2tune.run(federations.write(tmp_path, found), out=tmp_path / "other")
     assert torch.equal(load_file(other.folder / "server/basis/basis.safetensors")["z"], z)
+
+
+def test_strangers_in_a_federation_change_nothing_for_the_others(tmp_path, monkeypatch):
+    found = with_encoder(tmp_path, monkeypatch)
+    found["client"][2] = alone_in_its_labels(tmp_path)["client"][2]
+    found["experimental"]["increments"] = "none"
+    private = []
+    for name, clients in (("with", found["client"]), ("without", found["client"][:2])):
+        file = federations.write(tmp_path, {**found, "client": clients})
+        run = h2tune.run(file, out=tmp_path / name, strict=True)
+        private.append(load_file(run.folder / "clients/one/state/round-0001/private.safetensors"))
+    one, other = private
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 def test_with_a_public_encoder_a_model_reads_the_texts_once(tmp_path, monkeypatch):
