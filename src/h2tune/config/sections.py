@@ -159,7 +159,8 @@ class ClientConfig(ConfigSection):
     )
     train: Count | All | None = Field(
         default=None,
-        description="This client's own `data.train`; 0 for a client without labels, which needs `basis.consensus`.",
+        description="This client's own `data.train`; 0 for a client without labels, which is not trained without "
+        "`basis.consensus` or a baseline that teaches.",
     )
     validation: Count | Share | All | None = Field(
         default=None, description="This client's own `data.validation`."
