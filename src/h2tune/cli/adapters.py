@@ -20,13 +20,13 @@ def evaluate(
 ) -> None:
     """Score the saved adapters of a run."""
     check_run_folder(folder)
-    from h2tune.runs.folder import check_split, check_validation, read_run, trained_clients
+    from h2tune.runs.folder import NEVER_TRAINED, check_split, check_validation, read_run, trained_clients
 
     check_split(split)
     trained = {chosen.name for chosen in trained_clients(folder, client or ())}
     for left_out in [] if client else read_run(folder).sorted_clients():
         if left_out.name not in trained:
-            typer.echo(f"{left_out.name}: no adapter; it took part in no round, or failed in all")
+            typer.echo(f"{left_out.name}: no adapter; {NEVER_TRAINED}")
     if split == "validation":
         check_validation(folder, client or ())
     from h2tune.quiet import quiet

@@ -107,9 +107,7 @@ class LessonPrepared(LoggedEvent):
     cosines: dict[str, float]  # cosine similarity of the label directions to each peer's
     taken: bool  # whether it trains on the lesson
     reason: NotRequired[str]  # why it takes no part
-    untrained: NotRequired[
-        bool
-    ]  # true where it has neither a teacher nor labels: its adapter stays as it began
+    untrained: NotRequired[bool]  # true where it has neither a teacher nor labels, and is not trained
     own_loss: NotRequired[float]  # cross-validated log-loss of its own linear head, nats per example
     peers_loss: NotRequired[float]  # log-loss of the teacher on the same examples
     own_right: NotRequired[float]  # share of these examples that its own head answers right

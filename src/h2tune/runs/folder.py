@@ -11,6 +11,8 @@ from h2tune.events import read_events
 
 SPLITS = ("test", "validation")
 FORMATS = ("lora", "adapter", "merged")
+NEVER_TRAINED = "it took part in no round, or failed in all"
+"""Why a client of a finished run has no adapter."""
 
 
 def read_run(folder: Path) -> FederationConfig:
@@ -38,7 +40,7 @@ def adapter_folder(folder: Path, client: str, form: str) -> Path:
         return path
     if _finished(folder):
         raise H2TuneError(
-            f"client '{client}' has no adapter: it took part in no round, or failed in all",
+            f"client '{client}' has no adapter: {NEVER_TRAINED}",
             where=str(folder),
             remedy="If server.participation left it out, raise server.rounds, and use h2tune run --resume",
         )
@@ -73,8 +75,9 @@ def trained_clients(folder: Path, names: Sequence[str]) -> list[ClientConfig]:
     """
     federation = read_run(folder)
     chosen = [client_of(federation, name, folder) for name in names] or list(federation.sorted_clients())
-    if not names and _finished(folder):  # some may never have been drawn
-        chosen = [c for c in chosen if (folder / "clients" / c.name / "adapter").is_dir()] or chosen
+    trained = [client for client in chosen if (folder / "clients" / client.name / "adapter").is_dir()]
+    if trained and not names and len(trained) < len(chosen) and _finished(folder):
+        return trained  # some were never drawn
     for client in chosen:
         adapter_folder(folder, client.name, "adapter")
     return chosen

@@ -9,8 +9,6 @@ import os
 import signal
 from typing import Any
 
-_UNTIL_THE_END = contextlib.ExitStack()
-
 
 def start(turns: Any) -> None:
     """Prepare this process: Ctrl-C is for the run, which ends its workers; the rest is as in the command line.
@@ -29,5 +27,6 @@ def start(turns: Any) -> None:
     from h2tune.training.garbage import garbage_collection_frozen
 
     torch.set_num_threads(1)
-    _UNTIL_THE_END.enter_context(garbage_collection_frozen())
-    atexit.register(_UNTIL_THE_END.close)  # before the modules that it needs are gone
+    until_the_end = contextlib.ExitStack()
+    until_the_end.enter_context(garbage_collection_frozen())
+    atexit.register(until_the_end.close)  # before the modules that it needs are gone

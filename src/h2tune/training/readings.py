@@ -35,7 +35,7 @@ class HeadReading:
     """
 
     layer: nn.Module
-    inputs: Tensor | None = None
+    inputs: Tensor = field(init=False)
     _mask: Tensor | None = field(default=None, repr=False)
     _batches: list[Tensor] = field(default_factory=list, repr=False)
 

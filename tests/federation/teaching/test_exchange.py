@@ -1,4 +1,4 @@
-"""What the server makes of what clients send, and which exchanges there can be."""
+"""How the server combines what clients send, and which settings of the exchange are refused."""
 
 from __future__ import annotations
 

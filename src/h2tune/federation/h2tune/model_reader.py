@@ -170,8 +170,8 @@ class ModelReader:
     def _read(self, client: LocalClient, modules: Sequence[str]) -> Reading:
         model, tokenizer = self.get_model(client)
         rows, size = self.rows(client), client.evaluate_batch_size
-        kept = self.cache if model.num_parameters() >= SMALL and not client.causal else None
-        head = HeadReading(last_layer(model)[1]) if kept else None
+        cache = None if client.causal or model.num_parameters() < SMALL else self.cache
+        head = HeadReading(last_layer(model)[1]) if cache else None
         reading = read_rows(
             model,
             tokenizer,
@@ -182,10 +182,8 @@ class ModelReader:
             progress=self._progress(client.name),
             head=head,
         )
-        if (
-            kept and head and (inputs := head.inputs) is not None
-        ):  # a head that starts at a teacher needs them
-            kept.get_or_compute(cached_name(model, rows, size), lambda: {"inputs": inputs})
+        if cache and head:  # a head that starts at a teacher needs its inputs
+            cache.get_or_compute(cached_name(model, rows, size), lambda: {"inputs": head.inputs})
         return reading
 
     def _progress(self, name: str) -> Callable[[int], None]:
